@@ -1,0 +1,147 @@
+//! Execute: run one inference request on its model, in a wasm sandbox or natively.
+//!
+//! [`Executor`] is the seam between the two; nothing outside this folder knows which of them answers.
+
+pub mod native;
+mod output;
+pub mod wasm;
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use crate::{
+    deadline::Deadline,
+    tensor::{InferRequest, InferResponse, Signature, Tensor, TensorSpec},
+};
+
+pub use output::check_outputs;
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A loaded version of a model.
+pub trait Executor: Send + Sync + fmt::Debug {
+    fn signature(&self) -> &Signature;
+
+    /// What metadata calls the platform: `wasm_component` or `onnx_onnxv1`.
+    fn platform(&self) -> &'static str;
+
+    /// Runs a request whose inputs were checked against [`Executor::signature`]. The answer is checked likewise, and
+    /// holds only outputs that were asked for. Dropping the future stops the work, or lets it end unseen.
+    fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>>;
+}
+
+/// What a run inherits from the request that caused it.
+#[derive(Clone)]
+pub struct Call {
+    pub deadline: Deadline,
+    /// 0 for the client's own call, one more for each `models.infer` on the way.
+    pub depth: u32,
+    pub models: Arc<dyn Models>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("deadline", &self.deadline)
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The other models of the gateway, as a guest reaches them through `models.infer`.
+pub trait Models: Send + Sync {
+    /// Runs another model for the guest that `caller` runs: same deadline, one level deeper, no slot of its own.
+    fn infer<'a>(
+        &'a self,
+        model: &'a str,
+        version: Option<&'a str>,
+        inputs: Vec<Tensor>,
+        caller: &'a Call,
+    ) -> BoxFuture<'a, Result<Vec<Tensor>, NestedError>>;
+}
+
+/// What `models.infer` answers a guest; the texts are for the guest and, if it passes them on, for the client.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NestedError {
+    #[error("{0}")]
+    InvalidInput(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Why a run gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The model says that its caller sent something it cannot work with.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// The model says that it could not do its work.
+    #[error("{0}")]
+    Failed(String),
+    /// The guest trapped, or the engine panicked. `reason` is for the client, `detail` for the log.
+    #[error("{reason}")]
+    Trapped { reason: String, detail: String },
+    /// The guest asked for more memory than it may have, and then trapped.
+    #[error("the model needs more than the {limit_bytes} bytes of memory that it may use")]
+    Memory { limit_bytes: usize },
+    /// The answer contradicts the model's own signature, or is too large.
+    #[error("the model's answer is not valid: {0}")]
+    Output(String),
+    #[error("the deadline passed before the model answered")]
+    Deadline,
+    /// No instance or compute thread was free.
+    #[error("no capacity to run the model now")]
+    Busy,
+}
+
+/// The step of loading at which a model was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Read,
+    Check,
+    Compile,
+    Load,
+    Snapshot,
+    Signature,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Check => "check",
+            Self::Compile => "compile",
+            Self::Load => "load",
+            Self::Snapshot => "snapshot",
+            Self::Signature => "signature",
+        })
+    }
+}
+
+/// Why a model could not be loaded: the step, and a reason that names what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{step}: {reason}")]
+pub struct LoadError {
+    pub step: Step,
+    pub reason: String,
+}
+
+impl LoadError {
+    pub fn new(step: Step, reason: impl fmt::Display) -> Self {
+        Self { step, reason: reason.to_string() }
+    }
+}
+
+/// Everything a version is loaded from; an executor reads nothing else.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// `model/version`, for log lines.
+    pub label: String,
+    pub artifact: Vec<u8>,
+    /// The other files of the version's folder: name and bytes.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// The model's configuration, handed to `plugin.load`.
+    pub parameters: Vec<(String, String)>,
+    /// Inputs as the model's configuration declares them; empty if it does not. The native engine takes dimensions
+    /// from here that the graph leaves open.
+    pub declared_inputs: Vec<TensorSpec>,
+}

@@ -1,0 +1,159 @@
+//! What a request, a model and the gateway itself may use. Every figure has a flag, a key in the configuration file and
+//! an environment variable, see `config.rs`; the defaults stand here.
+
+use std::time::Duration;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Bounds on peers and their bytes, applied while listening.
+#[derive(Clone, Debug)]
+pub struct ListenLimits {
+    pub max_connections: usize,
+    /// Time for a request's header block, and for the wait between two requests of a connection.
+    pub header_timeout: Duration,
+    /// Time within which the next piece of a request's body has to arrive.
+    pub body_idle_timeout: Duration,
+    /// Time for a whole request body.
+    pub body_timeout: Duration,
+    pub max_headers: usize,
+    pub max_header_bytes: usize,
+    pub max_streams: u32,
+    /// How long running requests may take to finish once the gateway was told to stop.
+    pub grace_period: Duration,
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            header_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            max_headers: 64,
+            max_header_bytes: 16 * KIB,
+            max_streams: 64,
+            grace_period: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Bounds on what one request may say.
+#[derive(Clone, Debug)]
+pub struct DecodeLimits {
+    /// Bytes of a request body, as sent and also after decompression. Triton's default is the same.
+    pub max_body_bytes: usize,
+    /// Nesting of arrays and objects.
+    pub max_json_depth: usize,
+    pub max_inputs: usize,
+    pub max_outputs: usize,
+    pub max_rank: usize,
+}
+
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        Self { max_body_bytes: 64 * MIB, max_json_depth: 32, max_inputs: 64, max_outputs: 64, max_rank: 16 }
+    }
+}
+
+/// Bounds on how many requests run and wait at a time.
+#[derive(Clone, Debug)]
+pub struct AdmitLimits {
+    pub max_running: usize,
+    pub max_queued: usize,
+    /// Sum of the request bodies that are held in memory at a time, in bytes.
+    pub max_buffered_bytes: usize,
+    /// Time a request may take from its body's last byte to its answer; its `timeout` parameter may shorten it.
+    pub deadline: Duration,
+}
+
+impl Default for AdmitLimits {
+    fn default() -> Self {
+        Self {
+            max_running: 128,
+            max_queued: 1024,
+            max_buffered_bytes: 1024 * MIB,
+            deadline: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Bounds on one instance of a wasm model, and on all of them together.
+#[derive(Clone, Debug)]
+pub struct SandboxLimits {
+    /// Bytes of linear memory of one request, over all memories of the component.
+    pub memory_bytes: usize,
+    /// Elements of all tables of one request.
+    pub table_elements: usize,
+    pub stack_bytes: usize,
+    /// Bytes of all output tensors, names and parameters of one answer.
+    pub output_bytes: usize,
+    /// Bytes that a guest may write to the log in one call; what is more is counted and dropped.
+    pub log_bytes: usize,
+    /// Instances alive at a time; a pipeline holds one for each level of nesting.
+    pub max_instances: u32,
+    /// Bytes of a component or core module.
+    pub max_artifact_bytes: usize,
+    /// Bytes of all the files beside `model.wasm` that `load` receives.
+    pub max_file_bytes: usize,
+    /// Time for `load`, for the snapshot and for `signature`, each.
+    pub load_deadline: Duration,
+    /// Threads that run guests; 0 takes one for each core.
+    pub threads: usize,
+}
+
+impl Default for SandboxLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 * MIB,
+            table_elements: 20_000,
+            stack_bytes: 512 * KIB,
+            output_bytes: 64 * MIB,
+            log_bytes: 4 * KIB,
+            max_instances: 1000,
+            max_artifact_bytes: 64 * MIB,
+            max_file_bytes: 128 * MIB,
+            load_deadline: Duration::from_secs(10),
+            threads: 0,
+        }
+    }
+}
+
+/// Calls that `models.infer` may nest, the client's own call not counted.
+pub const MAX_CALL_DEPTH: u32 = 4;
+
+/// Bounds on the native engine.
+#[derive(Clone, Debug)]
+pub struct NativeLimits {
+    /// Threads that run ONNX models; 0 takes one for each core.
+    pub threads: usize,
+    /// Runs that may wait for such a thread.
+    pub max_queued: usize,
+    /// Plans kept for each model, one for each combination of concrete input shapes.
+    pub max_plans: usize,
+    pub max_artifact_bytes: usize,
+    /// Bytes of all output tensors of one answer.
+    pub output_bytes: usize,
+}
+
+impl Default for NativeLimits {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            max_queued: 1024,
+            max_plans: 16,
+            max_artifact_bytes: 2048 * MIB,
+            output_bytes: 256 * MIB,
+        }
+    }
+}
+
+/// All of them, as a gateway is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    pub listen: ListenLimits,
+    pub decode: DecodeLimits,
+    pub admit: AdmitLimits,
+    pub sandbox: SandboxLimits,
+    pub native: NativeLimits,
+}

@@ -1,0 +1,21 @@
+//! The project's tasks: `cargo xtask --help`.
+
+mod shell;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Airlock's tasks", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    match cli.task {}
+}
