@@ -1,25 +1,183 @@
-//! The native executor: ONNX models on tract.
+//! The native executor: ONNX models on tract, at full CPU speed and without a sandbox.
+//!
+//! A panic of the engine costs its request an answer and nothing else. What it does not survive is an abort: see
+//! [`pool::caught`].
 
-use std::sync::Arc;
+mod convert;
+mod dims;
+mod graph;
+mod plan;
+mod pool;
+mod proto;
+mod rewrite;
 
-use crate::limits::NativeLimits;
+use std::{fmt, sync::Arc, time::Instant};
 
-use super::{Executor, LoadError, Source, Step};
+use crate::{
+    limits::NativeLimits,
+    tensor::{InferRequest, InferResponse, Shape, Signature},
+};
+
+use self::{
+    graph::Graph,
+    plan::{Plan, PlanCache, PlanError, RunError, Shapes},
+    pool::{Pool, Watch},
+};
+use super::{BoxFuture, Call, ExecuteError, Executor, LoadError, Source, Step, check_outputs};
 
 /// The compute threads that run ONNX models.
 #[derive(Debug)]
 pub struct Engine {
     limits: NativeLimits,
+    pool: Pool,
 }
 
 impl Engine {
+    /// Starts the compute threads.
     pub fn new(limits: NativeLimits) -> Result<Arc<Self>, LoadError> {
-        Ok(Arc::new(Self { limits }))
+        let pool = Pool::new(&limits)?;
+        Ok(Arc::new(Self { limits, pool }))
     }
 
-    /// Loads and optimises an ONNX model. Blocks for as long as that takes.
+    /// Loads and optimises an ONNX model. Blocks for as long as that takes, on the caller's thread.
     pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
-        let _ = (source, &self.limits);
-        Err(LoadError::new(Step::Check, "not built"))
+        let bytes = source
+            .files
+            .iter()
+            .map(|(_, bytes)| bytes.len())
+            .fold(source.artifact.len(), usize::saturating_add);
+        if bytes > self.limits.max_artifact_bytes {
+            return Err(LoadError::new(
+                Step::Check,
+                format!(
+                    "the model has {bytes} bytes, at most {} are accepted",
+                    self.limits.max_artifact_bytes
+                ),
+            ));
+        }
+        let model = pool::caught(|| Model::load(source, &self.limits)).map_err(|panic| {
+            LoadError::new(Step::Compile, format!("the native engine cannot load it: {panic:.400}"))
+        })??;
+        Ok(Arc::new(NativeExecutor { model: Arc::new(model), engine: Arc::clone(self) }))
     }
+}
+
+/// One loaded version of an ONNX model.
+struct NativeExecutor {
+    model: Arc<Model>,
+    engine: Arc<Engine>,
+}
+
+impl fmt::Debug for NativeExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeExecutor").field("label", &self.model.label).finish_non_exhaustive()
+    }
+}
+
+impl Executor for NativeExecutor {
+    fn signature(&self) -> &Signature {
+        &self.model.graph.signature
+    }
+
+    fn platform(&self) -> &'static str {
+        "onnx_onnxv1"
+    }
+
+    fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {
+        let model = Arc::clone(&self.model);
+        Box::pin(self.engine.pool.run(call.deadline, move |watch| model.infer(request, watch)))
+    }
+}
+
+struct Model {
+    label: String,
+    graph: Graph,
+    plans: PlanCache,
+    max_output_bytes: usize,
+}
+
+impl Model {
+    fn load(source: Source, limits: &NativeLimits) -> Result<Self, LoadError> {
+        let label = source.label.clone();
+        let graph = Graph::load(source)?;
+        let model = Self {
+            label,
+            graph,
+            plans: PlanCache::new(limits.max_plans),
+            max_output_bytes: limits.output_bytes,
+        };
+        // A graph with one shape only is optimised now or refused. Where just the batch varies, the plan for one item is
+        // made ready; that it cannot be does not speak against other sizes.
+        if let Some(shapes) = model.graph.only_shapes() {
+            model.plan(&shapes).map_err(|error| {
+                let (PlanError::Refused(reason) | PlanError::Panicked(reason)) = error;
+                LoadError::new(Step::Compile, format!("the native engine cannot run this graph: {reason}"))
+            })?;
+        } else if let Some(shapes) = model.graph.single_item() {
+            let _ = model.plan(&shapes);
+        }
+        Ok(model)
+    }
+
+    fn plan(&self, shapes: &Shapes) -> Result<Arc<Plan>, PlanError> {
+        self.plans.get_or_build(shapes, || {
+            let start = Instant::now();
+            let plan = self.graph.plan(shapes);
+            tracing::debug!(model = %self.label, ?shapes, ready = plan.is_ok(), elapsed = ?start.elapsed(), "plan built");
+            plan
+        })
+    }
+
+    /// Runs a request. Blocks: for compute threads only.
+    fn infer(&self, request: InferRequest, watch: &Watch<'_>) -> Result<InferResponse, ExecuteError> {
+        let signature = &self.graph.signature;
+        let mut inputs = tract_onnx::prelude::TVec::new();
+        let mut shapes = Shapes::new();
+        for spec in &signature.inputs {
+            let given = request.inputs.iter().find(|input| input.name == spec.name);
+            let given = given
+                .ok_or_else(|| ExecuteError::InvalidInput(format!("input '{}' is missing", spec.name)))?;
+            let native = convert::to_native(given)?;
+            shapes.push(native.shape().to_vec());
+            inputs.push(native.into());
+        }
+        let plan = self.plan(&shapes).map_err(|error| match error {
+            PlanError::Refused(reason) => {
+                ExecuteError::InvalidInput(format!("the model cannot run {}: {reason}", named(&request)))
+            }
+            PlanError::Panicked(detail) => pool::trapped(detail),
+        })?;
+        let requested = request.outputs;
+        drop(request.inputs);
+        let values = plan.run(inputs, watch).map_err(|error| match error {
+            RunError::Over => ExecuteError::Deadline,
+            RunError::Failed(error) => {
+                ExecuteError::Failed(format!("the model failed: {}", graph::reason(&error)))
+            }
+        })?;
+        let mut response = InferResponse::default();
+        let mut bytes = 0usize;
+        for (spec, value) in signature.outputs.iter().zip(values) {
+            if !requested.is_empty() && !requested.contains(&spec.name) {
+                continue;
+            }
+            let output = convert::from_native(&spec.name, value)?;
+            bytes = bytes.saturating_add(output.bytes.len());
+            if bytes > self.max_output_bytes {
+                return Err(ExecuteError::Output(format!(
+                    "its outputs have more than the {} bytes that are allowed",
+                    self.max_output_bytes
+                )));
+            }
+            response.outputs.push(output);
+        }
+        check_outputs(signature, &requested, response)
+    }
+}
+
+/// The inputs of a request with their shapes, for a message.
+fn named(request: &InferRequest) -> String {
+    let one =
+        |input: &crate::tensor::Tensor| format!("'{}' {}", input.name, Shape::from(input.shape.as_slice()));
+    format!("inputs {}", request.inputs.iter().map(one).collect::<Vec<_>>().join(", "))
 }

@@ -1,0 +1,123 @@
+"""Lays out real third-party ONNX models as a Triton model repository: `python models.py DIR`.
+
+Models come from Python packages (pinned below, nothing of a package is installed or run) or are trained here with
+scikit-learn. Each becomes DIR/<name>/1/model.onnx; one that is already there is kept.
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+# name: (package, the model inside its wheel). Licences: magika, rapidocr-onnxruntime, onnx Apache-2.0; silero-vad MIT.
+PACKAGED = {
+    "magika": ("magika==1.0.3", "magika/models/standard_v3_3/model.onnx"),
+    "ppocr_det": ("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"),
+    "ppocr_rec": ("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"),
+    "ppocr_cls": ("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
+    "silero_vad_sequence": ("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k_sequence.onnx"),
+    "silero_vad_openvino": ("silero-vad==6.2.3", "silero_vad/data/silero_vad_openvino_16k.onnx"),
+    # These come without trained weights: they get random ones here, see randomise.
+    "squeezenet": ("onnx==1.23.2", "onnx/backend/test/data/light/light_squeezenet.onnx"),
+    "shufflenet": ("onnx==1.23.2", "onnx/backend/test/data/light/light_shufflenet.onnx"),
+    "resnet50": ("onnx==1.23.2", "onnx/backend/test/data/light/light_resnet50.onnx"),
+}
+
+
+def path_of(root, name):
+    return root / name / "1" / "model.onnx"
+
+
+def store(root, name, content):
+    path = path_of(root, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+    print(f"{name}: {len(content) / 1e6:.1f} MB", flush=True)
+
+
+def fetch(root, package, members):
+    """Downloads a package's wheel and takes these members, {name: path in the wheel}, out of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*command, "--no-deps", "--only-binary=:all:", "--dest", folder, package], check=True)
+        (wheel,) = pathlib.Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            for name, member in members.items():
+                content = archive.read(member)
+                store(root, name, randomise(content) if package.startswith("onnx==") else content)
+
+
+def randomise(content):
+    """Puts seeded random weights where a model generates constants, so that its outputs depend on its inputs."""
+    import numpy
+    import onnx
+
+    model = onnx.load_from_string(content)
+    shapes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    generated = [node for node in model.graph.node if node.op_type == "ConstantOfShape"]
+    rng = numpy.random.default_rng(0)
+    for node in generated:
+        shape = shapes[node.input[0]]
+        if len(shape) == 1:  # scale, shift, mean and variance of a batch normalisation, or a bias
+            weights = rng.uniform(0.5, 1.5, shape)
+        else:  # the classifier at the end (two dimensions) stays small, lest one class takes all
+            scale = 0.02 if len(shape) == 2 else 1
+            weights = rng.normal(0, scale * numpy.sqrt(2 / numpy.prod(shape[1:])), shape)
+        model.graph.node.remove(node)
+        tensor = onnx.numpy_helper.from_array(weights.astype("float32"), node.output[0])
+        model.graph.initializer.append(tensor)
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+    return model.SerializeToString()
+
+
+def train(root, name):
+    """Trains a scikit-learn model and converts it; probabilities stay a tensor (no ZipMap)."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_breast_cancer, load_iris
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features, labels = (load_iris if name == "iris" else load_breast_cancer)(return_X_y=True)
+    features = features.astype("float32")
+    classifier = {
+        "iris": lambda: LogisticRegression(max_iter=1000),
+        "random_forest": lambda: RandomForestClassifier(n_estimators=20, max_depth=6, random_state=0),
+        "scaled_mlp": lambda: MLPClassifier((64, 32), max_iter=300, random_state=0),
+    }[name]()
+    if name != "random_forest":
+        classifier = make_pipeline(StandardScaler(), classifier)
+    classifier.fit(features, labels)
+    model = to_onnx(classifier, features[:1], options={id(classifier): {"zipmap": False}}, target_opset=17)
+    store(root, name, model.SerializeToString())
+
+
+TRAINED = ["iris", "random_forest", "scaled_mlp"]
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    root = pathlib.Path(sys.argv[1])
+    missing = [name for name in [*PACKAGED, *TRAINED] if not path_of(root, name).exists()]
+    packages = {}
+    for name in missing:
+        if name in PACKAGED:
+            package, member = PACKAGED[name]
+            packages.setdefault(package, {})[name] = member
+    for package, members in packages.items():
+        fetch(root, package, members)
+    for name in missing:
+        if name in TRAINED:
+            train(root, name)
+
+
+if __name__ == "__main__":
+    main()
