@@ -4,4 +4,5 @@ pub mod deadline;
 pub mod execute;
 pub mod limits;
 pub mod name;
+pub mod repository;
 pub mod tensor;

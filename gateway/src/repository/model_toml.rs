@@ -1,0 +1,135 @@
+//! `model.toml`: a model's configuration in this gateway's own words, documented in `docs/model-repository.md`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::{
+    name::Version,
+    tensor::{Datatype, Shape, TensorSpec},
+};
+
+use super::model_config::{ModelConfig, VersionPolicy, brief, declare};
+
+pub(super) const FILE_NAME: &str = "model.toml";
+
+/// What is wrong with a `model.toml`: the line, its text, and the reason.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{FILE_NAME} line {line}: {reason} (in: {text})")]
+pub(super) struct ModelTomlError {
+    line: usize,
+    text: String,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version_policy: Option<toml::Spanned<Policy>>,
+    max_batch_size: Option<u64>,
+    #[serde(default)]
+    parameters: BTreeMap<String, Parameter>,
+    #[serde(default)]
+    inputs: Vec<toml::Spanned<Input>>,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "expected \"all\", \"latest\", { latest = N } or { specific = [\"1\", \"2\"] }"
+)]
+enum Policy {
+    Word(String),
+    Latest { latest: usize },
+    Specific { specific: Vec<String> },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a string, a number, true or false")]
+enum Parameter {
+    Boolean(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    name: String,
+    datatype: String,
+    shape: Vec<i64>,
+}
+
+pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
+    let file: File = toml::from_str(text)
+        .map_err(|error| wrong(text, error.span().map_or(0, |span| span.start), error.message()))?;
+    let mut config = ModelConfig {
+        file: FILE_NAME,
+        max_batch_size: file.max_batch_size.filter(|size| *size > 0),
+        parameters: file.parameters.into_iter().map(|(name, value)| (name, value.into_text())).collect(),
+        ..Default::default()
+    };
+    if let Some(policy) = file.version_policy {
+        let start = policy.span().start;
+        config.version_policy = policy.into_inner().read().map_err(|reason| wrong(text, start, &reason))?;
+    }
+    for input in file.inputs {
+        let start = input.span().start;
+        let input = input.into_inner();
+        let spec = Datatype::from_name(&input.datatype)
+            .map(|datatype| TensorSpec { name: input.name, datatype, shape: Shape(input.shape) })
+            .ok_or_else(|| format!("datatype '{}' is not one of {}", brief(&input.datatype), datatypes()));
+        spec.and_then(|spec| declare(&mut config.inputs, spec))
+            .map_err(|reason| wrong(text, start, &reason))?;
+    }
+    Ok(config)
+}
+
+impl Policy {
+    fn read(self) -> Result<VersionPolicy, String> {
+        match self {
+            Self::Word(word) if word == "all" => Ok(VersionPolicy::All),
+            Self::Word(word) if word == "latest" => Ok(VersionPolicy::Latest(1)),
+            Self::Word(word) => Err(format!("version_policy '{}' is neither all nor latest", brief(&word))),
+            Self::Latest { latest: 0 } => Err("version_policy: latest must be at least 1".into()),
+            Self::Latest { latest } => Ok(VersionPolicy::Latest(latest)),
+            Self::Specific { specific } => specific
+                .iter()
+                .map(|version| version.parse::<Version>().map_err(|error| format!("version_policy: {error}")))
+                .collect::<Result<_, _>>()
+                .map(VersionPolicy::Specific),
+        }
+    }
+}
+
+impl Parameter {
+    fn into_text(self) -> String {
+        match self {
+            Self::Boolean(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            // As it is written in TOML: `1.0` stays `1.0`.
+            Self::Float(value) => format!("{value:?}"),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+fn wrong(text: &str, offset: usize, reason: &str) -> ModelTomlError {
+    let before = text.get(..offset).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    ModelTomlError {
+        line: before.matches('\n').count() + 1,
+        text: brief(line.trim()),
+        reason: reason.replace('\n', " "),
+    }
+}
+
+fn datatypes() -> String {
+    Datatype::ALL.map(Datatype::name).join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn config(text: &str) -> ModelConfig {
+    parse(text).expect(text)
+}
+
+fn error(text: &str) -> String {
+    parse(text).expect_err(text).to_string()
+}
+
+#[test]
+fn a_whole_configuration_is_read() {
+    let config = config(
+        r#"
+        version_policy = { latest = 2 }
+        max_batch_size = 16
+
+        [parameters]
+        labels = "cat,dog"
+        threshold = 0.5
+        count = -3
+        exact = true
+        whole = 1.0
+
+        [[inputs]]
+        name = "INPUT0"
+        datatype = "FP32"
+        shape = [-1, 4]
+        "#,
+    );
+    assert_eq!(config.version_policy, VersionPolicy::Latest(2));
+    assert_eq!(config.max_batch_size, Some(16));
+    let parameters: Vec<(&str, &str)> =
+        config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(
+        parameters,
+        [("count", "-3"), ("exact", "true"), ("labels", "cat,dog"), ("threshold", "0.5"), ("whole", "1.0")]
+    );
+    let input = TensorSpec { name: "INPUT0".into(), datatype: Datatype::Fp32, shape: Shape(vec![-1, 4]) };
+    assert_eq!(config.inputs, [input]);
+}
+
+#[test]
+fn version_policies_are_read() {
+    assert_eq!(config("").version_policy, VersionPolicy::All);
+    assert_eq!(config(r#"version_policy = "all""#).version_policy, VersionPolicy::All);
+    assert_eq!(config(r#"version_policy = "latest""#).version_policy, VersionPolicy::Latest(1));
+    let specific = ["1", "beta"].map(|version| version.parse().expect("a version")).into();
+    assert_eq!(
+        config(r#"version_policy = { specific = ["1", "beta"] }"#).version_policy,
+        VersionPolicy::Specific(specific)
+    );
+}
+
+#[test]
+fn faults_are_named_with_line_and_key() {
+    assert_eq!(
+        error("\n# comment\nbatch = 1"),
+        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs` (in: batch = 1)"
+    );
+    assert_eq!(
+        error("max_batch_size = \"8\""),
+        "model.toml line 1: invalid type: string \"8\", expected u64 (in: max_batch_size = \"8\")"
+    );
+    assert_eq!(
+        error("\nversion_policy = \"newest\""),
+        "model.toml line 2: version_policy 'newest' is neither all nor latest (in: version_policy = \"newest\")"
+    );
+    for (text, told) in [
+        (
+            "version_policy = 3",
+            "expected \"all\", \"latest\", { latest = N } or { specific = [\"1\", \"2\"] }",
+        ),
+        ("version_policy = { latest = 0 }", "latest must be at least 1"),
+        ("version_policy = { latest = 1, specific = [\"1\"] }", "expected \"all\""),
+        ("version_policy = { specific = [\"../1\"] }", "is not a name"),
+        ("max_batch_size = -1", "max_batch_size = -1"),
+        ("[parameters]\nday = 2024-01-01", "line 2: expected a string, a number, true or false"),
+        ("[parameters]\nlist = [1]", "line 2: expected a string, a number, true or false"),
+        (
+            "[[inputs]]\nname = \"A\"\ndatatype = \"FP33\"\nshape = [1]",
+            "line 1: datatype 'FP33' is not one of BOOL",
+        ),
+        ("[[inputs]]\nname = \"A\"\ndatatype = \"FP32\"\nshape = [0]", "dimension 0 of 'A' must be -1"),
+        ("[[inputs]]\nname = \"A\"\nshape = [1]", "missing field `datatype`"),
+        (
+            "[[inputs]]\nname = \"A\"\ndatatype = \"FP32\"\nshape = [1]\ndims = 1",
+            "line 5: unknown field `dims`",
+        ),
+        ("a = = b", "line 1: "),
+    ] {
+        assert!(error(text).contains(told), "{}", error(text));
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_text_never_panics(text in any::<String>()) {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn random_tokens_never_panic(tokens in prop::collection::vec(
+        prop::sample::select(vec!["version_policy", "=", "{", "}", "[", "]", "[[inputs]]", "[parameters]", "\"x\"", "'", "-1", "\n", "é", "latest", ".", "#", "\r\n"]),
+        0..32,
+    )) {
+        let _ = parse(&tokens.join(" "));
+    }
+}
