@@ -109,3 +109,9 @@ proptest! {
         let _ = parse(&tokens.join(" "));
     }
 }
+
+#[test]
+fn deep_nesting_is_refused() {
+    assert!(parse(&format!("x = {}", "[".repeat(200_000))).is_err());
+    assert!(parse(&format!("x = {}", "{a=".repeat(200_000))).is_err());
+}
