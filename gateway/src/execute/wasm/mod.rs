@@ -1,25 +1,140 @@
 //! The wasm executor: every request runs in a brand-new instance in a brand-new store.
+//!
+//! - [`profile`]: what a guest may consist of, checked before anything is compiled
+//! - `prepare`, `snapshot`, `signature`: from bytes to compiled code that starts from the loaded state
+//! - `artifact`: from compiled code to a component, the one place with `unsafe`
+//! - `engine`, `limiter`: settings and bounds
+//! - `bindings`, `host`: the types and imports of `wit/inference.wit`
+//! - `call`, `fault`: one request, and what can go wrong in it
 
-use std::sync::Arc;
+mod artifact;
+mod bindings;
+mod call;
+mod engine;
+mod fault;
+mod host;
+mod limiter;
+mod prepare;
+pub mod profile;
+mod signature;
+mod snapshot;
+mod text;
+
+use std::{fmt, sync::Arc, thread::available_parallelism};
+
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::Semaphore,
+};
+use wasmtime::{Engine, component::Linker};
 
 use crate::limits::SandboxLimits;
 
-use super::{Executor, LoadError, Source, Step};
+use super::{ExecuteError, Executor, LoadError, Source, Step};
+use call::{Model, WasmModel};
+use host::Guest;
+use prepare::Settings;
 
-/// The one engine of the process, its ticker and the threads that run guests.
-#[derive(Debug)]
+/// The engine that serves, its ticker, and the threads that run guests, apart from those that serve sockets.
 pub struct Sandbox {
-    limits: SandboxLimits,
+    settings: Settings,
+    engine: Engine,
+    linker: Linker<Guest>,
+    /// One permit for each instance that may be alive. The pool has the same bound; without a pool this is the only one.
+    slots: Arc<Semaphore>,
+    /// Taken only by `drop`.
+    threads: Option<Runtime>,
 }
 
 impl Sandbox {
+    /// Starts the engine and the threads for guests.
+    ///
+    /// # Errors
+    /// If the engine or a thread cannot be started. Too little address space for the instance pool is not an error: then
+    /// instances are made on demand, and a line in the log says so.
     pub fn new(limits: SandboxLimits) -> Result<Arc<Self>, LoadError> {
-        Ok(Arc::new(Self { limits }))
+        let (engine, memories) = engine::serving(&limits)?;
+        engine::start_ticker(&engine)?;
+        let linker =
+            host::serving(&engine).map_err(|error| LoadError::new(Step::Load, format_args!("{error:#}")))?;
+        let threads = guest_threads(&limits)?;
+        let slots = Arc::new(Semaphore::new(limits.max_instances as usize));
+        let settings = Settings { limits, memories };
+        Ok(Arc::new(Self { settings, engine, linker, slots, threads: Some(threads) }))
     }
 
-    /// Loads a component, or a core module that carries its component type. Blocks for as long as compiling takes.
+    /// Where the instances live.
+    pub fn memories(&self) -> Memories {
+        self.settings.memories
+    }
+
+    /// Loads a component, or a core module that carries its component type: checks it, runs its `load` once and takes a
+    /// snapshot that every request starts from. Blocks for as long as compiling takes; not for threads that serve.
+    ///
+    /// # Errors
+    /// The step at which the model was refused, and why.
     pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
-        let _ = (source, &self.limits);
-        Err(LoadError::new(Step::Check, "not built"))
+        let label: Arc<str> = source.label.as_str().into();
+        let limits = &self.settings.limits;
+        let beside: usize = source.files.iter().map(|(_, bytes)| bytes.len()).sum();
+        if beside > limits.max_file_bytes {
+            return Err(LoadError::new(
+                Step::Read,
+                format_args!(
+                    "the files beside it have {beside} bytes, at most {} are admitted",
+                    limits.max_file_bytes
+                ),
+            ));
+        }
+        let prepared = prepare::prepare(&self.settings, source)?;
+        let component = artifact::map(&self.engine, &prepared)?;
+        let infer = bindings::Exports::find(&component)
+            .ok_or_else(|| LoadError::new(Step::Check, "it does not export airlock:inference/plugin@0.1"))?
+            .infer;
+        let instance = self
+            .linker
+            .instantiate_pre(&component)
+            .map_err(|error| LoadError::new(Step::Check, format_args!("{error:#}")))?;
+        let signature = prepared.into_signature();
+        let model = Model { sandbox: self.clone(), instance, infer, signature, label };
+        Ok(Arc::new(WasmModel(Arc::new(model))))
+    }
+
+    fn threads(&self) -> Result<&Handle, ExecuteError> {
+        self.threads.as_ref().map(Runtime::handle).ok_or(ExecuteError::Busy)
     }
 }
+
+/// Guests yield at every tick of the epoch, and each turn counts as one poll: with tokio's usual intervals, timers and new
+/// requests would wait for dozens of turns.
+fn guest_threads(limits: &SandboxLimits) -> Result<Runtime, LoadError> {
+    let threads = match limits.threads {
+        0 => available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("guest")
+        .event_interval(1)
+        .global_queue_interval(1)
+        .enable_time()
+        .build()
+        .map_err(|error| LoadError::new(Step::Load, format_args!("no threads for guests: {error}")))
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // The last reference may go on a thread that serves, where waiting for guests is not allowed.
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandbox").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+pub use engine::Memories;

@@ -1,0 +1,141 @@
+//! One request: a new store, a new instance, one call, and nothing of it left.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    task::{JoinError, JoinHandle},
+    time::timeout_at,
+};
+use wasmtime::{
+    Store, UpdateDeadline,
+    component::{ComponentExportIndex, InstancePre},
+};
+
+use crate::{
+    execute::{BoxFuture, Call, ExecuteError, Executor, check_outputs},
+    tensor::{InferRequest, InferResponse, Signature},
+};
+
+use super::{
+    Sandbox,
+    bindings::{GuestError, InferResult, Request, Response},
+    fault,
+    host::Guest,
+    text::{MAX_ERROR, shown},
+};
+
+/// A loaded model, ready to be instantiated.
+pub(super) struct Model {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) instance: InstancePre<Guest>,
+    pub(super) infer: ComponentExportIndex,
+    pub(super) signature: Signature,
+    pub(super) label: Arc<str>,
+}
+
+/// The executor of one version of a model.
+pub(super) struct WasmModel(pub(super) Arc<Model>);
+
+impl std::fmt::Debug for WasmModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WasmModel").field("label", &self.0.label).finish_non_exhaustive()
+    }
+}
+
+impl Executor for WasmModel {
+    fn signature(&self) -> &Signature {
+        &self.0.signature
+    }
+
+    fn platform(&self) -> &'static str {
+        "wasm_component"
+    }
+
+    fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {
+        Box::pin(async move {
+            let slots = self.0.sandbox.slots.clone();
+            let slot = slots.try_acquire_owned().map_err(|_| ExecuteError::Busy)?;
+            let deadline = call.deadline.instant();
+            let guest = self.0.sandbox.threads()?.spawn(run(self.0.clone(), request, call, slot));
+            let mut guest = AbortOnDrop(guest);
+            // The guest sees its deadline when it gets a turn; the caller's answer does not wait for that.
+            match timeout_at(deadline.into(), &mut guest.0).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(error)) => Err(engine_failed(error)),
+                Err(_) => Err(ExecuteError::Deadline),
+            }
+        })
+    }
+}
+
+/// A guest whose caller has gone stops at its next turn: it is dropped, with its store, instead of being resumed.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn engine_failed(error: JoinError) -> ExecuteError {
+    ExecuteError::Trapped {
+        reason: "the gateway failed to run the model".into(),
+        detail: shown(&error.to_string(), MAX_ERROR),
+    }
+}
+
+/// Runs on the guests' own threads, as a fiber that yields at every tick.
+async fn run(
+    model: Arc<Model>,
+    request: InferRequest,
+    call: Call,
+    slot: OwnedSemaphorePermit,
+) -> Result<InferResponse, ExecuteError> {
+    let limits = &model.sandbox.settings.limits;
+    let requested = request.outputs.clone();
+    let end = call.deadline.instant();
+    if call.deadline.passed() {
+        return Err(ExecuteError::Deadline);
+    }
+    let mut store = Store::new(&model.sandbox.engine, Guest::new(&model.label, limits, Some(call)));
+    store.limiter(|guest| &mut guest.limiter);
+    store.set_hostcall_fuel(fault::hostcall_fuel(limits));
+    store.set_max_component_handles(fault::MAX_HANDLES);
+    // Set before instantiation: a store starts with a deadline that has passed.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        Ok(if Instant::now() < end { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
+    });
+    let answer = infer(&model, &mut store, request.into()).await;
+    let answer = answer.map_err(|error| fault::classify(&error, &store.data().limiter, limits));
+    drop(store);
+    drop(slot);
+    match answer? {
+        Ok(response) if response.bytes() > limits.output_bytes => Err(fault::too_large(limits)),
+        Ok(response) => InferResponse::try_from(response)
+            .map_err(|error| ExecuteError::Output(error.to_string()))
+            .and_then(|response| check_outputs(&model.signature, &requested, response))
+            .map_err(bounded),
+        Err(GuestError::InvalidInput(text)) => Err(ExecuteError::InvalidInput(fault::guest_text(&text))),
+        Err(GuestError::Failed(text)) => Err(ExecuteError::Failed(fault::guest_text(&text))),
+    }
+}
+
+async fn infer(
+    model: &Model,
+    store: &mut Store<Guest>,
+    request: Request,
+) -> wasmtime::Result<Result<Response, GuestError>> {
+    let instance = model.instance.instantiate_async(&mut *store).await?;
+    let infer = instance.get_typed_func::<(Request,), InferResult>(&mut *store, &model.infer)?;
+    Ok(infer.call_async(store, (request,)).await?.0)
+}
+
+/// The text quotes what the guest answered, shapes included, at whatever length.
+fn bounded(error: ExecuteError) -> ExecuteError {
+    match error {
+        ExecuteError::Output(text) => ExecuteError::Output(shown(&text, MAX_ERROR)),
+        other => other,
+    }
+}

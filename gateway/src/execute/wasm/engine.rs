@@ -1,0 +1,145 @@
+//! Engines and their settings: one that serves, and for loading one that needs no address space to speak of.
+
+use std::{num::NonZeroUsize, thread, time::Duration};
+
+use tracing::warn;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::{
+    execute::{LoadError, Step},
+    limits::SandboxLimits,
+};
+
+/// How often running guests are interrupted: they are checked against their deadline and yield to the next guest. A
+/// looping guest is noticed within one tick of getting a turn.
+pub(super) const TICK: Duration = Duration::from_millis(2);
+
+/// Core modules of one component: what the componentizer makes of one module (it, a shim, a fixup and the call of its
+/// initialiser).
+pub(super) const MAX_CORE_MODULES: u32 = 4;
+
+/// Tables of one component: the module's own and the shim's, twice over.
+pub(super) const MAX_TABLES: u32 = 4;
+
+/// What host functions may use of a fiber's stack beyond what the guest itself may use.
+const HOST_STACK: usize = 512 << 10;
+
+/// Address space that a 32-bit memory can reach: with all of it reserved, no access needs a bounds check.
+const FULL_RESERVATION: u64 = 4 << 30;
+const GUARD: u64 = 32 << 20;
+
+/// Where the instances of an engine live. Compiled code fits the mode that it was compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memories {
+    /// Slots that are reserved once, 4 GiB of address space each, and reset after each request.
+    Pooled,
+    /// Mapped for each instance and only as large as needed: instances cost several times more and code runs with bounds
+    /// checks, but no address space is reserved.
+    OnDemand,
+}
+
+/// The engine that serves requests, and the mode it got.
+pub(super) fn serving(limits: &SandboxLimits) -> Result<(Engine, Memories), LoadError> {
+    let mut config = code_config(limits, Memories::Pooled);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    match Engine::new(&config) {
+        Ok(engine) => Ok((engine, Memories::Pooled)),
+        Err(error) => {
+            warn!(
+                "no instance pool, requests will be slower: {error:#}; each of the {} instances takes 4 GiB of \
+                 address space (ulimit -v, vm.overcommit_memory)",
+                limits.max_instances
+            );
+            Ok((compiling(limits, Memories::OnDemand)?, Memories::OnDemand))
+        }
+    }
+}
+
+/// An engine whose compiled code a serving engine of that mode accepts. It reserves nothing, and in the on-demand mode
+/// it can also run what it compiles.
+pub(super) fn compiling(limits: &SandboxLimits, memories: Memories) -> Result<Engine, LoadError> {
+    Engine::new(&code_config(limits, memories))
+        .map_err(|error| LoadError::new(Step::Compile, format_args!("no engine: {error:#}")))
+}
+
+/// Everything that the compiled code depends on.
+fn code_config(limits: &SandboxLimits, memories: Memories) -> Config {
+    let mut config = Config::new();
+    match memories {
+        Memories::Pooled => {
+            config.memory_reservation(FULL_RESERVATION).memory_guard_size(GUARD).memory_may_move(false);
+        }
+        Memories::OnDemand => {
+            config.memory_reservation(0).memory_reservation_for_growth(16 << 20).memory_may_move(true);
+        }
+    }
+    config
+        .guard_before_linear_memory(true)
+        .memory_init_cow(true)
+        // Larger sparse images would fall back to copying, so every image that fits the cap counts as dense enough.
+        .memory_guaranteed_dense_image_size(limits.memory_bytes as u64)
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        .max_wasm_stack(limits.stack_bytes)
+        .async_stack_size(limits.stack_bytes.saturating_add(HOST_STACK))
+        .wasm_backtrace_max_frames(NonZeroUsize::new(8))
+        .generate_address_map(false)
+        .native_unwind_info(false);
+    // On: what compilers emit for kernels. The deterministic form gives the same bits on every host.
+    config.wasm_simd(true).wasm_relaxed_simd(true).relaxed_simd_deterministic(true);
+    // Off: what an inference guest does not need and most advisories are about. Threads, exceptions and function
+    // references have no switch here, they are not even compiled in.
+    config
+        .wasm_gc(false)
+        .gc_support(false)
+        .shared_memory(false)
+        .concurrency_support(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_tail_call(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false);
+    config
+}
+
+fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
+    let instances = limits.max_instances;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(MAX_CORE_MODULES))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(MAX_TABLES))
+        .total_stacks(instances)
+        .max_memory_size(limits.memory_bytes)
+        .table_elements(limits.table_elements)
+        .max_core_instances_per_component(MAX_CORE_MODULES)
+        .max_memories_per_component(1)
+        .max_tables_per_component(MAX_TABLES)
+        .max_memories_per_module(1)
+        .max_tables_per_module(MAX_TABLES)
+        .max_core_instance_size(256 << 10)
+        .max_component_instance_size(512 << 10)
+        // With the page-map scan only the pages that a request wrote are reset, in place, up to this many bytes.
+        .pagemap_scan(Enabled::Auto)
+        .linear_memory_keep_resident(1 << 20)
+        .table_keep_resident(64 << 10)
+        .max_unused_warm_slots(64);
+    pool
+}
+
+/// Starts the thread that advances the engine's epoch; it ends when the engine is dropped.
+pub(super) fn start_ticker(engine: &Engine) -> Result<(), LoadError> {
+    let engine = engine.weak();
+    let ticker = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    };
+    thread::Builder::new()
+        .name("epoch-ticker".into())
+        .spawn(ticker)
+        .map(drop)
+        .map_err(|error| LoadError::new(Step::Load, format_args!("no epoch ticker: {error}")))
+}

@@ -1,0 +1,226 @@
+//! From an artifact's bytes to compiled code that starts from the loaded state.
+//!
+//! Bytes in, bytes out: nothing is shared with the serving side but the settings, so that this work can be done in a process
+//! of its own.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use wasmtime::{
+    Engine, Store, UpdateDeadline,
+    component::{Component, Instance, InstancePre},
+};
+use wasmtime_wizer::Wizer;
+use wit_component::ComponentEncoder;
+
+use crate::{
+    execute::{ExecuteError, LoadError, Source, Step},
+    limits::SandboxLimits,
+    tensor::Signature,
+};
+
+use super::{
+    bindings::{self, File, GuestError, LoadParams, LoadResult},
+    engine::{self, Memories},
+    fault,
+    host::{self, Guest},
+    profile::{self, Form},
+    signature,
+    snapshot::{self, HEADROOM},
+    text::{MAX_ERROR, shown},
+};
+
+/// What a serving engine needs to run a model.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    compiled: Vec<u8>,
+    signature: Signature,
+}
+
+impl Prepared {
+    pub(super) fn compiled(&self) -> &[u8] {
+        &self.compiled
+    }
+
+    pub(super) fn into_signature(self) -> Signature {
+        self.signature
+    }
+}
+
+/// Settings that the serving side and this one have to agree on.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) limits: SandboxLimits,
+    pub(super) memories: Memories,
+}
+
+/// Checks, componentizes, loads, snapshots and compiles a model. Blocks for as long as that takes.
+///
+/// # Errors
+/// The step that refused it, with the reason. Panics of the tools that take components apart become such errors too.
+pub(super) fn prepare(settings: &Settings, source: Source) -> Result<Prepared, LoadError> {
+    catch_unwind(AssertUnwindSafe(|| run(settings, source))).unwrap_or_else(|panic| {
+        let reason = shown(panic_text(&*panic), MAX_ERROR);
+        Err(LoadError::new(Step::Snapshot, format_args!("its shape is not supported ({reason})")))
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
+}
+
+fn run(settings: &Settings, source: Source) -> Result<Prepared, LoadError> {
+    let limits = &settings.limits;
+    let component = componentize(source.artifact, limits)?;
+
+    // Loading runs once and must not depend on address space: on-demand memories, whatever serves.
+    let loader = engine::compiling(limits, Memories::OnDemand)?;
+    engine::start_ticker(&loader)?;
+    let (context, instrumented) = Wizer::new()
+        .keep_init_func(true)
+        .instrument_component(&component)
+        .map_err(|error| failed(Step::Snapshot, &error))?;
+    let instrumented =
+        Component::from_binary(&loader, &instrumented).map_err(|error| failed(Step::Compile, &error))?;
+    let mut loaded = Loaded::new(&loader, &instrumented, limits, &source.label)?;
+    loaded.load(source.parameters, source.files)?;
+    let snapshot = loaded.snapshot(&context)?;
+    let signature = loaded.signature()?;
+
+    let compiler = match settings.memories {
+        Memories::OnDemand => loader,
+        Memories::Pooled => engine::compiling(limits, Memories::Pooled)?,
+    };
+    let compiled = compiler.precompile_component(&snapshot).map_err(|error| failed(Step::Compile, &error))?;
+    Ok(Prepared { compiled, signature })
+}
+
+fn failed(step: Step, error: &wasmtime::Error) -> LoadError {
+    LoadError::new(step, shown(&format!("{error:#}"), MAX_ERROR))
+}
+
+/// An admissible component, made from a core module if need be.
+fn componentize(artifact: Vec<u8>, limits: &SandboxLimits) -> Result<Vec<u8>, LoadError> {
+    if profile::check(&artifact, limits)? == Form::Component {
+        return Ok(artifact);
+    }
+    let refuse = |error: anyhow::Error| {
+        LoadError::new(
+            Step::Check,
+            format_args!(
+                "it cannot be made a component: {}; build against the package airlock:inference@0.1",
+                shown(&format!("{error:#}"), MAX_ERROR)
+            ),
+        )
+    };
+    let component = ComponentEncoder::default()
+        .module(&artifact)
+        .and_then(|encoder| encoder.validate(true).encode())
+        .map_err(refuse)?;
+    profile::check(&component, limits)?;
+    Ok(component)
+}
+
+/// An instance in which `load` runs, and whose state becomes the snapshot.
+struct Loaded<'a> {
+    store: Store<Guest>,
+    instance: Instance,
+    limits: &'a SandboxLimits,
+    exports: bindings::Exports,
+}
+
+impl<'a> Loaded<'a> {
+    fn new(
+        engine: &Engine,
+        component: &Component,
+        limits: &'a SandboxLimits,
+        label: &str,
+    ) -> Result<Self, LoadError> {
+        let exports = bindings::Exports::find(component)
+            .ok_or_else(|| LoadError::new(Step::Check, "it does not export airlock:inference/plugin@0.1"))?;
+        let linked = |error: wasmtime::Error| failed(Step::Check, &error);
+        let pre: InstancePre<Guest> =
+            host::loading(engine).and_then(|linker| linker.instantiate_pre(component)).map_err(linked)?;
+        let label: Arc<str> = label.into();
+        let mut store = Store::new(engine, Guest::new(&label, limits, None));
+        store.limiter(|guest| &mut guest.limiter);
+        store.set_max_component_handles(fault::MAX_HANDLES);
+        store.set_hostcall_fuel(fault::hostcall_fuel(limits));
+        limit_time(&mut store, limits.load_deadline);
+        let instance =
+            pre.instantiate(&mut store).map_err(|error| refused(Step::Load, &error, &store, limits))?;
+        Ok(Self { store, instance, limits, exports })
+    }
+
+    fn load(
+        &mut self,
+        config: Vec<(String, String)>,
+        files: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), LoadError> {
+        let files = files.into_iter().map(|(name, data)| File { name, data: Bytes::from(data) }).collect();
+        let answer = self
+            .instance
+            .get_typed_func::<LoadParams, LoadResult>(&mut self.store, &self.exports.load)
+            .map_err(|error| failed(Step::Check, &error))?
+            .call(&mut self.store, (config, files));
+        match answer {
+            Ok((Ok(()),)) => Ok(()),
+            Ok((Err(GuestError::InvalidInput(text) | GuestError::Failed(text)),)) => {
+                Err(LoadError::new(Step::Load, shown(&text, MAX_ERROR)))
+            }
+            Err(error) => Err(refused(Step::Load, &error, &self.store, self.limits)),
+        }
+    }
+
+    /// The component with the state of this instance as its initial state.
+    fn snapshot(&mut self, context: &wasmtime_wizer::ComponentContext<'_>) -> Result<Vec<u8>, LoadError> {
+        self.store.data_mut().limiter.extend(HEADROOM);
+        // The whole memory is handed over as one list.
+        self.store.set_hostcall_fuel(usize::MAX);
+        limit_time(&mut self.store, self.limits.load_deadline);
+        let snapshot = snapshot::take(context, &mut self.store, self.instance);
+        self.store.set_hostcall_fuel(fault::hostcall_fuel(self.limits));
+        snapshot.map_err(|error| failed(Step::Snapshot, &error))
+    }
+
+    /// Asked after the snapshot was taken, so that answering leaves no trace in it.
+    fn signature(&mut self) -> Result<Signature, LoadError> {
+        limit_time(&mut self.store, self.limits.load_deadline);
+        let answer = self
+            .instance
+            .get_typed_func::<(), (bindings::Signature,)>(&mut self.store, &self.exports.signature)
+            .map_err(|error| failed(Step::Check, &error))?
+            .call(&mut self.store, ());
+        match answer {
+            Ok((signature,)) => {
+                signature::check(signature.into()).map_err(|error| LoadError::new(Step::Signature, error))
+            }
+            Err(error) => Err(refused(Step::Signature, &error, &self.store, self.limits)),
+        }
+    }
+}
+
+fn limit_time(store: &mut Store<Guest>, allowed: Duration) {
+    let end = Instant::now() + allowed;
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        Ok(if Instant::now() < end { UpdateDeadline::Continue(1) } else { UpdateDeadline::Interrupt })
+    });
+}
+
+/// A guest that trapped or was stopped while it was being loaded.
+fn refused(step: Step, error: &wasmtime::Error, store: &Store<Guest>, limits: &SandboxLimits) -> LoadError {
+    match fault::classify(error, &store.data().limiter, limits) {
+        ExecuteError::Deadline => {
+            LoadError::new(step, format_args!("it did not end within {:?}", limits.load_deadline))
+        }
+        ExecuteError::Trapped { reason, detail } => LoadError::new(step, format_args!("{reason} ({detail})")),
+        other => LoadError::new(step, other),
+    }
+}
