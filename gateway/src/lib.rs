@@ -1,8 +1,12 @@
 //! Airlock: a WebAssembly-sandboxed, multi-tenant inference gateway that speaks the V2 (Open Inference) Protocol.
 
+pub mod admit;
+pub mod authenticate;
 pub mod deadline;
 pub mod execute;
 pub mod limits;
+pub mod meter;
 pub mod name;
 pub mod repository;
+pub mod route;
 pub mod tensor;

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use crate::{
     execute::Executor,
     name::{ModelName, Version},
+    tensor::{InferRequest, Shape},
 };
 
 /// Why a version that was taken out of service on request is not ready; Triton's word.
@@ -26,6 +27,22 @@ pub struct Model {
     pub executor: Arc<dyn Executor>,
     /// The largest first dimension that the model's configuration allows; `None` if it says nothing of batches.
     pub max_batch_size: Option<u64>,
+}
+
+impl Model {
+    /// Checks every input's first dimension against `max_batch_size`. Says what was expected and given, for the client.
+    pub fn check_batch(&self, request: &InferRequest) -> Result<(), String> {
+        let Some(max) = self.max_batch_size.filter(|max| *max > 0) else { return Ok(()) };
+        match request.inputs.iter().find(|input| input.shape.first().is_some_and(|batch| *batch > max)) {
+            Some(input) => Err(format!(
+                "inference request batch-size must be <= {max} for '{}', input '{}' has shape {}",
+                self.name,
+                input.name,
+                Shape::from(input.shape.as_slice())
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The state of a version or model, spelled on the wire as Triton does.

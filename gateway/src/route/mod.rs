@@ -1,0 +1,85 @@
+//! Route: (method, path) → what is asked for. Percent-decoding and name checks happen here, once.
+//!
+//! Simplifying rules, all enforced: a path is split at `/` before it is decoded, so an encoded slash never makes a new
+//! segment; the query is ignored (stock clients may add one); a trailing slash is another path, except on `/v2/`.
+
+use hyper::Method;
+use percent_encoding::percent_decode_str;
+
+use crate::name::{ModelName, Version};
+
+/// A model, and the version of it if the path names one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub model: ModelName,
+    pub version: Option<Version>,
+}
+
+/// Everything that the V2 port answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    Live,
+    Ready,
+    ServerMetadata,
+    ModelMetadata(Target),
+    ModelReady(Target),
+    Infer(Target),
+    RepositoryIndex,
+    RepositoryLoad(ModelName),
+    RepositoryUnload(ModelName),
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    #[error("there is nothing at this path; models are at /v2/models/NAME[/versions/VERSION]")]
+    UnknownPath,
+    /// A text that no model or version can have: to a client it is a model that is not there.
+    #[error("Request for unknown model: '{0}' is not found")]
+    UnknownModel(String),
+    #[error("this path answers {allow} only")]
+    Method { allow: &'static str },
+}
+
+/// Finds the route of a request, or says what the path or method should have been.
+pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
+    let path = path.strip_prefix("/v2").ok_or(RouteError::UnknownPath)?;
+    let segments: Vec<&str> = match path {
+        "" | "/" => Vec::new(),
+        _ => path.strip_prefix('/').ok_or(RouteError::UnknownPath)?.split('/').collect(),
+    };
+    let (route, allow) = match segments.as_slice() {
+        [] => (Route::ServerMetadata, "GET"),
+        ["health", "live"] => (Route::Live, "GET"),
+        ["health", "ready"] => (Route::Ready, "GET"),
+        ["repository", "index"] => (Route::RepositoryIndex, "POST"),
+        ["repository", "models", model, "load"] => (Route::RepositoryLoad(name(model)?), "POST"),
+        ["repository", "models", model, "unload"] => (Route::RepositoryUnload(name(model)?), "POST"),
+        ["models", model] => (Route::ModelMetadata(target(model, None)?), "GET"),
+        ["models", model, "ready"] => (Route::ModelReady(target(model, None)?), "GET"),
+        ["models", model, "infer"] => (Route::Infer(target(model, None)?), "POST"),
+        ["models", model, "versions", version] => {
+            (Route::ModelMetadata(target(model, Some(version))?), "GET")
+        }
+        ["models", model, "versions", version, "ready"] => {
+            (Route::ModelReady(target(model, Some(version))?), "GET")
+        }
+        ["models", model, "versions", version, "infer"] => {
+            (Route::Infer(target(model, Some(version))?), "POST")
+        }
+        _ => return Err(RouteError::UnknownPath),
+    };
+    if method.as_str() == allow { Ok(route) } else { Err(RouteError::Method { allow }) }
+}
+
+fn target(model: &str, version: Option<&str>) -> Result<Target, RouteError> {
+    Ok(Target { model: name(model)?, version: version.map(name).transpose()? })
+}
+
+fn name<T: std::str::FromStr>(segment: &str) -> Result<T, RouteError> {
+    let unknown = || RouteError::UnknownModel(segment.chars().take(crate::name::MAX_LENGTH).collect());
+    let decoded = percent_decode_str(segment).decode_utf8().map_err(|_| unknown())?;
+    decoded.parse().map_err(|_| unknown())
+}
+
+#[cfg(test)]
+mod tests;
