@@ -3,10 +3,11 @@
 pub mod admit;
 pub mod authenticate;
 pub mod deadline;
+pub mod decode;
+pub mod encode;
 pub mod execute;
 pub mod limits;
 pub mod meter;
 pub mod name;
-pub mod repository;
-pub mod route;
+pub mod reply;
 pub mod tensor;

@@ -1,0 +1,303 @@
+//! `data` arrays, parsed straight into V2's raw layout.
+
+use half::f16;
+use jiter::Peek;
+
+use crate::{
+    decode::DecodeError,
+    tensor::{Datatype, Shape, element_count},
+};
+
+use super::{
+    number::Number,
+    reader::{Reader, kind_name, too_deep},
+    shown,
+};
+
+/// Reads a `data` array, nested or flat, into V2's raw layout of `shape` and `datatype`. As in Triton the nesting is
+/// free: elements are taken depth-first, and only their count has to fit the shape.
+pub(super) fn elements(
+    reader: &mut Reader<'_>,
+    depth: usize,
+    name: &str,
+    datatype: Datatype,
+    shape: &[u64],
+) -> Result<Vec<u8>, DecodeError> {
+    if reader.peek()? != Peek::Array {
+        return Err(reader.unexpected("'data'", "an array"));
+    }
+    let expected = element_count(shape).unwrap_or(u64::MAX);
+    let mut data = Data { reader, depth, name, datatype, shape, expected };
+    match datatype {
+        Datatype::Bool => data.read(boolean),
+        Datatype::Uint8 => data.read(|text| integer(text, u8::to_le_bytes)),
+        Datatype::Uint16 => data.read(|text| integer(text, u16::to_le_bytes)),
+        Datatype::Uint32 => data.read(|text| integer(text, u32::to_le_bytes)),
+        Datatype::Uint64 => data.read(|text| integer(text, u64::to_le_bytes)),
+        Datatype::Int8 => data.read(|text| integer(text, i8::to_le_bytes)),
+        Datatype::Int16 => data.read(|text| integer(text, i16::to_le_bytes)),
+        Datatype::Int32 => data.read(|text| integer(text, i32::to_le_bytes)),
+        Datatype::Int64 => data.read(|text| integer(text, i64::to_le_bytes)),
+        Datatype::Fp16 => {
+            data.read(|text| float(text, |number| number.to_f16(), f16::from_f64, f16::to_le_bytes))
+        }
+        Datatype::Fp32 => data.read(|text| float(text, |number| number.to_f32(), narrow, f32::to_le_bytes)),
+        Datatype::Fp64 => {
+            data.read(|text| float(text, |number| number.to_f64(), |value| value, f64::to_le_bytes))
+        }
+        Datatype::Bf16 => {
+            Err(DecodeError::input(name, "JSON does not carry BF16: send it as a binary tensor"))
+        }
+        Datatype::Bytes => data.read_strings(),
+    }
+}
+
+/// One `data` array while it is read.
+struct Data<'r, 'j> {
+    reader: &'r mut Reader<'j>,
+    depth: usize,
+    name: &'r str,
+    datatype: Datatype,
+    shape: &'r [u64],
+    /// Elements of the shape.
+    expected: u64,
+}
+
+/// Why a text is not an element.
+enum Fault {
+    /// Not JSON, from that byte of the text on.
+    Syntax(usize),
+    /// Of another kind than the named one.
+    Kind(&'static str),
+    /// The datatype does not hold it.
+    Value(&'static str),
+    /// The text of a string is not JSON, or too long.
+    String(Box<DecodeError>),
+}
+
+/// Why a walk ended early, and at which byte. Small, as it is part of every step's result.
+enum Stop {
+    TooMany,
+    Element(usize, Fault),
+    TooDeep(usize),
+    ExpectedComma(usize),
+}
+
+impl Data<'_, '_> {
+    /// Reads all elements; `element` gives the bytes of the one that starts a text, and where its text ends.
+    #[inline]
+    fn read<const N: usize>(
+        &mut self,
+        element: impl Fn(&[u8]) -> Result<([u8; N], usize), Fault>,
+    ) -> Result<Vec<u8>, DecodeError> {
+        let json = self.reader.json();
+        let start = self.reader.position();
+        // An element takes two bytes of JSON at least, whatever the shape announces.
+        let possible = (json.len() - start) / 2 + 1;
+        let count = usize::try_from(self.expected).unwrap_or(usize::MAX).min(possible);
+        let mut bytes = Vec::with_capacity(count * N);
+        let limits = (self.expected, self.depth, self.reader.max_depth());
+        let walked = walk(json, start, limits, |text| {
+            let (value, length) = element(text)?;
+            bytes.extend_from_slice(&value);
+            Ok(length)
+        });
+        self.finish(json, walked, (bytes.len() / N) as u64)?;
+        Ok(bytes)
+    }
+
+    /// Reads the strings of a BYTES tensor, each behind its length.
+    fn read_strings(&mut self) -> Result<Vec<u8>, DecodeError> {
+        let json = self.reader.json();
+        let start = self.reader.position();
+        // A string takes three bytes of JSON at least, and its text never more than its JSON.
+        let count = usize::try_from(self.expected).unwrap_or(usize::MAX).min((json.len() - start) / 3 + 1);
+        let mut bytes = Vec::with_capacity(count * size_of::<u32>());
+        let mut given = 0;
+        let limits = (self.expected, self.depth, self.reader.max_depth());
+        let walked = walk(json, start, limits, |text| {
+            if text.first() != Some(&b'"') {
+                return Err(Fault::Kind("a string"));
+            }
+            let at = json.len() - text.len();
+            self.reader.seek(at);
+            let text = self.reader.string("an element").map_err(|error| Fault::String(error.into()))?;
+            let length = u32::try_from(text.len()).map_err(|_| Fault::Value("is too long for"))?;
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+            given += 1;
+            Ok(self.reader.position() - at)
+        });
+        self.finish(json, walked, given)?;
+        Ok(bytes)
+    }
+
+    /// Goes on behind the array, or says why it was refused. `given` elements were read.
+    fn finish(&mut self, json: &[u8], walked: Result<usize, Stop>, given: u64) -> Result<(), DecodeError> {
+        match walked {
+            Ok(_) if given < self.expected => Err(self.miscounted(&format!("'data' holds {given}"))),
+            Ok(end) => {
+                self.reader.seek(end);
+                Ok(())
+            }
+            Err(Stop::TooMany) => Err(self.miscounted("'data' holds more")),
+            Err(Stop::Element(at, fault)) => Err(self.refused(json, at, given, fault)),
+            Err(Stop::TooDeep(at)) => Err(too_deep(self.reader.max_depth(), at)),
+            Err(Stop::ExpectedComma(at)) => {
+                let expected =
+                    if at < json.len() { "expected `,` or `]`" } else { "the text ends in an array" };
+                Err(DecodeError::json(at, expected))
+            }
+        }
+    }
+
+    fn miscounted(&self, given: &str) -> DecodeError {
+        let shape = Shape::from(self.shape);
+        DecodeError::input(self.name, format!("shape {shape} has {} elements, {given}", self.expected))
+    }
+
+    fn refused(&self, json: &[u8], at: usize, index: u64, fault: Fault) -> DecodeError {
+        let datatype = self.datatype;
+        match fault {
+            Fault::Syntax(offset) => DecodeError::json(at + offset, "invalid number or literal"),
+            Fault::Kind(takes) => match json.get(at).and_then(|byte| kind_name(Peek::new(*byte))) {
+                Some(given) => DecodeError::input(
+                    self.name,
+                    format!("element {index} of 'data' is {given}, {datatype} takes {takes}"),
+                ),
+                None => DecodeError::json(at, "expected a value"),
+            },
+            Fault::Value(reason) => {
+                let text = Number::scan(&json[at..]).map_or(&[][..], |number| number.text());
+                let text = shown(&String::from_utf8_lossy(text));
+                DecodeError::input(
+                    self.name,
+                    format!("element {index} of 'data' is {text}, which {reason} {datatype}"),
+                )
+            }
+            Fault::String(error) => *error,
+        }
+    }
+}
+
+/// Walks the array at `at` depth-first and returns where it ends. `element` gets the text from each value on that is
+/// no array, and returns the length of that value. `limits` are the elements there may be, the depth of the array and
+/// the greatest depth. Iterative: no text can exhaust the stack.
+#[inline]
+fn walk(
+    json: &[u8],
+    mut at: usize,
+    limits: (u64, usize, usize),
+    mut element: impl FnMut(&[u8]) -> Result<usize, Fault>,
+) -> Result<usize, Stop> {
+    let (mut left, depth, max_depth) = limits;
+    let mut open = 0;
+    loop {
+        at = space(json, at);
+        if json.get(at) == Some(&b'[') {
+            if depth + open > max_depth {
+                return Err(Stop::TooDeep(at));
+            }
+            open += 1;
+            at = space(json, at + 1);
+            if json.get(at) != Some(&b']') {
+                continue;
+            }
+        } else {
+            if left == 0 {
+                return Err(Stop::TooMany);
+            }
+            left -= 1;
+            let text = json.get(at..).unwrap_or_default();
+            at += element(text).map_err(|fault| Stop::Element(at, fault))?;
+        }
+        loop {
+            at = space(json, at);
+            match json.get(at) {
+                Some(b',') => {
+                    at += 1;
+                    break;
+                }
+                Some(b']') => {
+                    at += 1;
+                    open -= 1;
+                    if open == 0 {
+                        return Ok(at);
+                    }
+                }
+                _ => return Err(Stop::ExpectedComma(at)),
+            }
+        }
+    }
+}
+
+#[inline]
+fn space(json: &[u8], mut at: usize) -> usize {
+    while matches!(json.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+        at += 1;
+    }
+    at
+}
+
+fn boolean(text: &[u8]) -> Result<([u8; 1], usize), Fault> {
+    if text.starts_with(b"true") {
+        Ok(([1], 4))
+    } else if text.starts_with(b"false") {
+        Ok(([0], 5))
+    } else {
+        Err(match text.first() {
+            Some(b't' | b'f') => Fault::Syntax(0),
+            _ => Fault::Kind("true or false"),
+        })
+    }
+}
+
+#[inline]
+fn integer<T: TryFrom<i128>, const N: usize>(
+    text: &[u8],
+    to_bytes: impl Fn(T) -> [u8; N],
+) -> Result<([u8; N], usize), Fault> {
+    if !matches!(text.first(), Some(b'-' | b'0'..=b'9')) {
+        return Err(Fault::Kind("an integer"));
+    }
+    let number = Number::scan(text).map_err(Fault::Syntax)?;
+    if !number.is_integer() {
+        return Err(Fault::Value("is not an integer, as is needed for"));
+    }
+    let value = number.to_integer().and_then(|value| T::try_from(value).ok());
+    let value = value.ok_or(Fault::Value("is out of range for"))?;
+    Ok((to_bytes(value), number.text().len()))
+}
+
+/// A number, or one of the literals for what JSON has no number for; `null` is NaN.
+#[inline]
+fn float<T, const N: usize>(
+    text: &[u8],
+    convert: impl Fn(Number<'_>) -> Option<T>,
+    narrow: impl Fn(f64) -> T,
+    to_bytes: impl Fn(T) -> [u8; N],
+) -> Result<([u8; N], usize), Fault> {
+    const LITERALS: [(&[u8], f64); 4] = [
+        (b"NaN", f64::NAN),
+        (b"Infinity", f64::INFINITY),
+        (b"-Infinity", f64::NEG_INFINITY),
+        (b"null", f64::NAN),
+    ];
+    // Signs are as good as random, so nothing here branches on them.
+    let sign = usize::from(text.first() == Some(&b'-'));
+    if text.get(sign).is_some_and(u8::is_ascii_digit) {
+        let number = Number::scan(text).map_err(Fault::Syntax)?;
+        let value = convert(number).ok_or(Fault::Value("is beyond the range of FP64 and so of"))?;
+        return Ok((to_bytes(value), number.text().len()));
+    }
+    match LITERALS.into_iter().find(|(literal, _)| text.starts_with(literal)) {
+        Some((literal, value)) => Ok((to_bytes(narrow(value)), literal.len())),
+        None if matches!(text.first(), Some(b'-' | b'N' | b'I' | b'n')) => Err(Fault::Syntax(0)),
+        None => Err(Fault::Kind("a number")),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "only NaN and the infinities are narrowed")]
+fn narrow(value: f64) -> f32 {
+    value as f32
+}

@@ -1,0 +1,61 @@
+//! How a client wants its answer: read from the request by decode, followed by encode.
+
+/// The part of a request that shapes the response and not the computation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// Sent back as it came; `None` leaves `id` out of the response.
+    pub id: Option<String>,
+    /// Whether outputs are sent as binary where the request does not say it for the output itself: the request
+    /// parameter `binary_data_output`.
+    pub binary_default: bool,
+    /// The outputs that the request names; empty means all.
+    pub outputs: Vec<RequestedOutput>,
+}
+
+/// One entry of a request's `outputs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedOutput {
+    pub name: String,
+    /// The output's parameter `binary_data`.
+    pub binary: Option<bool>,
+}
+
+impl Reply {
+    /// Whether the output of that name is sent as binary.
+    pub fn is_binary(&self, output: &str) -> bool {
+        self.outputs
+            .iter()
+            .find(|requested| requested.name == output)
+            .and_then(|requested| requested.binary)
+            .unwrap_or(self.binary_default)
+    }
+}
+
+/// How JSON carries NaN and the infinities, for which it has no numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NonFinite {
+    /// `NaN`, `Infinity` and `-Infinity`, as Triton writes and Python clients read them.
+    #[default]
+    Literal,
+    /// `null`, which every JSON reader takes.
+    Null,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_output_says_of_itself_wins_over_the_default() {
+        let named = |name: &str, binary| RequestedOutput { name: name.into(), binary };
+        let reply = Reply {
+            binary_default: true,
+            outputs: vec![named("a", Some(false)), named("b", None)],
+            ..Reply::default()
+        };
+        assert!(!reply.is_binary("a"));
+        assert!(reply.is_binary("b"));
+        assert!(reply.is_binary("not named"));
+        assert!(!Reply::default().is_binary("a"));
+    }
+}
