@@ -89,6 +89,3 @@ fn refuse(reason: impl Display) -> LoadError {
 fn invalid(error: &wasmparser::BinaryReaderError) -> LoadError {
     refuse(format_args!("it is not valid: {}", shown(&error.to_string(), 300)))
 }
-
-#[cfg(test)]
-mod tests;

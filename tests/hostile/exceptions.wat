@@ -1,0 +1,3 @@
+;; An exception handler.
+(tag $tag)
+(func (throw $tag))

@@ -1,0 +1,9 @@
+;; A shape of ten thousand dimensions.
+;; replaces: infer
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (local $output i32)
+  (local.set $output (call $echo (local.get $input)))
+  (i32.store offset=12 (local.get $output) (i32.const 8192))
+  (i32.store offset=16 (local.get $output) (i32.const 10000))
+  (call $ok (local.get $output) (i32.const 1)))

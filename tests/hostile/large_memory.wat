@@ -1,0 +1,3 @@
+;; Begins with more memory than a request may use.
+;; replaces: memory
+(memory (export "memory") 2000)

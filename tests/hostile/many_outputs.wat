@@ -1,0 +1,6 @@
+;; A hundred thousand outputs of no bytes each.
+;; replaces: memory infer
+(memory (export "memory") 100)
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (call $ok (i32.const 65536) (i32.const 100000)))

@@ -1,0 +1,2 @@
+;; No `infer`.
+;; replaces: infer

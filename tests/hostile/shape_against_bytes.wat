@@ -1,0 +1,9 @@
+;; Announces one element more than it gives.
+;; replaces: infer
+(data (i32.const 1024) "\03\00\00\00\00\00\00\00")
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (local $output i32)
+  (local.set $output (call $echo (local.get $input)))
+  (i32.store offset=12 (local.get $output) (i32.const 1024))
+  (call $ok (local.get $output) (i32.const 1)))

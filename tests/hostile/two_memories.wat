@@ -1,0 +1,2 @@
+;; One memory more than it may have.
+(memory 1)

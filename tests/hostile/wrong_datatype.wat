@@ -1,0 +1,8 @@
+;; INT32 where the signature says FP32.
+;; replaces: infer
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (local $output i32)
+  (local.set $output (call $echo (local.get $input)))
+  (i32.store8 offset=8 (local.get $output) (i32.const 7))
+  (call $ok (local.get $output) (i32.const 1)))

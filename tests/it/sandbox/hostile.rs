@@ -1,0 +1,183 @@
+//! Every hostile fixture gets its documented error, and the next good call succeeds.
+
+use std::time::{Duration, Instant};
+
+use airlock::execute::{ExecuteError, Step};
+use airlock_tests::{
+    foreach_hostile,
+    guest::{self, hostile},
+};
+
+use super::{PATIENCE, good_call, infer, load, load_into, sandbox, source};
+
+macro_rules! each_has_a_test {
+    ($($name:ident)*) => {
+        #[test]
+        fn every_fixture_has_a_test() {
+            let _: &[fn()] = &[$($name),*];
+        }
+    };
+}
+foreach_hostile!(each_has_a_test);
+
+/// The error of a call, after which a good call succeeds.
+async fn fault(fixture: &str) -> ExecuteError {
+    let model = load(fixture).await;
+    let error = infer(&model, &[1.0, 2.0], PATIENCE).await.expect_err("the guest is hostile");
+    good_call().await;
+    error
+}
+
+/// Why the guest was refused, after which a good call succeeds.
+async fn refusal(fixture: &str) -> (Step, String) {
+    let module = guest::module(fixture).expect("the fixture assembles");
+    let error = load_into(sandbox(), source(module)).await.expect_err("the guest is refused");
+    good_call().await;
+    (error.step, error.reason)
+}
+
+/// Where a call that never ends is stopped. Of a busy machine's three tries the best counts.
+async fn stopped(fixture: &str) {
+    const DEADLINE: Duration = Duration::from_millis(200);
+    let model = load(fixture).await;
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let started = Instant::now();
+        let error = infer(&model, &[1.0], DEADLINE).await.expect_err("it never ends");
+        assert!(matches!(error, ExecuteError::Deadline), "{error}");
+        best = best.min(started.elapsed());
+        if best <= DEADLINE + Duration::from_millis(50) {
+            break;
+        }
+    }
+    assert!(best >= DEADLINE - Duration::from_millis(5), "stopped too early, after {best:?}");
+    assert!(best <= DEADLINE + Duration::from_millis(50), "stopped only after {best:?}");
+    good_call().await;
+}
+
+fn assert_trapped(error: &ExecuteError, expected: &str) {
+    let ExecuteError::Trapped { reason, detail } = error else { panic!("not a trap: {error:?}") };
+    assert!(reason.contains(expected), "{reason}");
+    assert!(!detail.is_empty() && !detail.contains('\n'), "{detail}");
+}
+
+fn assert_output(error: &ExecuteError, expected: &str) {
+    let ExecuteError::Output(text) = error else { panic!("not a wrong answer: {error:?}") };
+    assert!(text.contains(expected), "{text}");
+    assert!(text.len() < 1100, "{} bytes of error text", text.len());
+}
+
+fn assert_refused((step, reason): &(Step, String), at: Step, expected: &str) {
+    assert_eq!(*step, at, "{reason}");
+    assert!(reason.contains(expected), "{reason}");
+}
+
+/// `name => check`: an ordinary test function that runs the check, so that it can also be named in a list.
+macro_rules! tests {
+    ($($name:ident => $check:expr;)*) => { $(
+        #[test]
+        fn $name() {
+            let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            threads.expect("a runtime").block_on($check);
+        }
+    )* };
+}
+
+macro_rules! trapped {
+    ($fixture:ident, $expected:expr) => {
+        async { assert_trapped(&fault(hostile::$fixture).await, $expected) }
+    };
+}
+
+macro_rules! wrong {
+    ($fixture:ident, $expected:expr) => {
+        async { assert_output(&fault(hostile::$fixture).await, $expected) }
+    };
+}
+
+macro_rules! refused {
+    ($fixture:ident, $step:ident, $expected:expr) => {
+        async { assert_refused(&refusal(hostile::$fixture).await, Step::$step, $expected) }
+    };
+}
+
+tests! {
+    // Time.
+    loop_in_infer => stopped(hostile::LOOP_IN_INFER);
+    loop_in_realloc => stopped(hostile::LOOP_IN_REALLOC);
+    loop_in_post_return => stopped(hostile::LOOP_IN_POST_RETURN);
+    fill_memory => stopped(hostile::FILL_MEMORY);
+    loop_in_start => refused!(LOOP_IN_START, Load, "did not end within 500ms");
+    loop_in_load => refused!(LOOP_IN_LOAD, Load, "did not end within 500ms");
+    loop_in_signature => refused!(LOOP_IN_SIGNATURE, Signature, "did not end within 500ms");
+
+    // Memory.
+    grow_memory => async {
+        let error = fault(hostile::GROW_MEMORY).await;
+        assert!(matches!(error, ExecuteError::Memory { limit_bytes: 0x400_0000 }), "{error:?}");
+    };
+    two_memories => refused!(TWO_MEMORIES, Check, "it has 2 memories, at most 1 are admitted");
+    large_memory => refused!(LARGE_MEMORY, Check, "its memory begins with 131072000 bytes, a request may use 67108864");
+    large_table => refused!(LARGE_TABLE, Check, "its tables begin with 30000 elements, at most 20000 are admitted");
+    stack_overflow => trapped!(STACK_OVERFLOW, "overflowed its stack of 524288 bytes");
+    load_takes_all_memory => refused!(LOAD_TAKES_ALL_MEMORY, Snapshot, "able to grow by one more page");
+
+    // Traps.
+    unreachable => trapped!(UNREACHABLE, "aborted");
+    out_of_bounds => trapped!(OUT_OF_BOUNDS, "accessed memory out of bounds");
+    load_traps => refused!(LOAD_TRAPS, Load, "the model aborted");
+
+    // Answers.
+    shape_against_bytes => wrong!(SHAPE_AGAINST_BYTES, "'OUTPUT0': shape [3] of FP32 takes 12 bytes, got 8");
+    shape_overflow => wrong!(SHAPE_OVERFLOW, "'OUTPUT0': the product of shape");
+    huge_rank => wrong!(HUGE_RANK, "output 'OUTPUT0' has shape [0,0,0,");
+    wrong_datatype => wrong!(WRONG_DATATYPE, "output 'OUTPUT0' is INT32, the signature says FP32");
+    datatype_out_of_range => trapped!(DATATYPE_OUT_OF_RANGE, "broke its interface");
+    missing_output => wrong!(MISSING_OUTPUT, "output 'OUTPUT0' is missing");
+    extra_output => wrong!(EXTRA_OUTPUT, "output \"EXTRA\" is not in the signature");
+    duplicate_output => wrong!(DUPLICATE_OUTPUT, "output 'OUTPUT0' is given twice");
+    name_not_utf8 => trapped!(NAME_NOT_UTF8, "invalid utf-8");
+    answer_out_of_memory => trapped!(ANSWER_OUT_OF_MEMORY, "broke its interface");
+    answer_misaligned => trapped!(ANSWER_MISALIGNED, "broke its interface");
+    pointer_out_of_memory => trapped!(POINTER_OUT_OF_MEMORY, "out of bounds of memory");
+    length_of_4_gib => trapped!(LENGTH_OF_4_GIB, "out of bounds of memory");
+    giant_output => wrong!(GIANT_OUTPUT, "larger than the 1048576 bytes");
+    many_outputs => wrong!(MANY_OUTPUTS, "larger than the 1048576 bytes");
+    error_text => async {
+        let ExecuteError::Failed(text) = fault(hostile::ERROR_TEXT).await else { panic!("it failed") };
+        assert!(text.starts_with("\\u{1b}[31mroot\\nrootAAAA"), "{}", &text[..40]);
+        assert!(text.ends_with('…') && text.len() <= 1024 + 3, "{} bytes", text.len());
+    };
+    invalid_input => async {
+        let ExecuteError::InvalidInput(text) = fault(hostile::INVALID_INPUT).await else { panic!("it refused") };
+        assert_eq!(text, "INPUT0: too few elements");
+    };
+    signature_twice => refused!(SIGNATURE_TWICE, Signature, "input \"INPUT0\" is announced twice");
+    load_fails => async {
+        let (step, reason) = refusal(hostile::LOAD_FAILS).await;
+        assert_eq!((step, reason.as_str()), (Step::Load, "no file 'weights'\\n"));
+    };
+
+    // The log.
+    log_flood => async {
+        let model = load(hostile::LOG_FLOOD).await;
+        infer(&model, &[1.0], PATIENCE).await.expect("lines are dropped, the answer is good");
+        good_call().await;
+    };
+    log_out_of_memory => trapped!(LOG_OUT_OF_MEMORY, "out of bounds of memory");
+
+    // Authority.
+    load_calls_models => refused!(LOAD_CALLS_MODELS, Load, "cannot be called while the model is being loaded");
+    wasi_import => refused!(WASI_IMPORT, Check, "\"wasi:clocks/monotonic-clock@0.2.0\": guests have no WASI");
+    other_version_import => refused!(OTHER_VERSION_IMPORT, Check, "\"airlock:inference/log@0.2.0\"");
+    unknown_interface_import => refused!(UNKNOWN_INTERFACE_IMPORT, Check, "\"airlock:inference/files@0.1.0\"");
+    other_signature_import => refused!(OTHER_SIGNATURE_IMPORT, Check, "airlock:inference/log@0.1.0");
+    missing_export => refused!(MISSING_EXPORT, Check, "`airlock:inference/plugin@0.1.0` function `infer`");
+
+    // Features.
+    table_grow => refused!(TABLE_GROW, Snapshot, "table.grow");
+    memory64 => refused!(MEMORY64, Check, "memory64");
+    threads => refused!(THREADS, Check, "threads");
+    exceptions => refused!(EXCEPTIONS, Check, "exceptions");
+    tail_call => refused!(TAIL_CALL, Check, "tail calls");
+}

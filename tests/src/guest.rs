@@ -1,0 +1,97 @@
+//! Guests written in WebAssembly text: a fixture's own fields, completed with the parts of a good guest.
+
+use anyhow::{Context, Result};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+const PRELUDE: &str = include_str!("../hostile/_prelude.wat");
+const WIT: &str = include_str!("../../wit/inference.wit");
+
+/// The hostile fixtures, one constant each.
+pub mod hostile {
+    include!(concat!(env!("OUT_DIR"), "/hostile.rs"));
+}
+
+/// A good guest: echoes its input.
+pub const ECHO: &str = "";
+
+/// Counts its calls in its memory and answers the count as the only element.
+pub const COUNTER: &str = r#"
+;; replaces: infer
+(data (i32.const 1024) "\01\00\00\00\00\00\00\00")
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (i32.store (i32.const 1040) (i32.add (i32.const 1) (i32.load (i32.const 1040))))
+  (f32.store (i32.const 1048) (f32.convert_i32_u (i32.load (i32.const 1040))))
+  (drop (call $echo (local.get $input)))
+  (i32.store (i32.const 524) (i32.const 1024))
+  (i32.store (i32.const 540) (i32.const 1048))
+  (i32.store (i32.const 544) (i32.const 4))
+  (call $ok (i32.const 512) (i32.const 1)))
+"#;
+
+/// Keeps the bytes of its first file (FP32) in memory that it grows for them, and answers with them whatever the input.
+pub const LOADED: &str = r#"
+;; replaces: load infer
+(global $weights (mut i32) (i32.const 0))
+(global $len (mut i32) (i32.const 0))
+(data (i32.const 1024) "\00\00\00\00\00\00\00\00")
+(func (export "airlock:inference/plugin@0.1.0#load")
+  (param i32 i32) (param $files i32) (param i32) (result i32)
+  (global.set $len (i32.load offset=12 (local.get $files)))
+  (global.set $weights (call $alloc (i32.const 16) (i32.add (i32.const 0x100000) (global.get $len))))
+  (memory.copy (global.get $weights) (i32.load offset=8 (local.get $files)) (global.get $len))
+  (i32.const 128))
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (i32.store (i32.const 1024) (i32.shr_u (global.get $len) (i32.const 2)))
+  (drop (call $echo (local.get $input)))
+  (i32.store (i32.const 524) (i32.const 1024))
+  (i32.store (i32.const 540) (global.get $weights))
+  (i32.store (i32.const 544) (global.get $len))
+  (call $ok (i32.const 512) (i32.const 1)))
+"#;
+
+/// Calls the model `next` with its input and answers what that answers, errors included.
+pub const PIPELINE: &str = r#"
+;; replaces: infer
+(import "airlock:inference/models@0.1.0" "infer" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32)))
+(data (i32.const 1024) "next")
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param $inputs i32) (param i32 i32) (result i32)
+  (call $call (i32.const 1024) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 0)
+    (local.get $input) (local.get $inputs) (i32.const 1040))
+  (if (result i32) (i32.load8_u (i32.const 1040))
+    (then (call $err (i32.load8_u (i32.const 1044)) (i32.load (i32.const 1048)) (i32.load (i32.const 1052))))
+    (else (call $ok (i32.load (i32.const 1044)) (i32.load (i32.const 1048))))))
+"#;
+
+/// A core module that carries its component type, as a linker makes it.
+pub fn module(fixture: &str) -> Result<Vec<u8>> {
+    let mut module = wat::parse_str(text(fixture)).context("the fixture is not valid WebAssembly text")?;
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("inference.wit", WIT)?;
+    let world = resolve.select_world(&[package], Some("model"))?;
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    Ok(module)
+}
+
+/// The same as a component.
+pub fn component(fixture: &str) -> Result<Vec<u8>> {
+    ComponentEncoder::default().module(&module(fixture)?)?.validate(true).encode()
+}
+
+/// The fixture's fields, and the parts of the prelude that it does not replace.
+fn text(fixture: &str) -> String {
+    let replaced: Vec<&str> = fixture
+        .lines()
+        .find_map(|line| line.strip_prefix(";; replaces: "))
+        .map(|parts| parts.split_whitespace().collect())
+        .unwrap_or_default();
+    let parts = PRELUDE.split("\n;; part: ").skip(1).filter(|part| {
+        let name = part.lines().next().unwrap_or_default();
+        !replaced.contains(&name)
+    });
+    let kept: Vec<&str> = parts.map(|part| part.split_once('\n').map_or("", |(_, body)| body)).collect();
+    format!("(module\n{fixture}\n{})", kept.join("\n"))
+}
