@@ -1,13 +1,37 @@
 //! Airlock: a WebAssembly-sandboxed, multi-tenant inference gateway that speaks the V2 (Open Inference) Protocol.
+//!
+//! # The life of a request
+//!
+//! [`infer`] is the road; each station is one folder with one door, and imports none of the others:
+//!
+//! 1. [`listen`] accepts the connection, within limits of number, size and time;
+//! 2. [`authenticate`] says who is asking;
+//! 3. [`route`] says what is asked for, and [`repository`] which version of the model answers;
+//! 4. [`admit`] reserves the bytes of the body before they are read;
+//! 5. [`decode`] turns the body into tensors and checks them against the model's signature;
+//! 6. [`admit`] gives a place among the running;
+//! 7. [`execute`] runs the model: in a brand-new wasm instance, or natively;
+//! 8. [`encode`] writes the answer;
+//! 9. [`meter`] notes what became of it, on every path.
+//!
+//! [`error`] is where a station's fault becomes an HTTP status. [`server`] builds all of this from a [`config`].
 
 pub mod admit;
 pub mod authenticate;
+pub mod cli;
+pub mod config;
 pub mod deadline;
 pub mod decode;
 pub mod encode;
+pub mod error;
 pub mod execute;
+pub mod infer;
 pub mod limits;
+pub mod listen;
 pub mod meter;
 pub mod name;
 pub mod reply;
+pub mod repository;
+pub mod route;
+pub mod server;
 pub mod tensor;

@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_breaks_the_signature_is_refused_by_name() {
-        let told = |outputs| check(&[], outputs).unwrap_err();
+        let told = |outputs| check(&[], outputs).expect_err("a refusal");
         let a = |datatype, shape: &[u64], bytes| vec![output("A", datatype, shape, bytes)];
         assert!(told(a(Datatype::Fp32, &[1, 2], 8)).ends_with("output 'B' is missing"));
         assert!(

@@ -17,13 +17,13 @@ fn an_empty_shape_is_a_scalar_and_a_zero_dimension_an_empty_tensor() {
 
 #[test]
 fn layout_errors_say_what_was_expected() {
-    let error = check_layout(Datatype::Fp32, &[1, 4], &[0; 12]).unwrap_err();
+    let error = check_layout(Datatype::Fp32, &[1, 4], &[0; 12]).expect_err("a refusal");
     assert_eq!(error.to_string(), "shape [1,4] of FP32 takes 16 bytes, got 12");
-    let error = check_layout(Datatype::Bytes, &[2], &[1, 0, 0, 0, b'a']).unwrap_err();
+    let error = check_layout(Datatype::Bytes, &[2], &[1, 0, 0, 0, b'a']).expect_err("a refusal");
     assert_eq!(error.to_string(), "shape [2] has 2 elements, the BYTES data holds 1");
-    let error = check_layout(Datatype::Bytes, &[1], &[9, 0, 0, 0, b'a']).unwrap_err();
+    let error = check_layout(Datatype::Bytes, &[1], &[9, 0, 0, 0, b'a']).expect_err("a refusal");
     assert_eq!(error.to_string(), "BYTES element 0 is cut short: it announces 9 bytes, 1 are left");
-    let error = check_layout(Datatype::Bool, &[2], &[1, 7]).unwrap_err();
+    let error = check_layout(Datatype::Bool, &[2], &[1, 7]).expect_err("a refusal");
     assert_eq!(error.to_string(), "BOOL element 1 is 7, expected 0 or 1");
 }
 

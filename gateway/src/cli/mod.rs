@@ -1,0 +1,27 @@
+//! The command line: `airlock serve`.
+
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A WebAssembly-sandboxed inference gateway that speaks the V2 (Open Inference) Protocol.
+#[derive(Debug, Parser)]
+#[command(name = "airlock", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::Serve>),
+}
+
+/// Parses the command line, runs the command and says what went wrong, if anything did.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+    }
+}

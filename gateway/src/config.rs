@@ -1,0 +1,242 @@
+//! What a gateway is started with: flags over environment over file over defaults.
+//!
+//! One struct is all three: clap reads flags and `AIRLOCK_…` variables into it, serde reads the file into it and refuses
+//! keys it does not know.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::limits::Limits;
+
+mod limit_settings;
+
+pub use limit_settings::LimitSettings;
+
+/// Everything that `airlock serve` can be told. What is not set keeps its default.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Serve this model alone, under its file name: NAME.wasm or NAME.onnx
+    #[arg(value_name = "FILE", conflicts_with = "model_repository")]
+    pub file: Option<PathBuf>,
+
+    /// Serve this folder of models: DIR/MODEL/VERSION/model.wasm or model.onnx
+    #[arg(long, value_name = "DIR", env = "AIRLOCK_MODEL_REPOSITORY")]
+    pub model_repository: Option<PathBuf>,
+
+    /// When models are loaded: all at start (none), at every change (poll), or those asked for (explicit) [default: none]
+    #[arg(long, value_name = "MODE", env = "AIRLOCK_MODEL_CONTROL_MODE")]
+    pub model_control_mode: Option<ControlModeName>,
+
+    /// Load this model at start in explicit mode; may be repeated, and `*` is every model
+    #[arg(long, value_name = "MODEL", env = "AIRLOCK_LOAD_MODEL", value_delimiter = ',')]
+    pub load_model: Option<Vec<String>>,
+
+    /// Time between two looks at the repository in poll mode [default: 15s]
+    #[arg(long, value_name = "TIME", env = "AIRLOCK_POLL_INTERVAL")]
+    pub poll_interval: Option<Span>,
+
+    /// Address of the HTTP port [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR", env = "AIRLOCK_HTTP")]
+    pub http: Option<SocketAddr>,
+
+    /// Listen beyond loopback although there are no API keys: whoever reaches the port may use every model
+    #[arg(long, env = "AIRLOCK_INSECURE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub insecure: Option<bool>,
+
+    /// How JSON answers carry NaN and infinities: literal (as Triton does, Python clients read it) or null [default: literal]
+    #[arg(long, value_name = "FORM", env = "AIRLOCK_NON_FINITE")]
+    pub non_finite: Option<NonFiniteName>,
+
+    /// After SIGTERM, go on accepting for this long while readiness is down already [default: 1s]
+    #[arg(long, value_name = "TIME", env = "AIRLOCK_DRAIN_DELAY")]
+    pub drain_delay: Option<Span>,
+
+    #[command(flatten)]
+    pub limits: LimitSettings,
+}
+
+/// `--model-control-mode`, in Triton's words.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlModeName {
+    #[default]
+    None,
+    Poll,
+    Explicit,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum NonFiniteName {
+    #[default]
+    Literal,
+    Null,
+}
+
+/// A length of time as people write it: `2s`, `500ms`, `1m 30s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|error| format!("{error}; write 2s, 500ms or 1m 30s"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}: {reason}", path.display())]
+    Read { path: PathBuf, reason: String },
+    #[error("the configuration file {} is not valid: {reason}", path.display())]
+    Invalid { path: PathBuf, reason: String },
+    #[error("nothing to serve: name a model file, or a folder of models with --model-repository DIR")]
+    NothingToServe,
+    #[error("name either a model file or --model-repository, not both")]
+    TwoSources,
+    #[error("--load-model needs --model-control-mode explicit: the other modes load every model")]
+    LoadModelNotExplicit,
+    #[error(
+        "{0} is not a loopback address and this gateway has no API keys: anybody could use it. \
+         Listen on 127.0.0.1, or say --insecure if something in front of it decides who may call"
+    )]
+    NotLoopback(SocketAddr),
+    #[error("{0}")]
+    Limit(String),
+}
+
+impl Settings {
+    /// Reads a configuration file: the same names as the flags, with `_` for `-`; limits in a table `[limits]`.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.into(), reason: error.to_string() })?;
+        toml::from_str(&text)
+            .map_err(|error| ConfigError::Invalid { path: path.into(), reason: error.to_string() })
+    }
+
+    /// These settings, with what they leave open taken from `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        // What serves is one choice, made in one place: a flag's folder replaces a file's file.
+        let chosen = self.file.is_some() || self.model_repository.is_some();
+        let (file, model_repository) =
+            if chosen { (self.file, self.model_repository) } else { (other.file, other.model_repository) };
+        Self {
+            file,
+            model_repository,
+            model_control_mode: self.model_control_mode.or(other.model_control_mode),
+            load_model: self.load_model.or(other.load_model),
+            poll_interval: self.poll_interval.or(other.poll_interval),
+            http: self.http.or(other.http),
+            insecure: self.insecure.or(other.insecure),
+            non_finite: self.non_finite.or(other.non_finite),
+            drain_delay: self.drain_delay.or(other.drain_delay),
+            limits: self.limits.or(other.limits),
+        }
+    }
+}
+
+/// A complete configuration: checked, with every default in place.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub source: crate::repository::RepositorySource,
+    pub control_mode: crate::repository::ControlMode,
+    pub http: SocketAddr,
+    pub insecure: bool,
+    pub non_finite: crate::reply::NonFinite,
+    pub drain_delay: Duration,
+    pub limits: Limits,
+}
+
+impl TryFrom<Settings> for Config {
+    type Error = ConfigError;
+
+    fn try_from(settings: Settings) -> Result<Self, ConfigError> {
+        use crate::repository::{ControlMode, RepositorySource};
+        let source = match (settings.file, settings.model_repository) {
+            (Some(file), None) => RepositorySource::File(file),
+            (None, Some(folder)) => RepositorySource::Folder(folder),
+            (None, None) => return Err(ConfigError::NothingToServe),
+            (Some(_), Some(_)) => return Err(ConfigError::TwoSources),
+        };
+        let mode = settings.model_control_mode.unwrap_or_default();
+        let initial = settings.load_model.unwrap_or_default();
+        if mode != ControlModeName::Explicit && !initial.is_empty() {
+            return Err(ConfigError::LoadModelNotExplicit);
+        }
+        let http = settings.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000)));
+        let insecure = settings.insecure.unwrap_or(false);
+        if !http.ip().is_loopback() && !insecure {
+            return Err(ConfigError::NotLoopback(http));
+        }
+        let mut limits = Limits::default();
+        settings.limits.apply(&mut limits).map_err(ConfigError::Limit)?;
+        Ok(Self {
+            source,
+            control_mode: match mode {
+                ControlModeName::None => ControlMode::None,
+                ControlModeName::Poll => ControlMode::Poll {
+                    interval: settings.poll_interval.map_or(Duration::from_secs(15), |span| span.0),
+                },
+                ControlModeName::Explicit => ControlMode::Explicit { initial },
+            },
+            http,
+            insecure,
+            non_finite: match settings.non_finite.unwrap_or_default() {
+                NonFiniteName::Literal => crate::reply::NonFinite::Literal,
+                NonFiniteName::Null => crate::reply::NonFinite::Null,
+            },
+            drain_delay: settings.drain_delay.map_or(Duration::from_secs(1), |span| span.0),
+            limits,
+        })
+    }
+}
+
+/// How a setting's text becomes a limit's value.
+trait Setting<T> {
+    fn limit(self) -> Result<T, String>;
+}
+
+impl<T> Setting<T> for T {
+    fn limit(self) -> Result<T, String> {
+        Ok(self)
+    }
+}
+
+impl Setting<usize> for ByteSize {
+    fn limit(self) -> Result<usize, String> {
+        usize::try_from(self.as_u64()).map_err(|_| format!("{self} is more than this machine can address"))
+    }
+}
+
+impl Setting<Duration> for Span {
+    fn limit(self) -> Result<Duration, String> {
+        if self.0.is_zero() {
+            Err("a time limit of zero would refuse everything".to_owned())
+        } else {
+            Ok(self.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

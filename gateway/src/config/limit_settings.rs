@@ -1,0 +1,126 @@
+//! One line for each limit: its name as flag and key, its variable, and the field of `limits.rs` that it sets.
+
+use bytesize::ByteSize;
+use clap::Args;
+use serde::Deserialize;
+
+use crate::limits::Limits;
+
+use super::{Setting, Span};
+
+macro_rules! limit_settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty, $variable:literal => $($field:ident).+;)+) => {
+        /// What one request, one model and the whole gateway may use.
+        #[derive(Args, Clone, Debug, Default, Deserialize)]
+        #[command(next_help_heading = "Limits")]
+        #[serde(default, deny_unknown_fields)]
+        pub struct LimitSettings {
+            $(
+                $(#[doc = $doc])+
+                #[arg(long, value_name = value_name(stringify!($kind)), env = $variable)]
+                pub $name: Option<$kind>,
+            )+
+        }
+
+        impl LimitSettings {
+            /// These limits, with what they leave open taken from `other`.
+            pub(super) fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)+ }
+            }
+
+            /// Puts what is set in place of the defaults.
+            pub(super) fn apply(&self, limits: &mut Limits) -> Result<(), String> {
+                $(
+                    if let Some(value) = self.$name {
+                        limits.$($field).+ = value
+                            .limit()
+                            .map_err(|error| format!("--{}: {error}", stringify!($name).replace('_', "-")))?;
+                    }
+                )+
+                Ok(())
+            }
+
+            /// Each setting with the value that a default would have to be written as.
+            #[cfg(test)]
+            pub(super) fn defaults() -> Vec<(&'static str, String)> {
+                let limits = Limits::default();
+                vec![$((stringify!($name), format!("{:?}", limits.$($field).+)),)+]
+            }
+        }
+    };
+}
+
+fn value_name(kind: &str) -> &'static str {
+    match kind {
+        "ByteSize" => "BYTES",
+        "Span" => "TIME",
+        _ => "N",
+    }
+}
+
+limit_settings! {
+    /// Connections at a time; more wait in the kernel's queue [default: 4096]
+    max_connections: usize, "AIRLOCK_MAX_CONNECTIONS" => listen.max_connections;
+    /// Time for a request's head, and idle time of a connection [default: 30s]
+    header_timeout: Span, "AIRLOCK_HEADER_TIMEOUT" => listen.header_timeout;
+    /// Time within which the next piece of a request body has to come [default: 10s]
+    body_idle_timeout: Span, "AIRLOCK_BODY_IDLE_TIMEOUT" => listen.body_idle_timeout;
+    /// Time for a whole request body [default: 1m]
+    body_timeout: Span, "AIRLOCK_BODY_TIMEOUT" => listen.body_timeout;
+    /// Headers of a request [default: 64]
+    max_headers: usize, "AIRLOCK_MAX_HEADERS" => listen.max_headers;
+    /// Bytes of a request's head [default: 16KiB]
+    max_header_size: ByteSize, "AIRLOCK_MAX_HEADER_SIZE" => listen.max_header_bytes;
+    /// HTTP/2 streams at a time on one connection [default: 64]
+    max_streams: u32, "AIRLOCK_MAX_STREAMS" => listen.max_streams;
+    /// Time for running requests to finish once the gateway is told to stop [default: 30s]
+    grace_period: Span, "AIRLOCK_GRACE_PERIOD" => listen.grace_period;
+    /// Bytes of a request body, as sent and after decompression [default: 64MiB]
+    max_body: ByteSize, "AIRLOCK_MAX_BODY" => decode.max_body_bytes;
+    /// Nesting of a request's JSON [default: 32]
+    max_json_depth: usize, "AIRLOCK_MAX_JSON_DEPTH" => decode.max_json_depth;
+    /// Input tensors of a request [default: 64]
+    max_inputs: usize, "AIRLOCK_MAX_INPUTS" => decode.max_inputs;
+    /// Requested outputs of a request [default: 64]
+    max_outputs: usize, "AIRLOCK_MAX_OUTPUTS" => decode.max_outputs;
+    /// Dimensions of a tensor [default: 16]
+    max_rank: usize, "AIRLOCK_MAX_RANK" => decode.max_rank;
+    /// Requests that run at a time [default: 128]
+    max_running: usize, "AIRLOCK_MAX_RUNNING" => admit.max_running;
+    /// Requests that may wait for their turn; more are refused with 503 [default: 1024]
+    max_queued: usize, "AIRLOCK_MAX_QUEUED" => admit.max_queued;
+    /// Bytes of all request bodies in memory at a time [default: 1GiB]
+    max_buffered: ByteSize, "AIRLOCK_MAX_BUFFERED" => admit.max_buffered_bytes;
+    /// Time for a model's answer; a request's `timeout` parameter may shorten it [default: 2s]
+    deadline: Span, "AIRLOCK_DEADLINE" => admit.deadline;
+    /// Memory of one request to a wasm model [default: 256MiB]
+    guest_memory: ByteSize, "AIRLOCK_GUEST_MEMORY" => sandbox.memory_bytes;
+    /// Table elements of one request to a wasm model [default: 20000]
+    guest_table_elements: usize, "AIRLOCK_GUEST_TABLE_ELEMENTS" => sandbox.table_elements;
+    /// Stack of one request to a wasm model [default: 512KiB]
+    guest_stack: ByteSize, "AIRLOCK_GUEST_STACK" => sandbox.stack_bytes;
+    /// Bytes of a wasm model's answer [default: 64MiB]
+    guest_output: ByteSize, "AIRLOCK_GUEST_OUTPUT" => sandbox.output_bytes;
+    /// Bytes that a wasm model may log in one call [default: 4KiB]
+    guest_log: ByteSize, "AIRLOCK_GUEST_LOG" => sandbox.log_bytes;
+    /// Instances of wasm models alive at a time [default: 1000]
+    guest_instances: u32, "AIRLOCK_GUEST_INSTANCES" => sandbox.max_instances;
+    /// Bytes of a model.wasm [default: 64MiB]
+    guest_artifact: ByteSize, "AIRLOCK_GUEST_ARTIFACT" => sandbox.max_artifact_bytes;
+    /// Bytes of all files beside a model.wasm [default: 128MiB]
+    guest_files: ByteSize, "AIRLOCK_GUEST_FILES" => sandbox.max_file_bytes;
+    /// Time for a plugin's `load` [default: 10s]
+    guest_load_deadline: Span, "AIRLOCK_GUEST_LOAD_DEADLINE" => sandbox.load_deadline;
+    /// Threads that run wasm models; 0 takes one for each core [default: 0]
+    guest_threads: usize, "AIRLOCK_GUEST_THREADS" => sandbox.threads;
+    /// Threads that run ONNX models; 0 takes one for each core [default: 0]
+    native_threads: usize, "AIRLOCK_NATIVE_THREADS" => native.threads;
+    /// Runs that may wait for such a thread [default: 1024]
+    native_queued: usize, "AIRLOCK_NATIVE_QUEUED" => native.max_queued;
+    /// Plans kept for each ONNX model, one for each combination of input shapes [default: 16]
+    native_plans: usize, "AIRLOCK_NATIVE_PLANS" => native.max_plans;
+    /// Bytes of a model.onnx [default: 2GiB]
+    native_artifact: ByteSize, "AIRLOCK_NATIVE_ARTIFACT" => native.max_artifact_bytes;
+    /// Bytes of an ONNX model's answer [default: 256MiB]
+    native_output: ByteSize, "AIRLOCK_NATIVE_OUTPUT" => native.output_bytes;
+}

@@ -1,0 +1,192 @@
+//! The one place where faults become answers: a status, a code word, a text for the client and another for the log.
+//!
+//! Stations know nothing of HTTP. What a client reads says what to fix; what only the operator may know (a trap's
+//! backtrace, an engine's message) goes to the log.
+
+use hyper::StatusCode;
+
+use crate::{
+    admit::AdmitError,
+    authenticate::AuthenticateError,
+    decode::{self, DecodeError},
+    encode::EncodeError,
+    execute::ExecuteError,
+    listen::body::BodyError,
+    repository::{FindError, RepositoryError},
+    route::RouteError,
+};
+
+/// Why a request gets no result.
+#[derive(Debug)]
+pub struct Problem {
+    pub status: StatusCode,
+    /// A word that programs can match on; it never changes for a kind of fault.
+    pub code: &'static str,
+    pub text: String,
+    /// What the log gets beside the text.
+    pub detail: Option<String>,
+    /// Seconds after which trying again makes sense.
+    pub retry_after: Option<u32>,
+    /// The methods that the path answers, for a 405.
+    pub allow: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, text: impl ToString) -> Self {
+        Self { status, code, text: text.to_string(), detail: None, retry_after: None, allow: None }
+    }
+
+    fn retry(mut self) -> Self {
+        self.retry_after = Some(1);
+        self
+    }
+
+    /// A header that may be sent once was sent more often; which copy counts would be a guess.
+    pub fn repeated_header(name: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", format!("the header {name} is sent more than once"))
+    }
+
+    pub fn bad_request(text: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", text)
+    }
+
+    pub fn draining() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the gateway is stopping").retry()
+    }
+
+    pub fn starting() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "the gateway is still loading its models")
+            .retry()
+    }
+
+    /// A fault of ours; the client learns only that it was not its own.
+    pub fn internal(detail: String) -> Self {
+        let mut problem = Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the gateway failed to answer this request",
+        );
+        problem.detail = Some(detail);
+        problem
+    }
+
+    /// Writes the fault to the log: what the client caused at debug, what a model or we caused louder.
+    pub fn log(&self) {
+        let (code, text, detail) = (self.code, &self.text, self.detail.as_deref());
+        match self.status.as_u16() {
+            500 => tracing::error!(code, detail, "{text}"),
+            502 => tracing::warn!(code, detail, "{text}"),
+            _ => tracing::debug!(code, detail, "{text}"),
+        }
+    }
+}
+
+impl From<AuthenticateError> for Problem {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Foreign { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", error),
+        }
+    }
+}
+
+impl From<RouteError> for Problem {
+    fn from(error: RouteError) -> Self {
+        match error {
+            RouteError::UnknownPath => Self::new(StatusCode::NOT_FOUND, "not_found", error),
+            RouteError::UnknownModel(_) => Self::new(StatusCode::NOT_FOUND, "model_not_found", error),
+            RouteError::Method { allow } => {
+                let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", error);
+                problem.allow = Some(allow);
+                problem
+            }
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error),
+            BodyError::Timeout(_) => Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", error),
+            BodyError::Broken => Self::new(StatusCode::BAD_REQUEST, "bad_request", error),
+        }
+    }
+}
+
+impl From<DecodeError> for Problem {
+    fn from(error: DecodeError) -> Self {
+        let (status, code) = match error.kind() {
+            decode::Kind::Invalid => (StatusCode::BAD_REQUEST, "bad_request"),
+            decode::Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            decode::Kind::UnsupportedEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding"),
+        };
+        Self::new(status, code, error)
+    }
+}
+
+impl From<AdmitError> for Problem {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Bytes | AdmitError::QueueFull(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", error).retry()
+            }
+            AdmitError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", error),
+        }
+    }
+}
+
+impl From<FindError> for Problem {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::UnknownModel { .. } | FindError::UnknownVersion { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "model_not_found", error)
+            }
+            FindError::NotReady { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", error).retry()
+            }
+        }
+    }
+}
+
+impl From<RepositoryError> for Problem {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::NotExplicit => Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_explicit", error),
+            RepositoryError::UnknownModel(_) | RepositoryError::NothingToUnload(_) => {
+                Self::new(StatusCode::NOT_FOUND, "model_not_found", error)
+            }
+            RepositoryError::Load { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "model_rejected", error)
+            }
+            // Only ever met at start, and their texts name paths.
+            RepositoryError::Source { .. } | RepositoryError::Initial(_) => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl From<ExecuteError> for Problem {
+    fn from(error: ExecuteError) -> Self {
+        let (status, code) = match &error {
+            ExecuteError::InvalidInput(_) => (StatusCode::BAD_REQUEST, "invalid_input"),
+            ExecuteError::Failed(_) | ExecuteError::Trapped { .. } => {
+                (StatusCode::BAD_GATEWAY, "model_failed")
+            }
+            ExecuteError::Memory { .. } => (StatusCode::BAD_GATEWAY, "model_memory"),
+            ExecuteError::Output(_) => (StatusCode::BAD_GATEWAY, "model_output_invalid"),
+            ExecuteError::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
+            ExecuteError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        };
+        let mut problem = Self::new(status, code, &error);
+        problem.retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        if let ExecuteError::Trapped { detail, .. } = error {
+            problem.detail = Some(detail);
+        }
+        problem
+    }
+}
+
+impl From<EncodeError> for Problem {
+    fn from(error: EncodeError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
+    }
+}

@@ -1,0 +1,129 @@
+//! Bodies: a request's is read within bounds of size and time, a response's carries what must live until it is sent.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::limits::ListenLimits;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the request body is larger than the {limit} bytes that are accepted (setting: max_body)")]
+    TooLarge { limit: usize },
+    #[error("the request body did not arrive in time: {0:?} passed")]
+    Timeout(Duration),
+    #[error("the request body is broken off or malformed")]
+    Broken,
+}
+
+/// Reads a whole body. Asks `reserve` for every piece before it is kept: for all of it at once where the length is
+/// declared, else piece by piece.
+pub async fn read<E: From<BodyError>>(
+    mut body: Incoming,
+    max_bytes: usize,
+    limits: &ListenLimits,
+    mut reserve: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Bytes, E> {
+    let hint = body.size_hint();
+    let too_large = BodyError::TooLarge { limit: max_bytes };
+    let declared = match hint.exact() {
+        Some(length) => {
+            Some(usize::try_from(length).ok().filter(|length| *length <= max_bytes).ok_or(too_large)?)
+        }
+        None => None,
+    };
+    if let Some(length) = declared {
+        reserve(length)?;
+    }
+    let whole = tokio::time::Instant::now() + limits.body_timeout;
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut length = 0usize;
+    loop {
+        let idle = tokio::time::Instant::now() + limits.body_idle_timeout;
+        let frame = match tokio::time::timeout_at(whole.min(idle), body.frame()).await {
+            Err(_) if whole <= idle => return Err(BodyError::Timeout(limits.body_timeout).into()),
+            Err(_) => return Err(BodyError::Timeout(limits.body_idle_timeout).into()),
+            Ok(None) => break,
+            Ok(Some(frame)) => frame.map_err(|_| BodyError::Broken)?,
+        };
+        // Trailers say nothing to us.
+        let Ok(piece) = frame.into_data() else { continue };
+        length += piece.len();
+        if length > max_bytes {
+            return Err(BodyError::TooLarge { limit: max_bytes }.into());
+        }
+        if declared.is_none() {
+            reserve(piece.len())?;
+        }
+        if first.is_empty() && rest.is_empty() {
+            // A body of one piece, the usual case, is never copied.
+            first = piece;
+        } else {
+            if rest.is_empty() {
+                rest.reserve(declared.unwrap_or(length));
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&piece);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// A response body of known length, sent piece by piece without copying. `held` falls when the last byte is handed to
+/// the connection, or when the peer is gone: the request's permit counts it as running until then.
+pub struct Reply {
+    parts: VecDeque<Bytes>,
+    held: Option<Box<dyn Any + Send>>,
+}
+
+impl Reply {
+    pub fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
+        Self { parts: parts.into_iter().filter(|part| !part.is_empty()).collect(), held: None }
+    }
+
+    #[must_use]
+    pub fn holding(mut self, held: impl Any + Send) -> Self {
+        self.held = Some(Box::new(held));
+        self
+    }
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply").field("bytes", &self.size_hint().exact()).finish_non_exhaustive()
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let part = self.parts.pop_front();
+        if self.parts.is_empty() {
+            self.held = None;
+        }
+        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.parts.iter().map(|part| part.len() as u64).sum())
+    }
+}

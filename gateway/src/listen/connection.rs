@@ -1,0 +1,94 @@
+//! One connection: which HTTP it speaks, and every limit that hyper offers, in one visible list.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use hyper::{Request, body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::Watcher,
+};
+use tokio::net::TcpStream;
+
+use crate::{infer::Gateway, limits::ListenLimits};
+
+use super::rest;
+
+/// What every HTTP/2 connection begins with, and no HTTP/1 request does (RFC 9113 §3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves a connection to its end, or until `watcher` is told to stop and its running requests are answered.
+pub(super) async fn serve(stream: TcpStream, gateway: Arc<Gateway>, watcher: Watcher) {
+    let limits = gateway.limits.listen.clone();
+    // Answers are written whole; waiting for more to send would only delay them.
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(version)) = tokio::time::timeout(limits.header_timeout, version(&stream)).await else {
+        return;
+    };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let gateway = Arc::clone(&gateway);
+        async move { Ok::<_, Infallible>(rest::handle(&gateway, request).await) }
+    });
+    let io = TokioIo::new(stream);
+    let ended = match version {
+        Version::Http1 => watcher.watch(http1(&limits).serve_connection(io, service)).await,
+        Version::Http2 => watcher.watch(http2(&limits).serve_connection(io, service)).await,
+        Version::None => return,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+enum Version {
+    Http1,
+    Http2,
+    /// The peer closed without a word.
+    None,
+}
+
+/// Looks at the first bytes without taking them. The whole preface has to be there: hyper would wait for the rest of it
+/// without a timeout.
+async fn version(stream: &TcpStream) -> std::io::Result<Version> {
+    let mut start = [0; HTTP2_PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut start).await?;
+        let seen = &start[..length];
+        match length {
+            0 => return Ok(Version::None),
+            _ if seen == HTTP2_PREFACE => return Ok(Version::Http2),
+            _ if !HTTP2_PREFACE.starts_with(seen) => return Ok(Version::Http1),
+            // A part of the preface, and nothing more yet. The socket stays readable, so there is no event to wait for.
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+fn http1(limits: &ListenLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // Covers the idle time between two requests of a connection as well.
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.max_headers)
+        .max_header_size(limits.max_header_bytes)
+        .half_close(false)
+        .keep_alive(true);
+    builder
+}
+
+fn http2(limits: &ListenLimits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        // Rapid reset (CVE-2023-44487) and its kin: so many streams may be reset and still be ours to clean up.
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(64)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_send_buf_size(1 << 20)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}

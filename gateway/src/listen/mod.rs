@@ -1,0 +1,73 @@
+//! Listen: sockets, HTTP/1.1 and HTTP/2 on one port, and the end of both.
+
+pub mod body;
+mod connection;
+pub mod rest;
+
+use std::{io, sync::Arc, time::Duration};
+
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
+
+use crate::infer::Gateway;
+
+/// Accepts connections until `stop` turns true, then lets running requests finish for as long as the grace period
+/// lasts. Returns how many connections had to be cut.
+pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) -> usize {
+    let limits = &gateway.limits.listen;
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
+    let graceful = GracefulShutdown::new();
+    loop {
+        // The permit comes before the accept: who finds no place waits in the kernel's queue and costs nothing here.
+        let (permit, stream) = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        let watcher = graceful.watcher();
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move {
+            connection::serve(stream, gateway, watcher).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    let open = max_connections_in_use(&permits, limits.max_connections);
+    tracing::info!(open, "no longer accepting connections; running requests finish");
+    match tokio::time::timeout(limits.grace_period, graceful.shutdown()).await {
+        Ok(()) => 0,
+        Err(_) => max_connections_in_use(&permits, limits.max_connections),
+    }
+}
+
+fn max_connections_in_use(permits: &Semaphore, max: usize) -> usize {
+    max.saturating_sub(permits.available_permits())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> (tokio::sync::OwnedSemaphorePermit, TcpStream) {
+    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (permit, stream),
+            Err(error) if is_of_one_peer(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory: trying again at once would only spin.
+                tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+fn is_of_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

@@ -1,0 +1,231 @@
+//! The REST front door: hyper's requests in, V2's answers out. Everything of substance is on the road behind it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use bytes::Bytes;
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderValue},
+    http::request::Parts,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    authenticate,
+    error::Problem,
+    infer::{self, Gateway},
+    repository::{FindError, State},
+    route::{self, Route, Target},
+    tensor::TensorSpec,
+};
+
+use super::body::{self, Reply};
+
+/// The protocol's extensions that this server offers, as `GET /v2` announces them.
+const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_repository", "parameters"];
+
+/// Body bytes of the repository calls, whose parameters are few.
+const MAX_CONTROL_BYTES: usize = 64 << 10;
+
+/// Answers a request, whatever happens on the way: a panic costs this request a 500 and nobody else anything.
+pub async fn handle(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Response<Reply> {
+    let (head, body) = request.into_parts();
+    let mut answer = pin!(answer(gateway, &head, body));
+    let answer = std::future::poll_fn(|context| {
+        match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
+            Ok(poll) => poll,
+            Err(panic) => Poll::Ready(Err(Problem::internal(panic_message(&*panic)))),
+        }
+    });
+    answer.await.unwrap_or_else(|problem| {
+        problem.log();
+        refuse(&problem)
+    })
+}
+
+async fn answer(gateway: &Arc<Gateway>, head: &Parts, body: Incoming) -> Result<Response<Reply>, Problem> {
+    let principal = authenticate::principal(&head.uri, &head.headers, gateway.trust)?;
+    match route::route(&head.method, head.uri.path())? {
+        Route::Infer(target) => {
+            infer::infer(gateway, &principal, &target, &head.headers, body).await.map(inferred)
+        }
+        Route::Live => Ok(json_reply(StatusCode::OK, &json!({ "live": true }))),
+        Route::Ready => Ok(server_ready(gateway)),
+        Route::ServerMetadata => Ok(json_reply(
+            StatusCode::OK,
+            &json!({ "name": "airlock", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS }),
+        )),
+        Route::ModelMetadata(target) => model_metadata(gateway, &target),
+        Route::ModelReady(target) => model_ready(gateway, &target),
+        Route::RepositoryIndex => repository_index(gateway, body).await,
+        Route::RepositoryLoad(model) => {
+            control_body(gateway, body).await?;
+            gateway.repository.load(&model).await?;
+            Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "load": true })))
+        }
+        Route::RepositoryUnload(model) => {
+            control_body(gateway, body).await?;
+            gateway.repository.unload(&model).await?;
+            Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "unload": true })))
+        }
+    }
+}
+
+fn inferred(answer: infer::Answer) -> Response<Reply> {
+    let encoded = answer.encoded;
+    let mut response = Response::new(Reply::new(encoded.parts).holding(answer.held));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoded.content_type));
+    if let Some(length) = encoded.inference_header_content_length {
+        headers.insert("inference-header-content-length", HeaderValue::from(length));
+    }
+    if let Some(encoding) = encoded.content_encoding {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    response
+}
+
+fn server_ready(gateway: &Gateway) -> Response<Reply> {
+    match gateway.ready() {
+        Ok(()) => json_reply(StatusCode::OK, &json!({ "ready": true })),
+        Err(problem) => {
+            let mut response = refuse(&problem);
+            *response.body_mut() =
+                json_body(&json!({ "ready": false, "error": problem.text, "code": problem.code }));
+            response
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ModelMetadata<'a> {
+    name: &'a str,
+    versions: Vec<String>,
+    platform: &'a str,
+    inputs: Vec<TensorMetadata<'a>>,
+    outputs: Vec<TensorMetadata<'a>>,
+}
+
+#[derive(Serialize)]
+struct TensorMetadata<'a> {
+    name: &'a str,
+    datatype: &'a str,
+    shape: &'a [i64],
+}
+
+impl<'a> From<&'a TensorSpec> for TensorMetadata<'a> {
+    fn from(spec: &'a TensorSpec) -> Self {
+        Self { name: &spec.name, datatype: spec.datatype.name(), shape: &spec.shape.0 }
+    }
+}
+
+fn model_metadata(gateway: &Gateway, target: &Target) -> Result<Response<Reply>, Problem> {
+    let catalog = gateway.repository.catalog();
+    let model = catalog.find(&target.model, target.version.as_ref())?;
+    let versions = match &target.version {
+        Some(version) => vec![version.to_string()],
+        None => catalog.versions(&target.model).iter().map(ToString::to_string).collect(),
+    };
+    let signature = model.executor.signature();
+    let metadata = ModelMetadata {
+        name: model.name.as_str(),
+        versions,
+        platform: model.executor.platform(),
+        inputs: signature.inputs.iter().map(Into::into).collect(),
+        outputs: signature.outputs.iter().map(Into::into).collect(),
+    };
+    Ok(json_reply(StatusCode::OK, &metadata))
+}
+
+fn model_ready(gateway: &Gateway, target: &Target) -> Result<Response<Reply>, Problem> {
+    let name = target.model.as_str();
+    match gateway.repository.catalog().find(&target.model, target.version.as_ref()) {
+        Ok(_) => Ok(json_reply(StatusCode::OK, &json!({ "name": name, "ready": true }))),
+        Err(error @ FindError::NotReady { .. }) => {
+            let problem = Problem::from(error);
+            let mut response = refuse(&problem);
+            *response.body_mut() = json_body(
+                &json!({ "name": name, "ready": false, "error": problem.text, "code": problem.code }),
+            );
+            Ok(response)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Serialize)]
+struct IndexEntry {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+async fn repository_index(gateway: &Gateway, body: Incoming) -> Result<Response<Reply>, Problem> {
+    let parameters = control_body(gateway, body).await?;
+    let ready_only = parameters.get("ready").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    let entries = gateway.repository.catalog().index();
+    let entries: Vec<IndexEntry> = entries
+        .into_iter()
+        .filter(|entry| !ready_only || entry.state == State::Ready)
+        .map(|entry| IndexEntry {
+            name: entry.name.to_string(),
+            version: entry.version.map(|version| version.to_string()),
+            state: entry.state.name(),
+            reason: entry.reason,
+        })
+        .collect();
+    Ok(json_reply(StatusCode::OK, &entries))
+}
+
+/// The JSON object that a repository call carries; stock clients send nothing at all where there is nothing to say.
+async fn control_body(gateway: &Gateway, body: Incoming) -> Result<serde_json::Value, Problem> {
+    let body = body::read(body, MAX_CONTROL_BYTES, &gateway.limits.listen, |_| Ok::<_, Problem>(())).await?;
+    if body.is_empty() {
+        return Ok(serde_json::Value::Null);
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))
+}
+
+fn refuse(problem: &Problem) -> Response<Reply> {
+    let mut response = json_reply(problem.status, &json!({ "error": problem.text, "code": problem.code }));
+    let headers = response.headers_mut();
+    if let Some(seconds) = problem.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(allow) = problem.allow {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    if problem.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+    }
+    response
+}
+
+fn json_reply(status: StatusCode, value: &impl Serialize) -> Response<Reply> {
+    let mut response = Response::new(json_body(value));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn json_body(value: &impl Serialize) -> Reply {
+    let text = serde_json::to_vec(value).expect("names and texts are always JSON");
+    Reply::new([Bytes::from(text)])
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
+}

@@ -1,0 +1,111 @@
+//! Building a gateway from its configuration, starting it and stopping it: the only place that makes concrete types.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    admit::Admission,
+    authenticate::Trust,
+    config::Config,
+    execute::{LoadError, native::Engine, wasm::Sandbox},
+    infer::Gateway,
+    listen,
+    repository::{Kind, Loader, Repository, RepositoryError, State},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the wasm sandbox cannot start: {0}")]
+    Sandbox(LoadError),
+    #[error("the native engine cannot start: {0}")]
+    Engine(LoadError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Server {
+    gateway: Arc<Gateway>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    listener: JoinHandle<usize>,
+    repository: JoinHandle<()>,
+}
+
+/// Binds the port, then loads the models; answers from the first moment, and is ready when the first load has ended.
+pub async fn start(config: Config) -> Result<Server, StartError> {
+    let listen_error = |source| StartError::Listen { address: config.http, source };
+    let listener = TcpListener::bind(config.http).await.map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+
+    let sandbox = Sandbox::new(config.limits.sandbox.clone()).map_err(StartError::Sandbox)?;
+    let engine = Engine::new(config.limits.native.clone()).map_err(StartError::Engine)?;
+    let loader: Loader = Arc::new(move |kind, source| match kind {
+        Kind::Wasm => sandbox.load(source),
+        Kind::Onnx => engine.load(source),
+    });
+    let gateway = Arc::new(Gateway {
+        trust: if config.insecure { Trust::Network } else { Trust::Loopback },
+        non_finite: config.non_finite,
+        admission: Admission::new(&config.limits.admit),
+        repository: Arc::new(Repository::new(config.source, config.control_mode, loader, &config.limits)?),
+        limits: config.limits,
+        started: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+    });
+
+    let (stop, stopped) = watch::channel(false);
+    tracing::info!("listening on http://{address}");
+    let repository = tokio::spawn(keep_loaded(Arc::clone(&gateway), stopped.clone()));
+    let listener = tokio::spawn(listen::serve(listener, Arc::clone(&gateway), stopped));
+    Ok(Server { gateway, address, stop, listener, repository })
+}
+
+async fn keep_loaded(gateway: Arc<Gateway>, mut stopped: watch::Receiver<bool>) {
+    gateway.repository.start().await;
+    gateway.started.store(true, Ordering::Relaxed);
+    let ready =
+        gateway.repository.catalog().index().iter().filter(|entry| entry.state == State::Ready).count();
+    tracing::info!(models = ready, "ready");
+    gateway
+        .repository
+        .run(async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        })
+        .await;
+}
+
+impl Server {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Stops: readiness goes down, connections are still accepted for `drain_delay`, then running requests finish
+    /// within the grace period. Returns how many connections had to be cut.
+    pub async fn stop(self, drain_delay: Duration) -> usize {
+        self.gateway.draining.store(true, Ordering::Relaxed);
+        tracing::info!(drain_delay_ms = drain_delay.as_millis(), "stopping: readiness is down");
+        tokio::time::sleep(drain_delay).await;
+        self.stop.send_replace(true);
+        let cut = self.listener.await.unwrap_or(0);
+        // A load that still runs publishes nothing that anybody could call.
+        self.repository.abort();
+        cut
+    }
+}
