@@ -1,3 +1,6 @@
-//! Integration tests, in one binary.
+//! Integration tests, in one binary: they drive the real listeners over loopback.
 
+mod hostile_guest;
+mod lifecycle;
+mod road;
 mod sandbox;

@@ -76,6 +76,11 @@ pub fn module(fixture: &str) -> Result<Vec<u8>> {
     Ok(module)
 }
 
+/// A core module that answers as its signature says: INPUT0 → OUTPUT0, FP32 [-1].
+pub fn good() -> Vec<u8> {
+    module(ECHO).expect("the good guest is a valid fixture")
+}
+
 /// The same as a component.
 pub fn component(fixture: &str) -> Result<Vec<u8>> {
     ComponentEncoder::default().module(&module(fixture)?)?.validate(true).encode()

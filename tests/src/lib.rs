@@ -1,3 +1,5 @@
 //! Support for the integration tests.
 
+pub mod client;
+pub mod gateway;
 pub mod guest;

@@ -1,0 +1,253 @@
+//! The `airlock` binary: its command line, its configuration and its end.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use airlock_tests::{
+    client::{get, post},
+    gateway::{Repository, binary},
+    guest,
+};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A running `airlock serve`, ended when dropped.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    log: std::thread::JoinHandle<String>,
+}
+
+impl Process {
+    /// Starts the binary and waits until it says that it is ready.
+    fn serve(arguments: &[&str]) -> Self {
+        let mut child = Command::new(binary())
+            .args(["serve", "--http", "127.0.0.1:0"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let mut seen = String::new();
+        let mut address = None;
+        for line in lines.by_ref() {
+            let line = line.expect("text");
+            seen += &format!("{line}\n");
+            if let Some((_, listening)) = line.split_once("listening on http://") {
+                address = listening.trim().parse().ok();
+            }
+            if line.contains("ready models=") {
+                break;
+            }
+        }
+        let address = address.unwrap_or_else(|| panic!("no address in the log:\n{seen}"));
+        // The rest of the log is read too, or the process would block on a full pipe.
+        let log = std::thread::spawn(move || {
+            lines.map_while(Result::ok).fold(seen, |log, line| log + &line + "\n")
+        });
+        Self { child, address, log }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Waits for the end: exit code, time it took, and the whole log.
+    fn end(mut self) -> (Option<i32>, Duration, String) {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(20) {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
+                return (status.code(), started.elapsed(), log.join().expect("no panic"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the process is still there after 20 s");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn good() -> Repository {
+    Repository::default().with("good", "1", "model.wasm", guest::good())
+}
+
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Runs the binary to its end: exit code and what it wrote to stderr.
+fn fails(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(binary()).args(arguments).output().expect("the binary starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_file_is_served_under_its_name() {
+    let folder = good();
+    let file = folder.path().join("my-plugin.wasm");
+    std::fs::copy(folder.path().join("good/1/model.wasm"), &file).expect("a writable folder");
+    let process = Process::serve(&[text(&file)]);
+    assert_eq!(get(process.address, "/v2/models/my-plugin").await.json()["versions"], json!(["1"]));
+    process.signal("INT");
+    let (code, took, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(took < Duration::from_secs(1), "ctrl-C waits for nobody: {took:?}");
+}
+
+#[test]
+fn help_teaches_and_mistakes_are_named() {
+    let help = Command::new(binary()).args(["serve", "--help"]).output().expect("the binary starts");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    for part in
+        ["Examples:", "--model-repository", "AIRLOCK_DEADLINE", "[default: 2s]", "--model-control-mode"]
+    {
+        assert!(help.contains(part), "{part}");
+    }
+    let folder = good();
+    let config = folder.path().join("airlock.toml");
+    std::fs::write(&config, "htpp = '127.0.0.1:1'").expect("a writable folder");
+    for (arguments, part) in [
+        (vec!["serve"], "nothing to serve"),
+        (vec!["serve", "nowhere.wasm"], "nowhere.wasm"),
+        (vec!["serve", "--model-repository", "nowhere"], "nowhere"),
+        (vec!["serve", "--http", "0.0.0.0:0", text(folder.path())], "--insecure"),
+        (vec!["serve", "--config", text(&config)], "htpp"),
+        (vec!["serve", "--deadline", "soon", "a.wasm"], "--deadline"),
+        (vec!["serve", "--model-control-mode", "sometimes", "a.wasm"], "explicit"),
+    ] {
+        let (code, error) = fails(&arguments);
+        assert!(matches!(code, Some(1 | 2)), "{arguments:?}: {code:?}");
+        assert!(error.contains(part), "{arguments:?}: {error}");
+        assert!(!error.contains("panicked"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_an_error_not_a_panic() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let folder = good();
+    let (code, error) = fails(&["serve", "--http", &address, "--model-repository", text(folder.path())]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains(&address), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_come_from_file_environment_and_flags() {
+    let folder = good();
+    let config = folder.path().join("airlock.toml");
+    let file = format!("model_repository = {:?}\n[limits]\nmax_body = '10B'\n", folder.path());
+    std::fs::write(&config, file).expect("a writable folder");
+    let process = Process::serve(&["--config", text(&config)]);
+    let answer = post(process.address, "/v2/models/good/infer", &json!({ "inputs": [] })).await;
+    assert_eq!(answer.status, 413);
+    drop(process);
+    let process = Process::serve(&["--config", text(&config), "--max-body", "1MiB"]);
+    let answer = post(process.address, "/v2/models/good/infer", &json!({ "inputs": [] })).await;
+    assert_eq!(answer.status, 400);
+}
+
+/// Sends the head and half the body of a request; the rest is for later.
+async fn half_a_request(address: SocketAddr) -> (tokio::net::TcpStream, &'static str) {
+    let body = r#"{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1],"data":[1.5]}]}"#;
+    let (first, rest) = body.split_at(body.len() / 2);
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the gateway listens");
+    let head = format!(
+        "POST /v2/models/good/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{first}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("an open connection");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    (stream, rest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sigterm_readiness_goes_first_and_running_requests_finish() {
+    let folder = good();
+    let process = Process::serve(&["--model-repository", text(folder.path()), "--drain-delay", "700ms"]);
+    let address = process.address;
+    let (mut stream, rest) = half_a_request(address).await;
+    process.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Still accepting, no longer ready, alive.
+    let ready = get(address, "/v2/health/ready").await;
+    assert_eq!(
+        (ready.status, ready.code().as_str(), ready.json()["ready"].clone()),
+        (503, "draining", json!(false))
+    );
+    assert_eq!(get(address, "/v2/health/live").await.status, 200);
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "no longer accepting");
+    stream.write_all(rest.as_bytes()).await.expect("an open connection");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer, then the end of the connection");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("[1.5]"), "{answer}");
+    let (code, _, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("readiness is down") && log.contains("stopped"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grace_period_ends_what_does_not_finish() {
+    let folder = good();
+    let arguments =
+        ["--model-repository", text(folder.path()), "--drain-delay", "0s", "--grace-period", "500ms"];
+    let process = Process::serve(&arguments);
+    let (stream, _) = half_a_request(process.address).await;
+    process.signal("TERM");
+    let (code, took, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!((Duration::from_millis(400)..Duration::from_millis(1500)).contains(&took), "{took:?}");
+    assert!(log.contains("cut=1"), "{log}");
+    drop(stream);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explicit_mode_loads_what_it_is_told() {
+    let folder = good().with("other", "1", "model.wasm", guest::good());
+    let arguments = ["--model-repository", text(folder.path()), "--model-control-mode", "explicit"];
+    let process = Process::serve(&[&arguments[..], &["--load-model", "good"]].concat());
+    let at = process.address;
+    assert_eq!(get(at, "/v2/models/good/ready").await.status, 200);
+    assert_ne!(get(at, "/v2/models/other/ready").await.status, 200);
+    assert_eq!(post(at, "/v2/repository/models/other/load", &json!({})).await.status, 200);
+    assert_eq!(get(at, "/v2/models/other/ready").await.status, 200);
+    assert_eq!(post(at, "/v2/repository/models/other/unload", &json!({})).await.status, 200);
+    assert_ne!(get(at, "/v2/models/other/ready").await.status, 200);
+    assert_eq!(post(at, "/v2/repository/models/nope/load", &json!({})).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poll_mode_follows_the_folder() {
+    let folder = good();
+    let arguments = ["--model-repository", text(folder.path()), "--model-control-mode", "poll"];
+    let process = Process::serve(&[&arguments[..], &["--poll-interval", "100ms"]].concat());
+    let at = process.address;
+    folder.put("late", "1", "model.wasm", guest::good());
+    until(|| async { get(at, "/v2/models/late/ready").await.status == 200 }).await;
+    std::fs::remove_dir_all(folder.path().join("late")).expect("a writable folder");
+    until(|| async { get(at, "/v2/models/late/ready").await.status != 200 }).await;
+    assert_eq!(get(at, "/v2/models/good/ready").await.status, 200);
+}
+
+async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
+    for _ in 0..300 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("not within 15 s");
+}

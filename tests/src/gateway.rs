@@ -1,0 +1,122 @@
+//! A gateway of the test's own: the real server on a port that the kernel picks, over a repository in a folder of its own.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use airlock::{
+    config::{Config, Settings},
+    server::{self, Server},
+};
+use tempfile::TempDir;
+
+/// A model repository in a temporary folder, in Triton's layout.
+#[derive(Debug)]
+pub struct Repository(TempDir);
+
+impl Default for Repository {
+    fn default() -> Self {
+        Self(TempDir::new().expect("a temporary folder"))
+    }
+}
+
+impl Repository {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Adds `model/version/file`.
+    #[must_use]
+    pub fn with(self, model: &str, version: &str, file: &str, bytes: impl AsRef<[u8]>) -> Self {
+        self.put(model, version, file, bytes);
+        self
+    }
+
+    /// Adds a file beside the versions: `model/file`.
+    #[must_use]
+    pub fn with_config(self, model: &str, file: &str, text: &str) -> Self {
+        let folder = self.path().join(model);
+        fs::create_dir_all(&folder).expect("a writable folder");
+        fs::write(folder.join(file), text).expect("a writable folder");
+        self
+    }
+
+    pub fn put(&self, model: &str, version: &str, file: &str, bytes: impl AsRef<[u8]>) {
+        let folder = self.path().join(model).join(version);
+        fs::create_dir_all(&folder).expect("a writable folder");
+        fs::write(folder.join(file), bytes).expect("a writable folder");
+    }
+}
+
+/// A gateway in this process, ready to be called.
+#[derive(Debug)]
+pub struct Gateway {
+    server: Server,
+    /// Kept for as long as the gateway may read from it.
+    _repository: Option<Repository>,
+}
+
+impl Gateway {
+    /// Serves a repository with default settings.
+    pub async fn serve(repository: Repository) -> Self {
+        Self::serve_with(repository, |_| ()).await
+    }
+
+    /// Serves a repository with settings of the test's choice.
+    pub async fn serve_with(repository: Repository, set: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings =
+            Settings { model_repository: Some(repository.path().into()), ..Settings::default() };
+        set(&mut settings);
+        let mut gateway = Self::start(settings).await;
+        gateway._repository = Some(repository);
+        gateway
+    }
+
+    /// Serves the example models, which `cargo xtask guests` lays out.
+    pub async fn serve_examples() -> Self {
+        let folder = examples();
+        assert!(folder.is_dir(), "the example models are missing: run `cargo xtask guests`");
+        Self::start(Settings { model_repository: Some(folder), ..Settings::default() }).await
+    }
+
+    async fn start(mut settings: Settings) -> Self {
+        settings.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let config = Config::try_from(settings).expect("a valid configuration");
+        let server = server::start(config).await.expect("the gateway starts");
+        let gateway = Self { server, _repository: None };
+        // Loading compiles wasm; a machine with both cores busy takes its time.
+        for _ in 0..6000 {
+            if gateway.server.gateway().ready().is_ok() {
+                return gateway;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the gateway is not ready after two minutes");
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    pub async fn stop(self, drain_delay: Duration) -> usize {
+        self.server.stop(drain_delay).await
+    }
+}
+
+/// Where the example models are laid out.
+pub fn examples() -> std::path::PathBuf {
+    target().join("models")
+}
+
+/// The folder that cargo builds into: the one that holds this test's own binary.
+pub fn target() -> std::path::PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    // target/PROFILE/deps/it-HASH
+    test.ancestors().nth(3).expect("cargo's layout").to_owned()
+}
+
+/// The `airlock` binary of the same build.
+pub fn binary() -> std::path::PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let binary = test.ancestors().nth(2).expect("cargo's layout").join("airlock");
+    assert!(binary.is_file(), "the airlock binary is missing: run `cargo build --workspace`");
+    binary
+}
