@@ -110,19 +110,18 @@ fn componentize(artifact: Vec<u8>, limits: &SandboxLimits) -> Result<Vec<u8>, Lo
     if profile::check(&artifact, limits)? == Form::Component {
         return Ok(artifact);
     }
-    let refuse = |error: anyhow::Error| {
-        LoadError::new(
-            Step::Check,
-            format_args!(
-                "it cannot be made a component: {}; build against the package airlock:inference@0.1",
-                shown(&format!("{error:#}"), MAX_ERROR)
-            ),
-        )
-    };
     let component = ComponentEncoder::default()
         .module(&artifact)
         .and_then(|encoder| encoder.validate(true).encode())
-        .map_err(refuse)?;
+        .map_err(|error| {
+            let error = shown(&format!("{error:#}"), MAX_ERROR);
+            LoadError::new(
+                Step::Check,
+                format_args!(
+                    "it cannot be made a component: {error}; build against the package airlock:inference@0.1"
+                ),
+            )
+        })?;
     profile::check(&component, limits)?;
     Ok(component)
 }
