@@ -44,6 +44,9 @@ pub enum RepositorySource {
     Folder(PathBuf),
 }
 
+/// Looks at the disk are at least this far apart, whatever the interval asked for.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
 /// When models are loaded and unloaded; Triton's `--model-control-mode`.
 #[derive(Clone, Debug)]
 pub enum ControlMode {
@@ -227,7 +230,7 @@ impl Repository {
         let ControlMode::Poll { interval } = self.mode else { return shutdown.await };
         loop {
             let next = async {
-                tokio::time::sleep(interval).await;
+                tokio::time::sleep(interval.max(SHORTEST_INTERVAL)).await;
                 self.poll().await;
             };
             tokio::select! {
