@@ -21,7 +21,7 @@ PACKAGED = {
     # These come without trained weights: they get random ones here, see randomise.
     "squeezenet": ("onnx==1.23.2", "onnx/backend/test/data/light/light_squeezenet.onnx"),
     "shufflenet": ("onnx==1.23.2", "onnx/backend/test/data/light/light_shufflenet.onnx"),
-    "resnet50": ("onnx==1.23.2", "onnx/backend/test/data/light/light_resnet50.onnx"),
+    "densenet121": ("onnx==1.23.2", "onnx/backend/test/data/light/light_densenet121.onnx"),
 }
 
 
@@ -62,16 +62,16 @@ def randomise(content):
     for node in generated:
         shape = shapes[node.input[0]]
         if len(shape) == 1:  # scale, shift, mean and variance of a batch normalisation, or a bias
-            weights = rng.uniform(0.5, 1.5, shape)
-        else:  # the classifier at the end (two dimensions) stays small, lest one class takes all
-            scale = 0.02 if len(shape) == 2 else 1
-            weights = rng.normal(0, scale * numpy.sqrt(2 / numpy.prod(shape[1:])), shape)
+            weights = rng.uniform(0.9, 1.1, shape)
+        else:  # small enough that one class does not take all
+            weights = rng.normal(0, 0.5 * numpy.sqrt(2 / numpy.prod(shape[1:])), shape)
         model.graph.node.remove(node)
         tensor = onnx.numpy_helper.from_array(weights.astype("float32"), node.output[0])
         model.graph.initializer.append(tensor)
     used = {name for node in model.graph.node for name in node.input}
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
-        model.graph.initializer.remove(tensor)
+    for values in (model.graph.initializer, model.graph.input):
+        for value in [value for value in values if value.name not in used]:
+            values.remove(value)
     return model.SerializeToString()
 
 

@@ -3,10 +3,10 @@
 use tract_onnx::{
     Onnx,
     prelude::{
-        DatumType, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TractError, TractResult,
-        TypedModel,
+        DatumType, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TDim, TractError,
+        TractResult, TypedModel, tract_itertools::Itertools,
     },
-    tract_hir::infer::Factoid,
+    tract_hir::infer::{DimFact, Factoid},
 };
 
 use crate::{
@@ -39,8 +39,26 @@ pub struct Graph {
 #[derive(Debug)]
 struct Input {
     datum_type: DatumType,
-    /// -1 for a dimension that varies.
-    shape: Vec<i64>,
+    dims: Vec<Dim>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Dim {
+    Fixed(usize),
+    /// Varies together with the first dimension of some input.
+    Batch,
+    /// Varies otherwise.
+    Other,
+}
+
+impl Input {
+    fn shape(&self) -> Shape {
+        let wire = |dim: &Dim| match dim {
+            Dim::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),
+            Dim::Batch | Dim::Other => -1,
+        };
+        Shape(self.dims.iter().map(wire).collect())
+    }
 }
 
 impl Graph {
@@ -55,11 +73,13 @@ impl Graph {
         drop(source.artifact);
         let graph = proto::graph_mut(&mut file)?;
         proto::embed_external_tensors(graph, &source.files)?;
+        drop(source.files);
         rewrite::rewrite(graph);
         proto::check_operators(&onnx, graph)?;
-        drop(source.files);
         dims::settle_dimensions(graph, &source.declared_inputs)?;
         let (input_ports, output_ports) = proto::ports(graph)?;
+        rewrite::detach_outputs(graph);
+        rewrite::name_nodes(graph);
         let model = parse(&onnx, &file)?;
         drop(file);
 
@@ -67,7 +87,7 @@ impl Graph {
         let specs = input_ports.iter().zip(&inputs).map(|(port, input)| TensorSpec {
             name: port.name.clone(),
             datatype: port.datatype,
-            shape: Shape(input.shape.clone()),
+            shape: input.shape(),
         });
         let signature = Signature { inputs: specs.collect(), outputs: Vec::new() };
         let mut graph = Self { model, inputs, signature };
@@ -102,28 +122,38 @@ impl Graph {
         })
     }
 
-    /// Whether every input has one shape only, so that there is one plan.
+    /// The inputs' shapes, if nothing varies, so that there is one plan.
     pub fn only_shapes(&self) -> Option<Shapes> {
-        self.inputs.iter().map(|input| sizes(&input.shape, |_| None)).collect()
+        self.shapes(None, None)
     }
 
-    /// Shapes of a request for a single item, if nothing but the first dimension varies.
+    /// Shapes of a request for a single item, if nothing but the batch varies.
     pub fn single_item(&self) -> Option<Shapes> {
-        self.inputs.iter().map(|input| sizes(&input.shape, |axis| (axis == 0).then_some(1))).collect()
+        self.shapes(Some(1), None)
     }
 
     /// Concrete shapes that the graph might work with.
     fn probes(&self) -> impl Iterator<Item = Shapes> {
-        PROBES.iter().filter_map(|(batch, other)| {
-            let size = |axis| Some(if axis == 0 { *batch } else { *other });
-            self.inputs.iter().map(|input| sizes(&input.shape, size)).collect()
-        })
+        PROBES.iter().filter_map(|(batch, other)| self.shapes(Some(*batch), Some(*other))).dedup()
+    }
+
+    /// All inputs' shapes with these sizes for what varies; `None` where one is needed and not given.
+    fn shapes(&self, batch: Option<usize>, other: Option<usize>) -> Option<Shapes> {
+        let size = |dim: &Dim| match dim {
+            Dim::Fixed(size) => Some(*size),
+            Dim::Batch => batch,
+            Dim::Other => other,
+        };
+        self.inputs.iter().map(|input| input.dims.iter().map(size).collect()).collect()
     }
 
     /// Optimises the graph for these input shapes. Takes from milliseconds to seconds.
     pub fn plan(&self, shapes: &Shapes) -> Result<Plan, PlanError> {
-        let built = caught(|| self.concrete(shapes)?.into_optimized()?.into_runnable());
-        built.map_err(PlanError::Panicked)?.map(Plan).map_err(|error| PlanError::Refused(reason(&error)))
+        let typed = attempt(|| self.concrete(shapes)?.into_typed())?;
+        if let Some((node, shape)) = impossible_shape(&typed) {
+            return Err(PlanError::Refused(format!("node \"{node}\" cannot have a result of shape {shape}")));
+        }
+        attempt(|| typed.into_optimized()?.into_runnable()).map(Plan)
     }
 
     fn concrete(&self, shapes: &Shapes) -> TractResult<InferenceModel> {
@@ -133,6 +163,20 @@ impl Graph {
         }
         Ok(model)
     }
+}
+
+fn attempt<T>(step: impl FnOnce() -> TractResult<T>) -> Result<T, PlanError> {
+    caught(step).map_err(PlanError::Panicked)?.map_err(|error| PlanError::Refused(reason(&error)))
+}
+
+/// The first node with a dimension that is no number although nothing in it varies, such as 2 broadcast against 3. The
+/// engine itself would find out only when it runs the node.
+fn impossible_shape(typed: &TypedModel) -> Option<(String, String)> {
+    let impossible = |dim: &TDim| dim.to_i64().is_err() && dim.symbols().is_empty();
+    typed.nodes().iter().find_map(|node| {
+        let output = node.outputs.iter().find(|output| output.fact.shape.iter().any(impossible))?;
+        Some((node.name.clone(), output.fact.shape.iter().join(",")))
+    })
 }
 
 fn parse(onnx: &Onnx, file: &tract_onnx::pb::ModelProto) -> Result<InferenceModel, LoadError> {
@@ -156,17 +200,24 @@ fn inputs(model: &InferenceModel, ports: &[Port]) -> Result<Vec<Input>, LoadErro
     if !in_order {
         return Err(LoadError::new(Step::Check, "the graph's inputs are not distinct"));
     }
-    (0..ports.len())
-        .map(|index| {
-            let fact = model.input_fact(index).map_err(unreadable)?;
-            let shape =
-                fact.shape.dims().map(|dim| dim.concretize().and_then(|dim| dim.to_i64().ok()).unwrap_or(-1));
-            let datum_type = fact.datum_type.concretize().ok_or_else(|| {
-                LoadError::new(Step::Check, format!("input '{}' has no datatype", ports[index].name))
-            })?;
-            Ok(Input { datum_type, shape: shape.collect() })
-        })
-        .collect()
+    let facts = (0..ports.len()).map(|index| model.input_fact(index)).collect::<TractResult<Vec<_>>>();
+    let facts = facts.map_err(unreadable)?;
+    let symbol = |dim: &DimFact| dim.concretize().filter(|dim| dim.to_i64().is_err());
+    let batches: Vec<TDim> =
+        facts.iter().filter_map(|fact| fact.shape.dims().next().and_then(symbol)).collect();
+    let dim = |dim: &DimFact| match dim.concretize().map(|dim| (dim.to_i64().map(usize::try_from), dim)) {
+        Some((Ok(Ok(size)), _)) => Dim::Fixed(size),
+        Some((_, symbol)) if batches.contains(&symbol) => Dim::Batch,
+        _ => Dim::Other,
+    };
+    let input = |(fact, port): (&&InferenceFact, &Port)| {
+        let datum_type = fact
+            .datum_type
+            .concretize()
+            .ok_or_else(|| LoadError::new(Step::Check, format!("input '{}' has no datatype", port.name)))?;
+        Ok(Input { datum_type, dims: fact.shape.dims().map(dim).collect() })
+    };
+    facts.iter().zip(ports).map(input).collect()
 }
 
 /// The outputs of an analysed graph; `settle` has the last word on each dimension that is a number.
@@ -201,11 +252,6 @@ fn loosest(mut a: TensorSpec, b: TensorSpec) -> TensorSpec {
         }
     }
     a
-}
-
-/// A shape with each -1 replaced by what `free` gives for its axis; `None` if it gives nothing.
-fn sizes(shape: &[i64], free: impl Fn(usize) -> Option<usize>) -> Option<Vec<usize>> {
-    shape.iter().enumerate().map(|(axis, dim)| usize::try_from(*dim).ok().or_else(|| free(axis))).collect()
 }
 
 /// The engine's error with its causes on one line, cut to a readable length.

@@ -181,3 +181,6 @@ fn named(request: &InferRequest) -> String {
         |input: &crate::tensor::Tensor| format!("'{}' {}", input.name, Shape::from(input.shape.as_slice()));
     format!("inputs {}", request.inputs.iter().map(one).collect::<Vec<_>>().join(", "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,3 +112,6 @@ impl PlanCache {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

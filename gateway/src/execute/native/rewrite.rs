@@ -12,11 +12,11 @@ use super::proto::node_name;
 /// Domain of the classical models: trees, scalers, linear classifiers.
 const ML: &str = "ai.onnx.ml";
 
-/// Applies all rewrites.
+/// Applies the rewrites that change what is computed.
 pub fn rewrite(graph: &mut GraphProto) {
     rewrite_scalers(graph);
     graph.node.iter_mut().for_each(rewrite_binary_trees);
-    name_nodes(graph);
+    guard_quantised_softmax(graph);
 }
 
 /// Rewrites ai.onnx.ml's `Scaler`, which the engine lacks, into `Sub` and `Mul`.
@@ -136,8 +136,51 @@ fn attribute<'n>(node: &'n mut NodeProto, name: &str) -> Option<&'n mut Attribut
     node.attribute.iter_mut().find(|attribute| attribute.name == name)
 }
 
+/// Keeps a `Softmax` of a quantised graph out of the engine's lookup tables. The engine takes every operator between a
+/// `DequantizeLinear` and a `QuantizeLinear` that keeps the shape for one that works element by element, which this one
+/// does not, and every probability would become 1. A result that is used twice is left alone.
+fn guard_quantised_softmax(graph: &mut GraphProto) {
+    if !graph.node.iter().any(|node| node.op_type == "QuantizeLinear") {
+        return;
+    }
+    let mut nodes = Vec::with_capacity(graph.node.len());
+    for mut node in std::mem::take(&mut graph.node) {
+        let mut guard = None;
+        if node.op_type == "Softmax"
+            && let [output] = node.output.as_mut_slice()
+        {
+            let unguarded = format!("{output}/unguarded");
+            guard = Some(NodeProto {
+                op_type: "Max".into(),
+                input: vec![unguarded.clone(); 2],
+                output: vec![std::mem::replace(output, unguarded)],
+                ..Default::default()
+            });
+        }
+        nodes.push(node);
+        nodes.extend(guard);
+    }
+    graph.node = nodes;
+}
+
+/// Puts a node between the graph's outputs and the inputs and constants among them: the engine forgets what it knows of
+/// a value when it makes it an output. The outputs are called differently from then on.
+pub fn detach_outputs(graph: &mut GraphProto) {
+    let inputs = graph.input.iter().map(|info| &info.name);
+    let given: HashSet<&String> = inputs.chain(graph.initializer.iter().map(|tensor| &tensor.name)).collect();
+    for output in graph.output.iter_mut().filter(|output| given.contains(&output.name)) {
+        let name = format!("{}/output", output.name);
+        graph.node.push(NodeProto {
+            op_type: "Identity".into(),
+            input: vec![std::mem::replace(&mut output.name, name.clone())],
+            output: vec![name],
+            ..Default::default()
+        });
+    }
+}
+
 /// Gives every node a name of its own; the engine refuses a graph where two share one.
-fn name_nodes(graph: &mut GraphProto) {
+pub fn name_nodes(graph: &mut GraphProto) {
     let inputs = graph.input.iter().map(|info| info.name.clone());
     let constants = graph.initializer.iter().map(|tensor| tensor.name.clone());
     let mut taken: HashSet<String> = inputs.chain(constants).collect();
