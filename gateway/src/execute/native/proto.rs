@@ -69,7 +69,7 @@ pub fn check_operators(onnx: &Onnx, graph: &GraphProto) -> Result<(), LoadError>
     }
     let verb = if unsupported.len() == 1 { "is" } else { "are" };
     Err(refused(format!(
-        "{} {verb} not supported by the native engine: export the model without, or serve it as a wasm plugin",
+        "{} {verb} not supported by the native engine: export the model with others, or serve it as a wasm plugin",
         texts.join(", ")
     )))
 }
