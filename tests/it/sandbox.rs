@@ -12,7 +12,8 @@ use std::{
 use airlock::{
     deadline::Deadline,
     execute::{
-        BoxFuture, Call, ExecuteError, Executor, LoadError, Models, NestedError, Source, wasm::Sandbox,
+        BoxFuture, Call, ExecuteError, Executor, LoadError, Models, NestedError, Source,
+        wasm::{Memories, Sandbox},
     },
     limits::SandboxLimits,
     tensor::{Datatype, InferRequest, InferResponse, Tensor},
@@ -36,7 +37,11 @@ fn limits() -> SandboxLimits {
 
 fn sandbox() -> &'static Arc<Sandbox> {
     static SANDBOX: OnceLock<Arc<Sandbox>> = OnceLock::new();
-    SANDBOX.get_or_init(|| Sandbox::new(limits()).expect("the sandbox starts"))
+    SANDBOX.get_or_init(|| {
+        let sandbox = Sandbox::new(limits()).expect("the sandbox starts");
+        assert_eq!(sandbox.memories(), Memories::Pooled, "these tests take 1 TiB of address space");
+        sandbox
+    })
 }
 
 fn source(artifact: Vec<u8>) -> Source {

@@ -7,7 +7,10 @@ use std::{
 
 use airlock::{
     deadline::Deadline,
-    execute::{BoxFuture, Call, ExecuteError, Executor, Models, NestedError, wasm::Sandbox},
+    execute::{
+        BoxFuture, Call, ExecuteError, Executor, Models, NestedError,
+        wasm::{Memories, Sandbox},
+    },
     limits::{MAX_CALL_DEPTH, SandboxLimits},
     tensor::{InferRequest, Tensor},
 };
@@ -256,4 +259,64 @@ async fn an_unknown_model_is_told_to_the_guest() {
     let error = model.infer(request, call(PATIENCE)).await.expect_err("there is no such model");
     let ExecuteError::InvalidInput(text) = error else { panic!("{error:?}") };
     assert_eq!(text, "no model 'next'");
+}
+
+/// Grows its memory, counts the bytes there that are not zero, answers the count, and leaves its own bytes everywhere.
+const RESIDUE: &str = r#"
+;; replaces: infer
+(data (i32.const 1024) "\01\00\00\00\00\00\00\00")
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (local $at i32) (local $found i32)
+  (drop (memory.grow (i32.const 30)))
+  (local.set $at (i32.const 65536))
+  (loop $more
+    (local.set $found (i32.add (local.get $found) (i64.ne (i64.load (local.get $at)) (i64.const 0))))
+    (i64.store (local.get $at) (i64.const 0xa5a5a5a5a5a5a5a5))
+    (local.set $at (i32.add (local.get $at) (i32.const 8)))
+    (br_if $more (i32.lt_u (local.get $at) (i32.const 0x200000))))
+  (f32.store (i32.const 1048) (f32.convert_i32_u (local.get $found)))
+  (drop (call $echo (local.get $input)))
+  (i32.store (i32.const 524) (i32.const 1024))
+  (i32.store (i32.const 540) (i32.const 1048))
+  (i32.store (i32.const 544) (i32.const 4))
+  (call $ok (i32.const 512) (i32.const 1)))
+"#;
+
+#[tokio::test]
+async fn no_bytes_of_one_request_are_seen_by_another() {
+    let module = guest::module(RESIDUE).expect("the fixture assembles");
+    for sandbox in [super::sandbox(), &without_a_pool()] {
+        let models = [
+            load_into(sandbox, source(module.clone())).await.expect("it loads"),
+            load_into(sandbox, source(module.clone())).await.expect("it loads"),
+        ];
+        for i in 0..100 {
+            let response = infer(&models[i % 2], &[0.0], PATIENCE).await.expect("it answers");
+            assert_eq!(values(&response), [0.0], "words of another request, in round {i}");
+        }
+    }
+}
+
+/// More slots than there is address space.
+fn without_a_pool() -> Arc<Sandbox> {
+    let sandbox =
+        Sandbox::new(SandboxLimits { max_instances: 200_000, ..limits() }).expect("the sandbox starts");
+    assert_eq!(sandbox.memories(), Memories::OnDemand);
+    sandbox
+}
+
+#[tokio::test]
+async fn without_address_space_for_a_pool_the_same_holds() {
+    let sandbox = without_a_pool();
+    let module = |fixture| source(guest::module(fixture).expect("the fixture assembles"));
+    let good = load_into(&sandbox, module(guest::ECHO)).await.expect("it loads");
+    let endless = load_into(&sandbox, module(hostile::LOOP_IN_INFER)).await.expect("it loads");
+    let greedy = load_into(&sandbox, module(hostile::GROW_MEMORY)).await.expect("it loads");
+    let error = infer(&endless, &[1.0], Duration::from_millis(100)).await.expect_err("it never ends");
+    assert!(matches!(error, ExecuteError::Deadline), "{error:?}");
+    let error = infer(&greedy, &[1.0], PATIENCE).await.expect_err("it takes too much");
+    assert!(matches!(error, ExecuteError::Memory { .. }), "{error:?}");
+    let response = infer(&good, &[3.0], PATIENCE).await.expect("it answers");
+    assert_eq!(values(&response), [3.0]);
 }

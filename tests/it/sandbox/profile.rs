@@ -1,10 +1,12 @@
 //! The admissible-component profile, on components and bytes that no compiler makes.
 
+use std::time::Duration;
+
 use airlock::execute::wasm::profile::{Form, check};
 use airlock_tests::guest;
 use proptest::prelude::*;
 
-use super::limits;
+use super::{infer, limits, sandbox, source};
 
 fn refusal(artifact: &[u8]) -> String {
     let error = check(artifact, &limits()).expect_err("it is refused").to_string();
@@ -196,4 +198,39 @@ proptest! {
             let _ = check(&[magic, &tail].concat(), &limits());
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutated_guests_load_or_are_refused(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
+        module in any::<bool>(),
+    ) {
+        let guest = if module { guest::module(guest::PIPELINE) } else { guest::component(guest::PIPELINE) };
+        let mut bytes = guest.expect("the fixture assembles");
+        for (at, byte) in &flips {
+            *at.get_mut(&mut bytes) = *byte;
+        }
+        match sandbox().load(source(bytes)) {
+            Ok(model) => {
+                let threads = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                let _ = threads.block_on(infer(&model, &[1.0], Duration::from_millis(100)));
+            }
+            // The text of a panic that was caught on the way.
+            Err(error) => prop_assert!(!error.reason.contains("its shape is not supported"), "{error}"),
+        }
+    }
+}
+
+/// Two packages that need each other: reading such a component type overflows the reader's stack, which cannot be caught.
+#[test]
+fn a_component_type_that_contradicts_itself_is_put_aside() {
+    let mut module = guest::module(guest::PIPELINE).expect("the fixture assembles");
+    let name = b"airlock:inference/plugin@0.1.0";
+    let at =
+        module.windows(name.len()).rposition(|bytes| bytes == name).expect("the component type names it");
+    module[at + 12] = b'g';
+    sandbox().load(source(module)).expect("the gateway's own component type serves");
 }

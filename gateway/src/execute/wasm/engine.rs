@@ -103,6 +103,9 @@ fn code_config(limits: &SandboxLimits, memories: Memories) -> Config {
 }
 
 fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
+    // With the page-map scan (Linux 6.7) only the pages that a request wrote are reset. Without it, whatever stays resident
+    // is zeroed after every request, so little should.
+    let resident = if PoolingAllocationConfig::is_pagemap_scan_available() { 1 << 20 } else { 64 << 10 };
     let instances = limits.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
@@ -110,7 +113,7 @@ fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
         .total_memories(instances)
         .total_tables(instances.saturating_mul(MAX_TABLES))
         .total_stacks(instances)
-        .max_memory_size(limits.memory_bytes)
+        .max_memory_size(limits.memory_bytes.min(usize::try_from(FULL_RESERVATION).unwrap_or(usize::MAX)))
         .table_elements(limits.table_elements)
         .max_core_instances_per_component(MAX_CORE_MODULES)
         .max_memories_per_component(1)
@@ -119,9 +122,8 @@ fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
         .max_tables_per_module(MAX_TABLES)
         .max_core_instance_size(256 << 10)
         .max_component_instance_size(512 << 10)
-        // With the page-map scan only the pages that a request wrote are reset, in place, up to this many bytes.
         .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(1 << 20)
+        .linear_memory_keep_resident(resident)
         .table_keep_resident(64 << 10)
         .max_unused_warm_slots(64);
     pool

@@ -139,3 +139,60 @@ async fn call_model(
         Err(_) => Err(Trap::Interrupt.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Mutex, PoisonError},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the gateway's log holds after a call that wrote these lines and may write 20 bytes.
+    fn logged(lines: &[&str]) -> Vec<String> {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .without_time()
+            .with_ansi(false)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut log = Log::new("m/1".into(), 20);
+            for line in lines {
+                let (line, whole) = escape(line, log.left);
+                log.write(Level::Info, &line, whole);
+            }
+        });
+        let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        String::from_utf8(bytes).expect("text").lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn lines_carry_the_model_and_no_control_characters() {
+        assert_eq!(logged(&["a\nb\u{1b}[1m"]), ["INFO guest: a\\nb\\u{1b}[1m model=\"m/1\""]);
+    }
+
+    #[test]
+    fn lines_beyond_the_allowance_are_counted_and_told_once() {
+        let lines = logged(&["0123456789", "0123456789abc", "x", "y"]);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[1].starts_with("INFO guest: 0123456789 "), "{lines:?}");
+        assert!(lines[2].starts_with("WARN guest: 3 lines were cut or left out"), "{lines:?}");
+    }
+}

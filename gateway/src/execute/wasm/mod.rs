@@ -1,7 +1,7 @@
 //! The wasm executor: every request runs in a brand-new instance in a brand-new store.
 //!
 //! - [`profile`]: what a guest may consist of, checked before anything is compiled
-//! - `prepare`, `snapshot`, `signature`: from bytes to compiled code that starts from the loaded state
+//! - `prepare`, `componentize`, `snapshot`, `signature`: from bytes to compiled code that starts from the loaded state
 //! - `artifact`: from compiled code to a component, the one place with `unsafe`
 //! - `engine`, `limiter`: settings and bounds
 //! - `bindings`, `host`: the types and imports of `wit/inference.wit`
@@ -10,6 +10,7 @@
 mod artifact;
 mod bindings;
 mod call;
+mod componentize;
 mod engine;
 mod fault;
 mod host;

@@ -16,7 +16,6 @@ use wasmtime::{
     component::{Component, Instance, InstancePre},
 };
 use wasmtime_wizer::Wizer;
-use wit_component::ComponentEncoder;
 
 use crate::{
     execute::{ExecuteError, LoadError, Source, Step},
@@ -26,6 +25,7 @@ use crate::{
 
 use super::{
     bindings::{self, File, GuestError, LoadParams, LoadResult},
+    componentize::componentize,
     engine::{self, Memories},
     fault,
     host::{self, Guest},
@@ -77,7 +77,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 fn run(settings: &Settings, source: Source) -> Result<Prepared, LoadError> {
     let limits = &settings.limits;
-    let component = componentize(source.artifact, limits)?;
+    let component = component(source.artifact, limits)?;
 
     // Loading runs once and must not depend on address space: on-demand memories, whatever serves.
     let loader = engine::compiling(limits, Memories::OnDemand)?;
@@ -92,6 +92,7 @@ fn run(settings: &Settings, source: Source) -> Result<Prepared, LoadError> {
     loaded.load(source.parameters, source.files)?;
     let snapshot = loaded.snapshot(&context)?;
     let signature = loaded.signature()?;
+    drop(loaded);
 
     let compiler = match settings.memories {
         Memories::OnDemand => loader,
@@ -106,22 +107,11 @@ fn failed(step: Step, error: &wasmtime::Error) -> LoadError {
 }
 
 /// An admissible component, made from a core module if need be.
-fn componentize(artifact: Vec<u8>, limits: &SandboxLimits) -> Result<Vec<u8>, LoadError> {
+fn component(artifact: Vec<u8>, limits: &SandboxLimits) -> Result<Vec<u8>, LoadError> {
     if profile::check(&artifact, limits)? == Form::Component {
         return Ok(artifact);
     }
-    let component = ComponentEncoder::default()
-        .module(&artifact)
-        .and_then(|encoder| encoder.validate(true).encode())
-        .map_err(|error| {
-            let error = shown(&format!("{error:#}"), MAX_ERROR);
-            LoadError::new(
-                Step::Check,
-                format_args!(
-                    "it cannot be made a component: {error}; build against the package airlock:inference@0.1"
-                ),
-            )
-        })?;
+    let component = componentize(&artifact)?;
     profile::check(&component, limits)?;
     Ok(component)
 }

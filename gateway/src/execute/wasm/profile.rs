@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::text::shown;
+pub(super) use world::plugin_patch;
 
 /// What kind of artifact was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

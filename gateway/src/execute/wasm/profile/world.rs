@@ -20,10 +20,19 @@ const MAX_RENDERED: usize = 4 << 10;
 
 /// The name of one of the package's interfaces, if its version is one that this gateway implements: any `0.1.x`.
 fn interface(name: &str) -> Option<&str> {
+    interface_and_patch(name).map(|(interface, _)| interface)
+}
+
+fn interface_and_patch(name: &str) -> Option<(&str, &str)> {
     let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
     let patch = version.strip_prefix("0.1.")?;
-    let number = !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit());
-    number.then_some(interface)
+    let number = (1..=9).contains(&patch.len()) && patch.bytes().all(|byte| byte.is_ascii_digit());
+    number.then_some((interface, patch))
+}
+
+/// The patch version of the interface that models export, if that is what is named.
+pub(in crate::execute::wasm) fn plugin_patch(name: &str) -> Option<&str> {
+    interface_and_patch(name).filter(|(interface, _)| *interface == "plugin").map(|(_, patch)| patch)
 }
 
 fn refuse_import(name: &str) -> LoadError {
