@@ -82,10 +82,10 @@ fn run(settings: &Settings, source: Source) -> Result<Prepared, LoadError> {
     // Loading runs once and must not depend on address space: on-demand memories, whatever serves.
     let loader = engine::compiling(limits, Memories::OnDemand)?;
     engine::start_ticker(&loader)?;
-    let (context, instrumented) = Wizer::new()
-        .keep_init_func(true)
-        .instrument_component(&component)
-        .map_err(|error| failed(Step::Snapshot, &error))?;
+    let (context, instrumented) =
+        Wizer::new().keep_init_func(true).instrument_component(&component).map_err(|error| {
+            failed(Step::Snapshot, &error.context("a snapshot cannot keep the state of its instances"))
+        })?;
     let instrumented =
         Component::from_binary(&loader, &instrumented).map_err(|error| failed(Step::Compile, &error))?;
     let mut loaded = Loaded::new(&loader, &instrumented, limits, &source.label)?;
