@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask --help`.
 
+mod python;
 mod shell;
 
 use anyhow::Result;
