@@ -440,8 +440,8 @@ def _(url):
 @suite.case("a model that fails: 502, and the next call succeeds")
 def _(url):
     with client(url) as c:
-        with refused(502):
-            c.infer("failing", [tensor("INPUT0", FLOATS[0], "FP32")])
+        with refused(502, "always fails"):
+            c.infer("failing", [tensor("INPUT0", FLOATS, "FP32")])
         equal(c.infer("identity", [tensor("INPUT0", FLOATS, "FP32")]).as_numpy("OUTPUT0"), FLOATS)
 
 
@@ -484,7 +484,7 @@ def _(url):
     with client(url, concurrency=20) as c:
         calls = []
         for i in range(60):
-            model, array = ("failing", FLOATS[0]) if i % 3 == 0 else ("identity", FLOATS * i)
+            model, array = ("failing", FLOATS) if i % 3 == 0 else ("identity", FLOATS * i)
             calls.append((array, model, c.async_infer(model, [tensor("INPUT0", array, "FP32")])))
         for array, model, call in calls:
             if model == "failing":
