@@ -1,7 +1,9 @@
 //! The project's tasks: `cargo xtask --help`.
 
+mod guests;
 mod python;
 mod shell;
+mod toolchain;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -14,9 +16,14 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {}
+enum Task {
+    /// Build the example plugins and models into target/models
+    Guests,
+}
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    match cli.task {}
+    match cli.task {
+        Task::Guests => guests::run(),
+    }
 }

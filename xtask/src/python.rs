@@ -41,7 +41,7 @@ fn made_from(requirements: &[&Path]) -> Result<String> {
     let version = Command::new("python3")
         .arg("--version")
         .output()
-        .context("cannot start python3: install Python 3.10 or later")?;
+        .context("cannot start python3: install Python 3.11 or later")?;
     let mut text = String::from_utf8_lossy(&version.stdout).into_owned();
     for file in requirements {
         text += &fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
