@@ -1,8 +1,14 @@
 //! The project's tasks: `cargo xtask --help`.
 
+mod bench;
+mod demo;
 mod guests;
+mod http;
+mod lint;
 mod python;
+mod server;
 mod shell;
+mod test;
 mod toolchain;
 
 use anyhow::Result;
@@ -17,13 +23,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Build everything, start the gateway with all example models, and print calls to paste
+    Demo(demo::Options),
+    /// Run all tests: lints, Rust tests, stock clients
+    Test(test::Options),
     /// Build the example plugins and models into target/models
     Guests,
+    /// Check formatting, clippy, and the dependencies' licenses and sources
+    Lint,
+    /// Measure the gateway against a bare server and write docs/benchmarks.md
+    Bench(bench::Options),
 }
 
 fn main() -> Result<()> {
-    let cli = Cli::parse();
-    match cli.task {
+    match Cli::parse().task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
         Task::Guests => guests::run(),
+        Task::Lint => lint::run(),
+        Task::Bench(options) => bench::run(&options),
     }
 }

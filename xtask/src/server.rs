@@ -1,0 +1,150 @@
+//! A server of the project that ends with the task that started it, whatever ends the task.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::http;
+
+/// Starts "$@", prints its process id, sends it SIGTERM when standard input ends, and exits as it exits. Standard input
+/// is a pipe from the task, which the kernel closes even if the task is killed: no server is left behind.
+const SUPERVISOR: &str = r#"
+exec 3<&0
+"$@" </dev/null 3<&- >&2 &
+server=$!
+{ read -r _ <&3; kill -TERM "$server"; } 2>/dev/null &
+watch=$!
+echo "$server"
+wait "$server"
+status=$?
+kill "$watch" 2>/dev/null
+exit "$status"
+"#;
+
+/// Longest time from SIGTERM to the end.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A running server; it is stopped when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    supervisor: Child,
+    pub pid: u32,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a program, on one processor core if one is named, and waits until it is ready to serve `address`.
+    pub fn start(
+        program: &Path,
+        arguments: &[&str],
+        core: Option<usize>,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> Result<Self> {
+        ensure!(http::get(address, "/").is_err(), "something else listens on {address} already");
+        let mut command = Command::new("sh");
+        command.args(["-c", SUPERVISOR, "sh"]);
+        if let Some(core) = core {
+            command.args(["taskset", "-c", &core.to_string()]);
+        }
+        command.arg(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C is for the task alone: the server gets SIGTERM through the pipe, once.
+        command.process_group(0);
+        let mut supervisor = command.spawn().context("cannot start sh")?;
+        let mut line = String::new();
+        let output = supervisor.stdout.take().context("the supervisor has no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        let pid = line.trim().parse().context("the supervisor gave no process id")?;
+        let mut server = Self { supervisor, pid, address };
+        server.wait_until_ready(program, patience)?;
+        Ok(server)
+    }
+
+    fn wait_until_ready(&mut self, program: &Path, patience: Duration) -> Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < patience {
+            if let Some(status) = self.supervisor.try_wait()? {
+                bail!("{} ended before it was ready: {status}", program.display());
+            }
+            if http::get(self.address, "/v2/health/ready").is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        bail!("{} was not ready after {} s", program.display(), patience.as_secs())
+    }
+
+    /// Waits until the server ends by itself or by ctrl-C.
+    pub fn wait(mut self) -> Result<()> {
+        // `Child::wait` would close the pipe, which is the signal to stop.
+        let _open = self.supervisor.stdin.take();
+        let status = self.supervisor.wait()?;
+        ensure!(status.success(), "the server ended with {status}");
+        Ok(())
+    }
+
+    /// Sends SIGTERM and fails unless the server ends with exit code 0 within its grace period.
+    pub fn stop(mut self) -> Result<()> {
+        drop(self.supervisor.stdin.take());
+        let started = Instant::now();
+        while started.elapsed() < GRACE {
+            if let Some(status) = self.supervisor.try_wait()? {
+                ensure!(status.success(), "after SIGTERM the server ended with {status}");
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the server did not end within {} s of SIGTERM", GRACE.as_secs())
+    }
+}
+
+/// An address of the loopback interface that nothing listens on at the moment.
+pub fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot bind a loopback port")?;
+    Ok(listener.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supervised(script: &str) -> Child {
+        Command::new("sh")
+            .args(["-c", SUPERVISOR, "sh", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh starts")
+    }
+
+    fn alive(pid: &str) -> bool {
+        Path::new("/proc").join(pid).join("stat").exists()
+    }
+
+    #[test]
+    fn the_server_ends_with_the_pipe_and_its_exit_code_is_seen() {
+        let mut child = supervised("trap 'exit 7' TERM; while :; do sleep 0.05; done");
+        let mut pid = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut pid).expect("a line");
+        thread::sleep(Duration::from_millis(200));
+        assert!(alive(pid.trim()));
+        drop(child.stdin.take());
+        assert_eq!(child.wait().expect("it ends").code(), Some(7));
+        assert!(!alive(pid.trim()));
+    }
+
+    #[test]
+    fn a_server_that_ends_by_itself_is_noticed() {
+        let mut child = supervised("exit 3");
+        let _open = child.stdin.take();
+        assert_eq!(child.wait().expect("it ends").code(), Some(3));
+    }
+}
