@@ -79,6 +79,7 @@ fn floats_beyond_their_range_are_infinite_or_refused() {
 }
 
 #[test]
+#[expect(clippy::cast_possible_truncation, reason = "the second rounding is the point")]
 fn fp32_is_rounded_once() {
     // The nearest FP64 of this decimal is a midpoint of two FP32, so that a second rounding would go down.
     let text = "1.00000005960464477540";
