@@ -29,11 +29,10 @@ fn sources() -> Vec<(String, String)> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("the gateway's sources are there") {
             let path: PathBuf = entry.expect("a readable folder").path();
-            if path.is_dir() {
+            let tests = path.file_stem().is_some_and(|stem| stem == "tests");
+            if path.is_dir() && !tests {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs")
-                && !path.ends_with("tests.rs")
-            {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !tests {
                 let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();
                 found.push((name, code(&fs::read_to_string(&path).expect("UTF-8"))));
             }
