@@ -4,8 +4,12 @@ IMAGE, FP32 [-1,1,8,8] with samples of 0 to 1, -> LOGITS, FP32 [-1,10]. Fails be
 Usage: digits.py FOLDER
 """
 
+import os
 import sys
 from pathlib import Path
+
+# Its matrices are so small that several threads would mostly wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import onnx
@@ -54,7 +58,7 @@ class Block:
         pooled = cells.max(axis=(3, 5))
         winners = (cells == pooled[:, :, :, None, :, None]) & (cells > 0)
         # Where two samples of a cell are equally large, they share the gradient.
-        self.share = winners / np.maximum(winners.sum(axis=(3, 5), keepdims=True), 1)
+        self.share = winners / np.maximum(winners.sum(axis=(3, 5), keepdims=True), 1, dtype=np.float32)
         return pooled
 
     def backward(self, grad):

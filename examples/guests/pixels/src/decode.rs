@@ -21,7 +21,8 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Decodes a PNG or a JPEG; the file's first bytes say which. An alpha channel is dropped, 16 bits become 8.
+/// Decodes a PNG or a JPEG; the file's first bytes say which. An alpha channel is dropped, and of 16 bits the
+/// upper 8 are kept. (Of a grey image of 16 bits Pillow's `convert("RGB")` keeps the lower ones, clipped.)
 ///
 /// # Errors
 /// If the bytes are neither, are damaged, or announce more than 32 million pixels.
