@@ -198,8 +198,15 @@ async fn control_body(gateway: &Gateway, body: Incoming) -> Result<serde_json::V
         .map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))
 }
 
+/// The error object of V2, with the code word beside the text.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    code: &'a str,
+}
+
 fn refuse(problem: &Problem) -> Response<Reply> {
-    let mut response = json_reply(problem.status, &json!({ "error": problem.text, "code": problem.code }));
+    let mut response = json_reply(problem.status, &ErrorBody { error: &problem.text, code: problem.code });
     let headers = response.headers_mut();
     if let Some(seconds) = problem.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
