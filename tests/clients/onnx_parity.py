@@ -128,14 +128,14 @@ def compare(client, model, path, seed):
 
 
 def report(client, root, seed):
-    """Prints the table; returns the number of models that ran and that of the faults."""
-    ran, faults = 0, 0
+    """Prints the table; returns the numbers of models that ran, of outputs that are equal, and of faults."""
+    ran, equal, faults = 0, 0, 0
     print(f"{'model':<22}{'batch':>5}  {'output':<32}{'shape':<20}{'spread':>10}{'max diff':>10}  result")
     for path in sorted(root.glob("*/1/model.onnx")):
         model, start = path.parent.parent.name, time.monotonic()
         try:
             for batch, name, shape, spread, largest, fault in compare(client, model, path, seed):
-                faults += fault is not None
+                equal, faults = equal + (fault is None), faults + (fault is not None)
                 row = f"{model:<22}{batch:>5}  {name[-30:]:<32}{shape!s:<20}{spread:>10.3g}{largest:>10.2g}"
                 print(f"{row}  {fault or 'equal'}", flush=True)
             ran += 1
@@ -143,7 +143,7 @@ def report(client, root, seed):
             faults += 1
             print(f"{model:<22}    -  {type(error).__name__}: {error}", flush=True)
         print(f"{'':<22}took {time.monotonic() - start:.1f} s", flush=True)
-    return ran, faults
+    return ran, equal, faults
 
 
 def main():
@@ -154,8 +154,9 @@ def main():
     arguments = parser.parse_args()
     address = arguments.url.removeprefix("http://").rstrip("/")
     client = triton.InferenceServerClient(address, network_timeout=120)
-    ran, faults = report(client, arguments.repository, arguments.seed)
-    print(f"{ran} models ran, {faults} faults")
+    ran, equal, faults = report(client, arguments.repository, arguments.seed)
+    print(f"{ran} models ran")
+    print(f"{equal} passed, {faults} failed")
     sys.exit(1 if faults or ran < LEAST_MODELS else 0)
 
 

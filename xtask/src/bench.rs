@@ -18,8 +18,8 @@ use crate::{
     shell,
 };
 
-/// Time for the gateway to load every example model.
-const LOAD_PATIENCE: Duration = Duration::from_secs(300);
+/// The bare server has nothing to load.
+const BARE_PATIENCE: Duration = Duration::from_secs(10);
 const CONCURRENCY: [usize; 2] = [1, 8];
 /// As `airlock-load --case` names them, and as the report does.
 const CASES: [(&str, &str); 3] = [
@@ -95,19 +95,11 @@ fn build(arguments: &[&str]) -> Result<()> {
 fn measure(binaries: &Path, rounds: usize, seconds: f64, warm_up: f64) -> Result<Vec<Row>> {
     let (server_core, load_core) = if pins() { (Some(0), Some(1)) } else { (None, None) };
     let models = shell::target().join("models");
-    let models = models.to_str().context("the target folder's path is not UTF-8")?;
-    let http = free_address()?;
-    let arguments = ["serve", "--model-repository", models, "--http", &http.to_string()];
-    let gateway = Server::start(&binaries.join("airlock"), &arguments, server_core, http, LOAD_PATIENCE)?;
+    let gateway = Server::gateway(binaries, &models, free_address()?, server_core, &["--log", "warn"])?;
     let http = free_address()?;
     let arguments = ["--http", &http.to_string()];
-    let bare = Server::start(
-        &binaries.join("airlock-ceiling"),
-        &arguments,
-        server_core,
-        http,
-        Duration::from_secs(10),
-    )?;
+    let bare =
+        Server::start(&binaries.join("airlock-ceiling"), &arguments, server_core, http, BARE_PATIENCE)?;
     let servers = [(&bare, "identity"), (&gateway, "identity"), (&gateway, "identity_onnx")];
 
     let mut rows: Vec<Row> = Vec::new();
@@ -141,6 +133,7 @@ fn measure(binaries: &Path, rounds: usize, seconds: f64, warm_up: f64) -> Result
             group.sort_by_key(|row| row.target);
         }
     }
+    bare.stop()?;
     gateway.stop()?;
     Ok(rows)
 }

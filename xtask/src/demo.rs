@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,9 +16,6 @@ use crate::{
     server::Server,
     shell,
 };
-
-/// Time for the gateway to load every example model.
-const LOAD_PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -151,17 +147,16 @@ pub fn run(options: &Options) -> Result<()> {
     shell::run("building the gateway (release)", &mut build)?;
 
     let models = shell::target().join("models");
-    let models = models.to_str().context("the target folder's path is not UTF-8")?;
-    let program = shell::target().join("release/airlock");
-    let arguments = ["serve", "--model-repository", models, "--http", &options.http.to_string()];
-    eprintln!("==> {} {}", program.display(), arguments.join(" "));
-    let server = Server::start(&program, &arguments, None, options.http, LOAD_PATIENCE)?;
+    let server = Server::gateway(&shell::target().join("release"), &models, options.http, None, &[])?;
     let files = shell::target().join("demo");
     if options.once {
         try_all(&server, &files)?;
         return server.stop();
     }
-    println!("\nThe gateway serves every model below {models}. Paste these into another terminal:\n");
+    println!(
+        "\nThe gateway serves every model below {}. Paste these into another terminal:\n",
+        models.display()
+    );
     for call in calls() {
         println!("# {}\n{}\n", call.title, curl(&call, options.http, &files)?);
     }

@@ -29,6 +29,8 @@ kill "$watch" 2>/dev/null
 exit "$status"
 "#;
 
+/// Time for the gateway to load all its models, with the development profile on a busy machine.
+const LOAD_PATIENCE: Duration = Duration::from_secs(300);
 /// Longest time from SIGTERM to the end.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -41,6 +43,20 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts the gateway that was built into that folder on a model repository.
+    pub fn gateway(
+        binaries: &Path,
+        models: &Path,
+        address: SocketAddr,
+        core: Option<usize>,
+        more: &[&str],
+    ) -> Result<Self> {
+        let models = models.to_str().context("the path of the models is not UTF-8")?;
+        let http = address.to_string();
+        let arguments = [&["serve", "--model-repository", models, "--http", &http], more].concat();
+        Self::start(&binaries.join("airlock"), &arguments, core, address, LOAD_PATIENCE)
+    }
+
     /// Starts a program, on one processor core if one is named, and waits until it is ready to serve `address`.
     pub fn start(
         program: &Path,
@@ -49,6 +65,7 @@ impl Server {
         address: SocketAddr,
         patience: Duration,
     ) -> Result<Self> {
+        eprintln!("==> {} {}", program.display(), arguments.join(" "));
         ensure!(http::get(address, "/").is_err(), "something else listens on {address} already");
         let mut command = Command::new("sh");
         command.args(["-c", SUPERVISOR, "sh"]);

@@ -1,9 +1,11 @@
 //! `cargo xtask test`: everything, from lints to stock clients; the last line is `N passed, M failed`.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -14,13 +16,8 @@ use crate::{
     shell,
 };
 
-/// Time for the gateway to load every example model: compiled by the development profile, on two cores.
-const LOAD_PATIENCE: Duration = Duration::from_secs(300);
-
-/// Python environments, each with its requirements file and the scripts that run in it, both below `tests/clients`.
-/// Every script takes `--url` and ends with `N passed, M failed`.
-const CLIENTS: &[(&str, &str, &[&str])] =
-    &[("clients", "requirements.txt", &["conformance.py", "raw_http.py"])];
+/// Both below `tests/clients`.
+const REQUIREMENTS: [&str; 2] = ["requirements.txt", "requirements-parity.txt"];
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -63,15 +60,21 @@ impl Steps {
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut count = Count::default();
-    let mut steps = Steps { done: 0, all: if options.quick { 3 } else { 6 } };
+    let mut steps = Steps { done: 0, all: if options.quick { 4 } else { 9 } };
     if !options.quick {
         steps.run("lints", lint::run)?;
     }
     steps.run("example models", guests::run)?;
     steps.run("build", || build(&["--workspace", "--bins"]))?;
     count.add(steps.run("Rust tests", || cargo_test(&["--workspace"]))?);
+    let plugins = shell::root().join("examples/guests/Cargo.toml");
+    let folder = shell::target().join("guests");
+    let plugins = [OsStr::new("--manifest-path"), plugins.as_ref(), "--target-dir".as_ref(), folder.as_ref()];
+    count.add(steps.run("tests of the example plugins", || cargo_test(&plugins))?);
     if !options.quick {
-        count.add(steps.run("stock clients", clients)?);
+        let clients = steps.run("Python environment of the clients", Clients::prepare)?;
+        count.add(steps.run("stock clients", || clients.conformance())?);
+        count.add(steps.run("parity with onnxruntime", || clients.parity())?);
         steps.run("benchmark, answers only", bench::smoke)?;
     }
     eprintln!("\nall steps: {:.1} s", started.elapsed().as_secs_f64());
@@ -86,7 +89,7 @@ fn build(arguments: &[&str]) -> Result<()> {
 }
 
 /// Runs `cargo test`, shows its output as it comes, and counts what it says.
-fn cargo_test(arguments: &[&str]) -> Result<Count> {
+fn cargo_test(arguments: &[impl AsRef<OsStr>]) -> Result<Count> {
     let mut command = Command::new("cargo");
     command.arg("test").arg("--no-fail-fast").args(arguments).current_dir(shell::root());
     let (count, success) = counted(&mut command, parse_test_result)?;
@@ -95,30 +98,60 @@ fn cargo_test(arguments: &[&str]) -> Result<Count> {
     Ok(count)
 }
 
-/// Starts the gateway on the example models and runs each client against it.
-fn clients() -> Result<Count> {
-    let folder = shell::root().join("tests/clients");
-    let mut scripts = Vec::new();
-    for (environment, requirements, of_it) in CLIENTS {
-        let python = python::venv(environment, &[&folder.join(requirements)])?;
-        scripts.extend(of_it.iter().map(|script| (*script, python.clone())));
+/// The scripts of `tests/clients`, and the Python that has what they need.
+struct Clients {
+    folder: PathBuf,
+    python: PathBuf,
+}
+
+impl Clients {
+    fn prepare() -> Result<Self> {
+        let folder = shell::root().join("tests/clients");
+        let requirements = REQUIREMENTS.map(|name| folder.join(name));
+        let python = python::venv("clients", &requirements.each_ref().map(PathBuf::as_path))?;
+        Ok(Self { folder, python })
     }
-    let address = free_address()?;
-    let (program, models) = (shell::target().join("debug/airlock"), shell::target().join("models"));
-    let models = models.to_str().context("the target folder's path is not UTF-8")?;
-    let arguments = ["serve", "--model-repository", models, "--http", &address.to_string()];
-    let server = Server::start(&program, &arguments, None, address, LOAD_PATIENCE)?;
-    let mut total = Count::default();
-    for (script, python) in scripts {
-        eprintln!("==> {script}");
-        let mut command = Command::new(python);
-        command.arg(folder.join(script)).arg("--url").arg(address.to_string());
-        let (count, success) = counted(&mut command, parse_summary)?;
-        ensure!(success || count.failed > 0, "{script} failed without a failed case");
-        total.add(count);
+
+    fn command(&self, script: &str) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg(self.folder.join(script));
+        command
     }
-    server.stop()?;
-    Ok(total)
+
+    /// The stock client, and what it cannot send, against the example models.
+    fn conformance(&self) -> Result<Count> {
+        let server = gateway("models", &[])?;
+        let mut total = Count::default();
+        for script in ["conformance.py", "raw_http.py"] {
+            total.add(checked(self.command(script).arg("--url").arg(server.address.to_string()))?);
+        }
+        server.stop()?;
+        Ok(total)
+    }
+
+    /// Real ONNX models: the gateway's answers beside onnxruntime's.
+    fn parity(&self) -> Result<Count> {
+        let models = shell::target().join("parity");
+        shell::run("models from packages", self.command("models.py").arg(&models))?;
+        // The first request of each shape includes the engine's optimisation for it.
+        let server = gateway("parity", &["--deadline", "60s"])?;
+        let count = checked(self.command("onnx_parity.py").arg(server.address.to_string()).arg(&models))?;
+        server.stop()?;
+        Ok(count)
+    }
+}
+
+/// The gateway on a model repository below the target folder; its log shows what goes wrong only.
+fn gateway(models: &str, more: &[&str]) -> Result<Server> {
+    let (binaries, models) = (shell::target().join("debug"), shell::target().join(models));
+    Server::gateway(&binaries, &models, free_address()?, None, &[&["--log", "warn"], more].concat())
+}
+
+/// Runs a client, which ends with `N passed, M failed`.
+fn checked(command: &mut Command) -> Result<Count> {
+    let (count, success) = counted(command, parse_summary)?;
+    ensure!(success || count.failed > 0, "{command:?} failed without a failed case");
+    Ok(count)
 }
 
 /// Runs a command, passes its standard output on, and adds up what `parse` finds in its lines.

@@ -16,7 +16,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 const HEADER_LENGTH: &str = "inference-header-content-length";
 
@@ -173,8 +176,12 @@ async fn main() -> Result<()> {
     let cli = Cli::parse();
     let listener =
         TcpListener::bind(cli.http).await.with_context(|| format!("cannot listen on {}", cli.http))?;
+    let mut terminate = signal(SignalKind::terminate())?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = terminate.recv() => return Ok(()),
+        };
         stream.set_nodelay(true)?;
         tokio::spawn(async move {
             // A connection that breaks is the generator's to notice.
