@@ -185,3 +185,31 @@ impl Repository {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_repository_holds_what_was_added_and_leaves_what_is_right_alone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = folder.path().to_owned();
+        let lay_out = |files: &[(&str, &str)]| {
+            let mut repository = Repository::new(root.clone());
+            for (path, content) in files {
+                repository.write(path, content.as_bytes()).expect("written");
+            }
+            repository.remove_others().expect("removed");
+            repository.models()
+        };
+        assert_eq!(lay_out(&[("a/1/model.wasm", "1"), ("a/2/model.wasm", "2"), ("b/1/model.onnx", "3")]), 2);
+        let unchanged = root.join("a/1/model.wasm");
+        let written = fs::metadata(&unchanged).and_then(|file| file.modified()).expect("it is there");
+
+        assert_eq!(lay_out(&[("a/1/model.wasm", "1"), ("a/model.toml", "x")]), 1);
+        assert_eq!(fs::metadata(&unchanged).and_then(|file| file.modified()).expect("it is there"), written);
+        assert_eq!(fs::read_to_string(root.join("a/model.toml")).expect("it is there"), "x");
+        assert!(!root.join("a/2").exists() && !root.join("b").exists());
+        assert_eq!(files_in(&root).expect("readable"), ["a"]);
+    }
+}

@@ -82,3 +82,60 @@ fn size(width: u32, height: u32) -> Result<(usize, usize), DecodeError> {
 fn too_large() -> DecodeError {
     DecodeError(format!("an image of no pixels, or of more than {MAX_PIXELS}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An image of 2 by 1, in PNG.
+    fn png() -> Vec<u8> {
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, 2, 1);
+        encoder.set_color(png::ColorType::Rgba);
+        let mut writer = encoder.write_header().expect("a header");
+        writer.write_image_data(&[1, 2, 3, 0, 4, 5, 6, 255]).expect("the pixels");
+        writer.finish().expect("the end");
+        file
+    }
+
+    #[test]
+    fn alpha_is_dropped() {
+        let expected = Image { width: 2, height: 1, pixels: vec![[1, 2, 3], [4, 5, 6]] };
+        assert_eq!(decode(&png()), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        assert_eq!(decode(b"GIF89a"), Err(DecodeError("neither a PNG nor a JPEG".into())));
+        let mut cut = png();
+        cut.truncate(40);
+        assert!(decode(&cut).is_err_and(|error| error.to_string().starts_with("damaged PNG")));
+        assert!(decode(b"\xff\xd8\xff").is_err_and(|error| error.to_string().starts_with("damaged JPEG")));
+    }
+
+    #[test]
+    fn a_size_beyond_the_limit_is_refused_before_it_is_allocated() {
+        assert_eq!(size(1 << 16, 1 << 16), Err(too_large()));
+        assert_eq!(size(u32::MAX, u32::MAX), Err(too_large()));
+        assert_eq!(size(0, 5), Err(too_large()));
+        assert_eq!(size(8192, 4096), Ok((8192, 4096)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_image_is_refused_or_decoded(at in 8usize..70, bytes: Vec<u8>) {
+            let mut file = png();
+            file.truncate(at);
+            file.extend(&bytes);
+            if let Ok(image) = decode(&file) {
+                prop_assert_eq!(image.pixels.len(), image.width * image.height);
+            }
+            let jpeg = [b"\xff\xd8\xff".as_slice(), &bytes].concat();
+            if let Ok(image) = decode(&jpeg) {
+                prop_assert_eq!(image.pixels.len(), image.width * image.height);
+            }
+        }
+    }
+}

@@ -37,6 +37,8 @@ airlock_guest::export!(TextClean);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::clean;
 
     #[test]
@@ -80,5 +82,13 @@ mod tests {
     fn white_space_is_one_space_and_none_at_the_ends() {
         assert_eq!(clean("\t a\u{a0}\u{2003}b\r\n\nc "), "a b c");
         assert_eq!(clean(""), "");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_becomes_words_with_one_space_between(text in "(\\PC|[<>/!&;#'\"a-z \\-]|<[!a-z/]|&#?[0-9a-z]|\\s){0,60}") {
+            let cleaned = clean(&text);
+            prop_assert_eq!(&cleaned, &cleaned.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
     }
 }
