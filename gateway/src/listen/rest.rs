@@ -60,7 +60,7 @@ async fn answer(gateway: &Arc<Gateway>, head: &Parts, body: Incoming) -> Result<
         Route::Ready => Ok(server_ready(gateway)),
         Route::ServerMetadata => Ok(json_reply(
             StatusCode::OK,
-            &json!({ "name": "airlock", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS }),
+            &ServerMetadata { name: "airlock", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS },
         )),
         Route::ModelMetadata(target) => model_metadata(gateway, &target),
         Route::ModelReady(target) => model_ready(gateway, &target),
@@ -103,6 +103,13 @@ fn server_ready(gateway: &Gateway) -> Response<Reply> {
             response
         }
     }
+}
+
+#[derive(Serialize)]
+struct ServerMetadata {
+    name: &'static str,
+    version: &'static str,
+    extensions: [&'static str; 3],
 }
 
 #[derive(Serialize)]
