@@ -9,7 +9,7 @@ use std::{
 
 use airlock_tests::{
     client::{get, post},
-    gateway::{Repository, binary},
+    gateway::{Repository, binary, examples},
     guest,
 };
 use serde_json::json;
@@ -157,6 +157,34 @@ async fn settings_come_from_file_environment_and_flags() {
     let process = Process::serve(&["--config", text(&config), "--max-body", "1MiB"]);
     let answer = post(process.address, "/v2/models/good/infer", &json!({ "inputs": [] })).await;
     assert_eq!(answer.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_s_log_and_its_panic_reach_the_gateway_s_log() {
+    let folder = Repository::default().with("failing", "1", "model.wasm", example("failing"));
+    let process = Process::serve(&["--model-repository", text(folder.path())]);
+    let request = |parameters| {
+        let input = json!({ "name": "INPUT0", "datatype": "FP32", "shape": [1, 1], "data": [0] });
+        json!({ "inputs": [input], "parameters": parameters })
+    };
+    let path = "/v2/models/failing/infer";
+    let failed = post(process.address, path, &request(json!({}))).await;
+    assert_eq!((failed.status, failed.error().as_str()), (502, "this model always fails"));
+    let panicked = post(process.address, path, &request(json!({ "panic": "out of\ncheese" }))).await;
+    assert_eq!((panicked.status, panicked.code().as_str()), (502, "model_failed"));
+    assert!(!panicked.error().contains("cheese"), "the message is for the log: {}", panicked.error());
+    process.signal("INT");
+    let (_, _, log) = process.end();
+    assert!(log.contains("about to fail, as always") && log.contains("failing/1"), "{log}");
+    // One line of the log, whatever the guest writes.
+    let line = log.lines().find(|line| line.contains("cheese")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("panicked at") && line.contains("out of") && line.contains("lib.rs"), "{line}");
+}
+
+/// The artifact of an example model, which `cargo xtask guests` lays out.
+fn example(model: &str) -> Vec<u8> {
+    let file = examples().join(model).join("1/model.wasm");
+    std::fs::read(file).expect("the example models are laid out: run `cargo xtask guests`")
 }
 
 /// Sends the head and half the body of a request; the rest is for later.

@@ -70,13 +70,6 @@ impl Gateway {
         gateway
     }
 
-    /// Serves the example models, which `cargo xtask guests` lays out.
-    pub async fn serve_examples() -> Self {
-        let folder = examples();
-        assert!(folder.is_dir(), "the example models are missing: run `cargo xtask guests`");
-        Self::start(Settings { model_repository: Some(folder), ..Settings::default() }).await
-    }
-
     async fn start(mut settings: Settings) -> Self {
         settings.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let config = Config::try_from(settings).expect("a valid configuration");

@@ -1,4 +1,5 @@
-//! Always answers an error, to see what a client is told.
+//! Never succeeds, to see what a client is told and what the log gets: answers an error, or panics with the text of the
+//! request's parameter `panic`.
 
 use airlock_guest::prelude::*;
 
@@ -17,8 +18,11 @@ impl Plugin for Failing {
         )
     }
 
-    fn infer(&self, _: Request) -> Result<Response> {
+    fn infer(&self, request: Request) -> Result<Response> {
         airlock_guest::warn!("about to fail, as always");
+        if let Some(Parameter::Text(message)) = request.parameter("panic") {
+            panic!("{message}");
+        }
         Err(Error::failed("this model always fails"))
     }
 }
