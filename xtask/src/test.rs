@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
     let plugins = [OsStr::new("--manifest-path"), plugins.as_ref(), "--target-dir".as_ref(), folder.as_ref()];
     count.add(steps.run("tests of the example plugins", || cargo_test(&plugins))?);
     if !options.quick {
-        let clients = steps.run("Python environment of the clients", Clients::prepare)?;
+        let clients = steps.run("Python environments of the clients", Clients::prepare)?;
         count.add(steps.run("stock clients", || clients.conformance())?);
         count.add(steps.run("parity with onnxruntime", || clients.parity())?);
         steps.run("benchmark, answers only", bench::smoke)?;
@@ -102,6 +102,8 @@ fn cargo_test(arguments: &[impl AsRef<OsStr>]) -> Result<Count> {
 struct Clients {
     folder: PathBuf,
     python: PathBuf,
+    /// The one that has what the examples' own clients need.
+    python_of_examples: PathBuf,
 }
 
 impl Clients {
@@ -109,11 +111,13 @@ impl Clients {
         let folder = shell::root().join("tests/clients");
         let requirements = REQUIREMENTS.map(|name| folder.join(name));
         let python = python::venv("clients", &requirements.each_ref().map(PathBuf::as_path))?;
-        Ok(Self { folder, python })
+        let of_examples = shell::root().join("examples/requirements.txt");
+        let python_of_examples = python::venv("examples", &[&of_examples])?;
+        Ok(Self { folder, python, python_of_examples })
     }
 
-    fn command(&self, script: &str) -> Command {
-        let mut command = Command::new(&self.python);
+    fn command(&self, python: &Path, script: &str) -> Command {
+        let mut command = Command::new(python);
         command.arg(self.folder.join(script));
         command
     }
@@ -121,9 +125,14 @@ impl Clients {
     /// The stock client, and what it cannot send, against the example models.
     fn conformance(&self) -> Result<Count> {
         let server = gateway("models", &[])?;
+        let url = server.address.to_string();
         let mut total = Count::default();
-        for script in ["conformance.py", "raw_http.py"] {
-            total.add(checked(self.command(script).arg("--url").arg(server.address.to_string()))?);
+        for (script, python) in [
+            ("conformance.py", &self.python),
+            ("raw_http.py", &self.python),
+            ("examples.py", &self.python_of_examples),
+        ] {
+            total.add(checked(self.command(python, script).args(["--url", &url]))?);
         }
         server.stop()?;
         Ok(total)
@@ -132,10 +141,11 @@ impl Clients {
     /// Real ONNX models: the gateway's answers beside onnxruntime's.
     fn parity(&self) -> Result<Count> {
         let models = shell::target().join("parity");
-        shell::run("models from packages", self.command("models.py").arg(&models))?;
+        shell::run("models from packages", self.command(&self.python, "models.py").arg(&models))?;
         // The first request of each shape includes the engine's optimisation for it.
         let server = gateway("parity", &["--deadline", "60s"])?;
-        let count = checked(self.command("onnx_parity.py").arg(server.address.to_string()).arg(&models))?;
+        let mut compare = self.command(&self.python, "onnx_parity.py");
+        let count = checked(compare.arg(server.address.to_string()).arg(&models))?;
         server.stop()?;
         Ok(count)
     }
