@@ -220,8 +220,9 @@ def _(url):
 
 @suite.case("BYTES that are not UTF-8 cannot be had as JSON")
 def _(url):
+    array = np.array([b"\xff"], object)
     with client(url) as c, refused(400, "OUTPUT0", "binary"):
-        c.infer("id_bytes", [tensor("INPUT0", np.array([b"\xff"], object), "BYTES")], outputs=[wanted("OUTPUT0", False)])
+        c.infer("id_bytes", [tensor("INPUT0", array, "BYTES")], outputs=[wanted("OUTPUT0", False)])
 
 
 @suite.case("BF16 cannot be had as JSON")

@@ -232,13 +232,15 @@ def _(url):
 def _(url):
     for data in ([[1, 2], [3, 4]], [1, 2, 3, 4], [[1.0, 2.0], [3e0, 0.4e1]]):
         same(answer(*infer(url, one(data, [2, 2], "FP32"))[:2]), [1, 2, 3, 4])
-    spaced = b' \n{ "inputs" :\t[ { "data" : [ 1 , 2 ] , "shape" : [ 1 , 2 ] , "datatype" : "FP32" , "name" : "INPUT0" } ] } \n'
+    spaced = b' \n{ "inputs" :\t[ { "data" : [ 1 , 2 ] , "shape" : [ 1 , 2 ] ,'
+    spaced += b'\r "datatype" : "FP32" , "name" : "INPUT0" } ] } \n'
     same(answer(*infer(url, spaced)[:2]), [1, 2])
 
 
 @suite.case("the order of keys does not matter, unknown keys are ignored")
 def _(url):
-    body = b'{"x":{"y":[1,{"z":null}]},"inputs":[{"data":[1,2],"extra":1,"datatype":"FP32","shape":[1,2],"name":"INPUT0"}],"id":"7"}'
+    tensor = b'{"data":[1,2],"extra":1,"datatype":"FP32","shape":[1,2],"name":"INPUT0"}'
+    body = b'{"x":{"y":[1,{"z":null}]},"inputs":[%s],"id":"7"}' % tensor
     status, answered, _ = infer(url, body)
     same(answer(status, answered), [1, 2])
     same(json.loads(answered)["id"], "7")
@@ -267,7 +269,7 @@ OUT_OF_RANGE = [
 ]  # fmt: skip
 
 
-@suite.each("out of the datatype's range: 400", [(f"{number} as {name}", name, number) for name, number in OUT_OF_RANGE])
+@suite.each("out of the datatype's range: 400", [(f"{n} as {name}", name, n) for name, n in OUT_OF_RANGE])
 def _(url, value):
     _, datatype, number = value
     error(infer(url, one([number], [1], datatype), f"id_{datatype.lower()}"), 400, "INPUT0", datatype)
@@ -286,7 +288,8 @@ def _(url, value):
 
 
 @suite.each("shape and data disagree: 400", [
-    ("too few", [1, 5], DATA), ("too many", [1, 3], DATA), ("empty data", [1, 4], []), ("product overflows", [2**62, 4], DATA),
+    ("too few", [1, 5], DATA), ("too many", [1, 3], DATA), ("empty data", [1, 4], []),
+    ("product overflows", [2**62, 4], DATA),
     ("negative", [-1, 4], DATA), ("fraction", [1.5, 4], DATA), ("huge", [1, 2**40], DATA), ("text", ["1", 4], DATA),
     ("nested otherwise", [1, 4], [[1, 2, 3, 4, 5]]), ("no list", [1, 4], 5),
 ])  # fmt: skip
@@ -366,9 +369,12 @@ def _(url):
     ("bytes missing", announced(16), b"\0" * 15, None), ("bytes left over", announced(16), b"\0" * 17, None),
     ("size is not the shape's", announced(12), b"\0" * 12, None), ("size negative", announced(-16), b"\0" * 16, None),
     ("size a text", announced("16"), b"\0" * 16, None), ("size huge", announced(2**62), b"\0" * 16, None),
-    ("data as well", announced(16, data=DATA), b"\0" * 16, None), ("header longer than the body", announced(16), b"", "9999"),
-    ("header length negative", announced(16), b"\0" * 16, "-1"), ("header length a text", announced(16), b"\0" * 16, "x"),
-    ("header length a fraction", announced(16), b"\0" * 16, "1.0"), ("header too short", announced(16), b"\0" * 16, "10"),
+    ("data as well", announced(16, data=DATA), b"\0" * 16, None),
+    ("header longer than the body", announced(16), b"", "9999"),
+    ("header length negative", announced(16), b"\0" * 16, "-1"),
+    ("header length a text", announced(16), b"\0" * 16, "x"),
+    ("header length a fraction", announced(16), b"\0" * 16, "1.0"),
+    ("header too short", announced(16), b"\0" * 16, "10"),
 ])  # fmt: skip
 def _(url, value):
     _, document, raw, length = value
