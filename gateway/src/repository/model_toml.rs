@@ -13,12 +13,12 @@ use super::model_config::{ModelConfig, VersionPolicy, brief, declare};
 
 pub(super) const FILE_NAME: &str = "model.toml";
 
-/// What is wrong with a `model.toml`: the line, its text, and the reason.
+/// What is wrong with a `model.toml`: the line and the reason. The line itself is not quoted: clients may read this, and
+/// configurations hold secrets.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{FILE_NAME} line {line}: {reason} (in: {text})")]
+#[error("{FILE_NAME} line {line}: {reason}")]
 pub(super) struct ModelTomlError {
     line: usize,
-    text: String,
     reason: String,
 }
 
@@ -118,13 +118,7 @@ impl Parameter {
 
 fn wrong(text: &str, offset: usize, reason: &str) -> ModelTomlError {
     let before = text.get(..offset).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
-    ModelTomlError {
-        line: before.matches('\n').count() + 1,
-        text: brief(line.trim()),
-        reason: reason.replace('\n', " "),
-    }
+    ModelTomlError { line: before.matches('\n').count() + 1, reason: reason.replace('\n', " ") }
 }
 
 fn datatypes() -> String {

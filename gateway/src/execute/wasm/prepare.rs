@@ -209,7 +209,11 @@ fn refused(step: Step, error: &wasmtime::Error, store: &Store<Guest>, limits: &S
         ExecuteError::Deadline => {
             LoadError::new(step, format_args!("it did not end within {:?}", limits.load_deadline))
         }
-        ExecuteError::Trapped { reason, detail } => LoadError::new(step, format_args!("{reason} ({detail})")),
+        ExecuteError::Trapped { reason, detail } => {
+            // The reason is told to clients as well; the guest's stack is the operator's to see.
+            tracing::warn!(%step, detail, "{reason}");
+            LoadError::new(step, reason)
+        }
         other => LoadError::new(step, other),
     }
 }

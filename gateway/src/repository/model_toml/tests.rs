@@ -58,15 +58,15 @@ fn version_policies_are_read() {
 fn faults_are_named_with_line_and_key() {
     assert_eq!(
         error("\n# comment\nbatch = 1"),
-        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs` (in: batch = 1)"
+        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs`"
     );
     assert_eq!(
         error("max_batch_size = \"8\""),
-        "model.toml line 1: invalid type: string \"8\", expected u64 (in: max_batch_size = \"8\")"
+        "model.toml line 1: invalid type: string \"8\", expected u64"
     );
     assert_eq!(
         error("\nversion_policy = \"newest\""),
-        "model.toml line 2: version_policy 'newest' is neither all nor latest (in: version_policy = \"newest\")"
+        "model.toml line 2: version_policy 'newest' is neither all nor latest"
     );
     for (text, told) in [
         (
