@@ -133,13 +133,13 @@ impl Tensor {
     }
 }
 
-/// The number of elements of a shape; an empty shape is a scalar and has one. `None` if the product overflows.
+/// The number of elements of a shape; an empty shape is a scalar and has one. `None` if the product of its dimensions
+/// passes 2^63-1, those that are 0 left out: what indexes a tensor counts in signed 64 bits, empty or not.
 pub fn element_count(shape: &[u64]) -> Option<u64> {
-    // A zero anywhere makes the tensor empty, whatever the other dimensions multiply to.
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim))
+    let product = shape.iter().filter(|dim| **dim != 0).try_fold(1u64, |product, dim| {
+        product.checked_mul(*dim).filter(|product| i64::try_from(*product).is_ok())
+    })?;
+    Some(if shape.contains(&0) { 0 } else { product })
 }
 
 /// Checks that `bytes` is V2's raw layout of `shape` and `datatype`, to the last byte.

@@ -11,6 +11,11 @@ pub fn check_outputs(
     requested: &[String],
     mut response: InferResponse,
 ) -> Result<InferResponse, ExecuteError> {
+    // First, so that what follows is bounded by the signature and not by the guest.
+    let (given, announced) = (response.outputs.len(), signature.outputs.len());
+    if given > announced {
+        return Err(ExecuteError::Output(format!("it has {given} outputs, the signature {announced}")));
+    }
     for output in &response.outputs {
         check_output(signature, output)?;
     }
@@ -106,8 +111,10 @@ mod tests {
             told(vec![output("C", Datatype::Fp32, &[1, 2], 8)])
                 .ends_with("output \"C\" is not in the signature")
         );
-        let mut twice = good();
-        twice.push(output("A", Datatype::Fp32, &[1, 2], 8));
+        let twice = vec![output("A", Datatype::Fp32, &[1, 2], 8), output("A", Datatype::Fp32, &[1, 2], 8)];
         assert!(told(twice).ends_with("output 'A' is given twice"));
+        let mut more = good();
+        more.push(output("A", Datatype::Fp32, &[1, 2], 8));
+        assert!(told(more).ends_with("it has 3 outputs, the signature 2"));
     }
 }

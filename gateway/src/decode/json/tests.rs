@@ -98,7 +98,10 @@ fn nesting_is_free_but_the_count_is_not() {
         "input 'X': shape [1] has 1 elements, 'data' holds more"
     );
     assert_eq!(bytes_of("FP32", "[0,3]", "[]"), Ok(vec![]));
-    assert_eq!(bytes_of("FP32", "[18446744073709551615,0]", "[[],[]]"), Ok(vec![]));
+    assert_eq!(
+        refused("FP32", "[18446744073709551615,0]", "[[],[]]"),
+        "input 'X': the product of shape [9223372036854775807,0] overflows"
+    );
     assert_eq!(bytes_of("INT8", "[]", "[7]"), Ok(vec![7]));
 }
 
