@@ -48,14 +48,16 @@ pub fn principal(uri: &Uri, headers: &HeaderMap, trust: Trust) -> Result<Princip
     Ok(Principal { tenant: "default" })
 }
 
-/// Whether `host[:port]` names this machine's loopback interface.
+/// Whether `host[:port]` names this machine's loopback interface. Nothing else may be in it: user names confuse readers.
 fn is_loopback(authority: &str) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, rest)) if rest.is_empty() => (host, ""),
+        Some((host, rest)) => (host, rest.strip_prefix(':').unwrap_or("?")),
+        None => authority.split_once(':').unwrap_or((authority, "")),
     };
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let named = host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    named && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
