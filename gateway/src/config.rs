@@ -25,8 +25,8 @@ pub use limit_settings::LimitSettings;
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Serve this model alone, under its file name: NAME.wasm or NAME.onnx
-    #[arg(value_name = "FILE", conflicts_with = "model_repository")]
+    /// Serve this model alone, under its file name: NAME.wasm or NAME.onnx; wins over a folder
+    #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
 
     /// Serve this folder of models: DIR/MODEL/VERSION/model.wasm or model.onnx
@@ -111,8 +111,6 @@ pub enum ConfigError {
     Invalid { path: PathBuf, reason: String },
     #[error("nothing to serve: name a model file, or a folder of models with --model-repository DIR")]
     NothingToServe,
-    #[error("name either a model file or --model-repository, not both")]
-    TwoSources,
     #[error("--load-model needs --model-control-mode explicit: the other modes load every model")]
     LoadModelNotExplicit,
     #[error(
@@ -173,10 +171,10 @@ impl TryFrom<Settings> for Config {
     fn try_from(settings: Settings) -> Result<Self, ConfigError> {
         use crate::repository::{ControlMode, RepositorySource};
         let source = match (settings.file, settings.model_repository) {
-            (Some(file), None) => RepositorySource::File(file),
+            // A folder beside it may come from the environment, which a word on the command line overrides.
+            (Some(file), _) => RepositorySource::File(file),
             (None, Some(folder)) => RepositorySource::Folder(folder),
             (None, None) => return Err(ConfigError::NothingToServe),
-            (Some(_), Some(_)) => return Err(ConfigError::TwoSources),
         };
         let mode = settings.model_control_mode.unwrap_or_default();
         let initial = settings.load_model.unwrap_or_default();
@@ -190,6 +188,7 @@ impl TryFrom<Settings> for Config {
         }
         let mut limits = Limits::default();
         settings.limits.apply(&mut limits).map_err(ConfigError::Limit)?;
+        check(&limits).map_err(ConfigError::Limit)?;
         Ok(Self {
             source,
             control_mode: match mode {
@@ -209,6 +208,39 @@ impl TryFrom<Settings> for Config {
             limits,
         })
     }
+}
+
+/// Refuses limits with which the gateway could not start, or would start and answer nobody.
+fn check(limits: &Limits) -> Result<(), String> {
+    const MANY: usize = 1 << 20;
+    const THREADS: usize = 1024;
+    let (listen, decode, admit) = (&limits.listen, &limits.decode, &limits.admit);
+    let (sandbox, native) = (&limits.sandbox, &limits.native);
+    let instances = sandbox.max_instances as usize;
+    for (name, value, least, most) in [
+        ("max-connections", listen.max_connections, 1, MANY),
+        ("max-headers", listen.max_headers, 1, MANY),
+        ("max-header-size", listen.max_header_bytes, 256, MANY),
+        ("max-streams", listen.max_streams as usize, 1, MANY),
+        ("max-json-depth", decode.max_json_depth, 4, 100),
+        ("max-inputs", decode.max_inputs, 1, MANY),
+        ("max-rank", decode.max_rank, 1, 64),
+        ("max-body", decode.max_body_bytes, 1, admit.max_buffered_bytes),
+        ("max-running", admit.max_running, 1, MANY),
+        ("max-queued", admit.max_queued, 0, MANY),
+        ("guest-memory", sandbox.memory_bytes, 64 << 10, 4 << 30),
+        ("guest-stack", sandbox.stack_bytes, 16 << 10, 64 << 20),
+        ("guest-instances", instances, 1, 30_000),
+        ("guest-threads", sandbox.threads, 0, THREADS),
+        ("native-threads", native.threads, 0, THREADS),
+        ("native-queued", native.max_queued, 0, MANY),
+        ("native-plans", native.max_plans, 1, MANY),
+    ] {
+        if !(least..=most).contains(&value) {
+            return Err(format!("--{name}: {value} is not between {least} and {most}"));
+        }
+    }
+    Ok(())
 }
 
 /// How a setting's text becomes a limit's value.

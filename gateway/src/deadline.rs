@@ -11,6 +11,10 @@ impl Deadline {
         Self(Instant::now() + duration)
     }
 
+    pub fn at(instant: Instant) -> Self {
+        Self(instant)
+    }
+
     pub fn instant(self) -> Instant {
         self.0
     }

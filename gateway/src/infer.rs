@@ -3,15 +3,18 @@
 //! REST (and every later front door) hands over a principal, a target and a body; authorisation, limits and metering
 //! are below it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use hyper::{HeaderMap, body::Incoming};
 
 use crate::{
-    admit::{Admission, Permit, Reservation},
+    admit::{Admission, Reservation},
     authenticate::{Principal, Trust},
     deadline::Deadline,
     decode::{self, Head},
@@ -21,6 +24,7 @@ use crate::{
     limits::Limits,
     listen::body,
     meter::{self, Usage},
+    name::{ModelName, NameError},
     reply::NonFinite,
     repository::Repository,
     route::Target,
@@ -55,7 +59,7 @@ impl Gateway {
 #[derive(Debug)]
 pub struct Answer {
     pub encoded: Encoded,
-    pub held: (Permit, Reservation, Usage),
+    pub held: (Reservation, Usage),
 }
 
 /// Runs one request on the model that `target` names.
@@ -68,9 +72,9 @@ pub async fn infer(
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(principal.tenant, &target.model);
     match travel(gateway, target, headers, body, &mut usage).await {
-        Ok((encoded, permit, reservation)) => {
-            usage.succeeded(encoded.parts.iter().map(bytes::Bytes::len).sum());
-            Ok(Answer { encoded, held: (permit, reservation, usage) })
+        Ok((encoded, reservation)) => {
+            usage.succeeded(encoded.length());
+            Ok(Answer { encoded, held: (reservation, usage) })
         }
         Err(problem) => {
             usage.failed(problem.code);
@@ -85,7 +89,7 @@ async fn travel(
     headers: &HeaderMap,
     body: Incoming,
     usage: &mut Usage,
-) -> Result<(Encoded, Permit, Reservation), Problem> {
+) -> Result<(Encoded, Reservation), Problem> {
     let limits = &gateway.limits;
     let head = Head {
         inference_header_content_length: single(headers, "inference-header-content-length")?,
@@ -103,14 +107,21 @@ async fn travel(
     })
     .await?;
     usage.received(body.len());
+    let received = Instant::now();
 
     let signature = model.executor.signature();
-    let weight = if head.content_encoding.is_some() { usize::MAX } else { body.len() };
+    let body_bytes = body.len();
+    let weight = if head.content_encoding.is_some() { usize::MAX } else { body_bytes };
+    let latest = Deadline::at(received + limits.admit.deadline);
+    let turn = if weight > MAX_INLINE_BYTES { Some(gateway.admission.decode(latest).await?) } else { None };
     let decoded = off_the_sockets(weight, || decode::infer(&head, body, signature, &limits.decode))?;
-    model.check_batch(&decoded.request).map_err(ExecuteError::InvalidInput)?;
+    drop(turn);
+    model.check_batch(&decoded.request).map_err(Problem::bad_request)?;
+    // Decompressed, or parsed from JSON, a request may hold more than it sent.
+    reservation.resize(body_bytes.max(tensor_bytes(&decoded.request.inputs)))?;
 
     let time = decoded.timeout.map_or(limits.admit.deadline, |timeout| timeout.min(limits.admit.deadline));
-    let deadline = Deadline::after(time);
+    let deadline = Deadline::at(received + time);
     let permit = gateway.admission.enter(deadline).await?;
 
     let call = Call { deadline, depth: 0, models: Arc::clone(gateway) as Arc<dyn Models> };
@@ -120,13 +131,19 @@ async fn travel(
         .await
         .unwrap_or(Err(ExecuteError::Deadline))?;
 
-    let weight = response.outputs.iter().map(|output| output.bytes.len()).sum();
-    let encoded = off_the_sockets(weight, || {
+    let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
         let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
         let (name, version) = (model.name.as_str(), model.version.as_str());
         encode::infer(name, version, &response, &decoded.reply, accept_encoding, gateway.non_finite)
     })?;
-    Ok((encoded, permit, reservation))
+    drop((response, permit));
+    // Until the last of it is sent, the answer takes the request's place in the budget.
+    reservation.resize(encoded.length())?;
+    Ok((encoded, reservation))
+}
+
+fn tensor_bytes(tensors: &[Tensor]) -> usize {
+    tensors.iter().map(|tensor| tensor.bytes.len()).sum()
 }
 
 /// `models.infer`: the part of the road that a guest's own calls take. Same deadline, and the caller's permit.
@@ -139,16 +156,22 @@ impl Models for Gateway {
         caller: &'a Call,
     ) -> BoxFuture<'a, Result<Vec<Tensor>, NestedError>> {
         Box::pin(async move {
+            // The guest's own texts may be megabytes long: a name is quoted only once it is known to be one.
+            let unnamed = |error: NameError| NestedError::Failed(error.to_string());
+            let name: ModelName = model.parse().map_err(unnamed)?;
+            let version = version.map(str::parse).transpose().map_err(unnamed)?;
             let failed =
-                |error: &dyn std::fmt::Display| NestedError::Failed(format!("model '{model}': {error}"));
-            let name = model.parse().map_err(|error| failed(&error))?;
-            let version = version.map(str::parse).transpose().map_err(|error| failed(&error))?;
+                |error: &dyn std::fmt::Display| NestedError::Failed(format!("model '{name}': {error}"));
             let found =
                 self.repository.catalog().find(&name, version.as_ref()).map_err(|error| failed(&error))?;
-            let invalid = |error: &dyn std::fmt::Display| {
-                NestedError::InvalidInput(format!("model '{model}': {error}"))
-            };
+            let invalid =
+                |error: &dyn std::fmt::Display| NestedError::InvalidInput(format!("model '{name}': {error}"));
             decode::check(found.executor.signature(), &inputs, &[]).map_err(|error| invalid(&error))?;
+            // A client's tensors were laid out or checked by decode; a guest's are whatever it says they are.
+            for input in &inputs {
+                let name = &input.name;
+                input.check_layout().map_err(|error| invalid(&format_args!("input '{name}': {error}")))?;
+            }
             let request = InferRequest { inputs, ..InferRequest::default() };
             found.check_batch(&request).map_err(|error| invalid(&error))?;
             let call = Call { depth: caller.depth + 1, ..caller.clone() };

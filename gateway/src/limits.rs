@@ -16,10 +16,12 @@ pub struct ListenLimits {
     pub body_idle_timeout: Duration,
     /// Time for a whole request body.
     pub body_timeout: Duration,
+    /// Time for a client to read an answer.
+    pub send_timeout: Duration,
     pub max_headers: usize,
     pub max_header_bytes: usize,
     pub max_streams: u32,
-    /// How long running requests may take to finish once the gateway was told to stop.
+    /// How long the whole stop may take, from the signal to the end of the last running request.
     pub grace_period: Duration,
 }
 
@@ -30,6 +32,7 @@ impl Default for ListenLimits {
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
             max_headers: 64,
             max_header_bytes: 16 * KIB,
             max_streams: 64,
@@ -61,7 +64,7 @@ impl Default for DecodeLimits {
 pub struct AdmitLimits {
     pub max_running: usize,
     pub max_queued: usize,
-    /// Sum of the request bodies that are held in memory at a time, in bytes.
+    /// Sum of the requests and answers that are held in memory at a time, in bytes.
     pub max_buffered_bytes: usize,
     /// Time a request may take from its body's last byte to its answer; its `timeout` parameter may shorten it.
     pub deadline: Duration,

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -39,7 +39,7 @@ pub enum StartError {
 pub struct Server {
     gateway: Arc<Gateway>,
     address: SocketAddr,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Option<Instant>>,
     listener: JoinHandle<usize>,
     repository: JoinHandle<()>,
 }
@@ -66,14 +66,14 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         draining: AtomicBool::new(false),
     });
 
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(None);
     tracing::info!("listening on http://{address}");
     let repository = tokio::spawn(keep_loaded(Arc::clone(&gateway), stopped.clone()));
     let listener = tokio::spawn(listen::serve(listener, Arc::clone(&gateway), stopped));
     Ok(Server { gateway, address, stop, listener, repository })
 }
 
-async fn keep_loaded(gateway: Arc<Gateway>, mut stopped: watch::Receiver<bool>) {
+async fn keep_loaded(gateway: Arc<Gateway>, mut stopped: listen::Stop) {
     gateway.repository.start().await;
     gateway.started.store(true, Ordering::Relaxed);
     let ready =
@@ -82,7 +82,7 @@ async fn keep_loaded(gateway: Arc<Gateway>, mut stopped: watch::Receiver<bool>) 
     gateway
         .repository
         .run(async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
+            let _ = stopped.wait_for(Option::is_some).await;
         })
         .await;
 }
@@ -96,13 +96,19 @@ impl Server {
         &self.gateway
     }
 
-    /// Stops: readiness goes down, connections are still accepted for `drain_delay`, then running requests finish
-    /// within the grace period. Returns how many connections had to be cut.
+    /// Returns when the gateway no longer accepts connections although nobody told it to stop.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.listener).await;
+    }
+
+    /// Stops: readiness goes down, connections are still accepted for `drain_delay`, then running requests finish. All
+    /// of that within the grace period. Returns how many connections had to be cut.
     pub async fn stop(self, drain_delay: Duration) -> usize {
+        let end = Instant::now() + self.gateway.limits.listen.grace_period;
         self.gateway.draining.store(true, Ordering::Relaxed);
         tracing::info!(drain_delay_ms = drain_delay.as_millis(), "stopping: readiness is down");
-        tokio::time::sleep(drain_delay).await;
-        self.stop.send_replace(true);
+        tokio::time::sleep(drain_delay.min(self.gateway.limits.listen.grace_period)).await;
+        self.stop.send_replace(Some(end));
         let cut = self.listener.await.unwrap_or(0);
         // A load that still runs publishes nothing that anybody could call.
         self.repository.abort();

@@ -25,9 +25,15 @@ struct Process {
 impl Process {
     /// Starts the binary and waits until it says that it is ready.
     fn serve(arguments: &[&str]) -> Self {
+        Self::serve_in(arguments, &[])
+    }
+
+    /// The same, with variables in its environment.
+    fn serve_in(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary())
             .args(["serve", "--http", "127.0.0.1:0"])
             .args(arguments)
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -154,9 +160,29 @@ async fn settings_come_from_file_environment_and_flags() {
     let answer = post(process.address, "/v2/models/good/infer", &json!({ "inputs": [] })).await;
     assert_eq!(answer.status, 413);
     drop(process);
-    let process = Process::serve(&["--config", text(&config), "--max-body", "1MiB"]);
-    let answer = post(process.address, "/v2/models/good/infer", &json!({ "inputs": [] })).await;
-    assert_eq!(answer.status, 400);
+    let with_flag = ["--config", text(&config), "--max-body", "1MiB"];
+    for (arguments, variable, status) in
+        [(&with_flag[..], "10B", 400), (&with_flag[..2], "1MiB", 400), (&with_flag[..2], "5B", 413)]
+    {
+        let process = Process::serve_in(arguments, &[("AIRLOCK_MAX_BODY", variable)]);
+        let answer = post(process.address, "/v2/models/good/infer", &json!({ "inputs": [] })).await;
+        assert_eq!(answer.status, status, "{arguments:?} {variable}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_connection_does_not_hold_up_the_stop() {
+    let folder = good();
+    let process = Process::serve(&["--model-repository", text(folder.path()), "--drain-delay", "0s"]);
+    let silent = tokio::net::TcpStream::connect(process.address).await.expect("the gateway listens");
+    let mut half = tokio::net::TcpStream::connect(process.address).await.expect("the gateway listens");
+    half.write_all(b"PRI").await.expect("an open connection");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    process.signal("TERM");
+    let (code, took, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    drop((silent, half));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -286,16 +286,11 @@ async fn what_a_full_gateway_cannot_take_it_refuses_at_once() {
         settings.limits.max_running = Some(1);
         settings.limits.max_queued = Some(0);
         settings.limits.max_buffered = Some("10KiB".parse().expect("a size"));
+        settings.limits.max_body = Some("10KiB".parse().expect("a size"));
         settings.limits.deadline = Some("1s".parse().expect("a time"));
     })
     .await;
     let at = gateway.address();
-    refused(
-        &call(at, "POST", "/v2/models/good/infer", &[], vec![b' '; 20 << 10]).await,
-        503,
-        "overloaded",
-        "bytes",
-    );
     let loops = tokio::spawn(async move { post(at, "/v2/models/loops/infer", &fp32(json!([1.0]))).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     let answer = post(at, "/v2/models/good/infer", &fp32(json!([1.0]))).await;
@@ -304,4 +299,41 @@ async fn what_a_full_gateway_cannot_take_it_refuses_at_once() {
     assert_eq!(get(at, "/v2/health/live").await.status, 200);
     refused(&loops.await.expect("no panic"), 504, "deadline_exceeded", "deadline");
     assert_eq!(post(at, "/v2/models/good/infer", &fp32(json!([1.0]))).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_an_answer_keeps_nobody_from_running_and_is_cut_off() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let repository = Repository::default().with("good", "1", "model.wasm", guest::good());
+    let gateway = Gateway::serve_with(repository, |settings| {
+        settings.limits.max_running = Some(1);
+        settings.limits.send_timeout = Some("1s".parse().expect("a time"));
+    })
+    .await;
+    let at = gateway.address();
+    // 16 MiB in and out, more than the sockets between us hold.
+    let count = 4 << 20;
+    let header = json!({
+        "parameters": { "binary_data_output": true },
+        "inputs": [{ "name": "INPUT0", "datatype": "FP32", "shape": [count],
+            "parameters": { "binary_data_size": 4 * count } }],
+    })
+    .to_string();
+    let head = format!(
+        "POST /v2/models/good/infer HTTP/1.1\r\nhost: localhost\r\ninference-header-content-length: {}\r\n\
+         content-length: {}\r\n\r\n{header}",
+        header.len(),
+        header.len() + 4 * count
+    );
+    let mut stream = tokio::net::TcpStream::connect(at).await.expect("the gateway listens");
+    stream.write_all(head.as_bytes()).await.expect("an open connection");
+    stream.write_all(&vec![0; 4 * count]).await.expect("an open connection");
+    // The answer has begun once its first byte is there; nothing more of it is read for now.
+    stream.readable().await.expect("an answer");
+    assert_eq!(post(at, "/v2/models/good/infer", &fp32(json!([1.0]))).await.status, 200);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut received = Vec::new();
+    let rest = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut received)).await;
+    assert!(rest.is_ok(), "the connection is still open");
+    assert!(received.len() < 4 * count, "the whole answer came");
 }

@@ -1,8 +1,11 @@
 //! Admit: which requests may hold memory, and which may run now.
 //!
-//! Two bounds for the whole gateway: bytes of request bodies in memory, and requests that run. Who cannot run waits,
+//! Two bounds for the whole gateway: bytes of requests and answers in memory, and requests that run. Who cannot run waits,
 //! bounded in number and by its own deadline; who cannot wait is refused at once. Nested calls (`models.infer`) ride on
 //! their caller's permit and never come here, so pipelines cannot deadlock. Fairness between tenants is not decided here.
+//!
+//! Not counted: what a body takes while it is being decompressed and decoded (large ones are decoded as many at a time as
+//! there are cores), and what a model uses while it runs.
 
 use std::sync::{
     Arc,
@@ -15,7 +18,7 @@ use crate::{deadline::Deadline, limits::AdmitLimits};
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmitError {
-    #[error("the gateway holds as many request bytes as it may; try again")]
+    #[error("the gateway holds as many bytes of requests and answers as it may; try again")]
     Bytes,
     #[error("{0} requests wait already; try again")]
     QueueFull(usize),
@@ -31,6 +34,8 @@ pub struct Admission {
     max_queued: usize,
     buffered: AtomicUsize,
     max_buffered: usize,
+    /// One for each core: decoding a large body is work and memory before anything is known of the request.
+    decoding: Arc<Semaphore>,
 }
 
 impl Admission {
@@ -41,10 +46,16 @@ impl Admission {
             max_queued: limits.max_queued,
             buffered: AtomicUsize::new(0),
             max_buffered: limits.max_buffered_bytes,
+            decoding: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         })
     }
 
-    /// An empty reservation of body bytes; [`Reservation::grow`] takes from the gateway's budget.
+    /// Waits for a turn to decode a large or compressed body, until the deadline at most.
+    pub async fn decode(&self, deadline: Deadline) -> Result<Permit, AdmitError> {
+        turn(&self.decoding, deadline).await
+    }
+
+    /// An empty reservation of bytes; [`Reservation::grow`] takes from the gateway's budget.
     pub fn reservation(self: &Arc<Self>) -> Reservation {
         Reservation { admission: Arc::clone(self), bytes: 0 }
     }
@@ -55,19 +66,24 @@ impl Admission {
             return Ok(Permit(permit));
         }
         let _queued = Queued::join(&self.queued, self.max_queued)?;
-        let turn = Arc::clone(&self.running).acquire_owned();
-        match tokio::time::timeout_at(deadline.instant().into(), turn).await {
-            Ok(Ok(permit)) => Ok(Permit(permit)),
-            Ok(Err(_)) | Err(_) => Err(AdmitError::Deadline),
-        }
+        turn(&self.running, deadline).await
     }
 }
 
-/// A place among the running; given back when dropped, that is when the answer's last byte is written.
+async fn turn(places: &Arc<Semaphore>, deadline: Deadline) -> Result<Permit, AdmitError> {
+    let turn = Arc::clone(places).acquire_owned();
+    match tokio::time::timeout_at(deadline.instant().into(), turn).await {
+        Ok(Ok(permit)) => Ok(Permit(permit)),
+        Ok(Err(_)) | Err(_) => Err(AdmitError::Deadline),
+    }
+}
+
+/// A place among the running; given back when dropped, that is when the answer is encoded. A peer that reads its answer
+/// slowly holds memory, which its reservation counts, but keeps nobody from running.
 #[derive(Debug)]
 pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-/// Body bytes taken from the gateway's budget; given back when dropped.
+/// Bytes taken from the gateway's budget: of the request, then of its answer. Given back when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     admission: Arc<Admission>,
@@ -82,6 +98,16 @@ impl Reservation {
         });
         taken.map_err(|_| AdmitError::Bytes)?;
         self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Makes the reservation that large, by taking from the budget or by giving back.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), AdmitError> {
+        if bytes > self.bytes {
+            return self.grow(bytes - self.bytes);
+        }
+        self.admission.buffered.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        self.bytes = bytes;
         Ok(())
     }
 }

@@ -43,8 +43,11 @@ fn reserved_bytes_come_back() {
     let mut two = admission.reservation();
     assert_eq!(two.grow(60), Err(AdmitError::Bytes));
     assert_eq!(two.grow(usize::MAX), Err(AdmitError::Bytes));
+    assert_eq!(one.resize(40), Ok(()));
+    assert_eq!(two.resize(60), Ok(()));
+    assert_eq!(two.resize(61), Err(AdmitError::Bytes));
     drop(one);
-    assert_eq!(two.grow(100), Ok(()));
+    assert_eq!(two.resize(100), Ok(()));
     drop(two);
     assert_eq!(admission.buffered.load(Ordering::Relaxed), 0);
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -21,10 +21,10 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  airlock serve iris.wasm                      one plugin, as model `iris`
+  airlock serve add.wasm                       one plugin, as model `add`
   airlock serve --model-repository models/     a folder in Triton's layout
   airlock serve --config airlock.toml          the same names as the flags, with `_` for `-`; limits under [limits]
-  curl -s localhost:8000/v2/models/iris        what does it take and give?
+  curl -s localhost:8000/v2/models/add         what does it take and give?
 
 Flags win over AIRLOCK_… variables, those over the configuration file. SIGTERM and ctrl-C stop gracefully; a second
 signal stops at once.")]
@@ -81,8 +81,11 @@ async fn serve(config: Config) -> Result<ExitCode> {
     // Before the port opens: a signal during start-up must find its handler.
     let mut signals = Signals::new()?;
     let drain_delay = config.drain_delay;
-    let server = server::start(config).await?;
-    let asked = signals.next().await;
+    let mut server = server::start(config).await?;
+    let asked = tokio::select! {
+        asked = signals.next() => asked,
+        () = server.ended() => bail!("the listener died; its last words are in the log above"),
+    };
     let started = Instant::now();
     // Nobody waits for a load balancer to notice who pressed ctrl-C.
     let drain_delay = if asked == SignalKind::terminate() { drain_delay } else { Duration::ZERO };

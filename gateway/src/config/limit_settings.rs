@@ -61,19 +61,21 @@ fn value_name(kind: &str) -> &'static str {
 limit_settings! {
     /// Connections at a time; more wait in the kernel's queue [default: 4096]
     max_connections: usize, "AIRLOCK_MAX_CONNECTIONS" => listen.max_connections;
-    /// Time for a request's head, and idle time of a connection [default: 30s]
+    /// Time for a request's head, and idle time of an HTTP/1 connection [default: 30s]
     header_timeout: Span, "AIRLOCK_HEADER_TIMEOUT" => listen.header_timeout;
     /// Time within which the next piece of a request body has to come [default: 10s]
     body_idle_timeout: Span, "AIRLOCK_BODY_IDLE_TIMEOUT" => listen.body_idle_timeout;
     /// Time for a whole request body [default: 1m]
     body_timeout: Span, "AIRLOCK_BODY_TIMEOUT" => listen.body_timeout;
+    /// Time for a client to read an answer [default: 1m]
+    send_timeout: Span, "AIRLOCK_SEND_TIMEOUT" => listen.send_timeout;
     /// Headers of a request [default: 64]
     max_headers: usize, "AIRLOCK_MAX_HEADERS" => listen.max_headers;
     /// Bytes of a request's head [default: 16KiB]
     max_header_size: ByteSize, "AIRLOCK_MAX_HEADER_SIZE" => listen.max_header_bytes;
     /// HTTP/2 streams at a time on one connection [default: 64]
     max_streams: u32, "AIRLOCK_MAX_STREAMS" => listen.max_streams;
-    /// Time for running requests to finish once the gateway is told to stop [default: 30s]
+    /// Time for the whole stop, from the signal to the end of the last running request [default: 30s]
     grace_period: Span, "AIRLOCK_GRACE_PERIOD" => listen.grace_period;
     /// Bytes of a request body, as sent and after decompression [default: 64MiB]
     max_body: ByteSize, "AIRLOCK_MAX_BODY" => decode.max_body_bytes;
@@ -89,7 +91,7 @@ limit_settings! {
     max_running: usize, "AIRLOCK_MAX_RUNNING" => admit.max_running;
     /// Requests that may wait for their turn; more are refused with 503 [default: 1024]
     max_queued: usize, "AIRLOCK_MAX_QUEUED" => admit.max_queued;
-    /// Bytes of all request bodies in memory at a time [default: 1GiB]
+    /// Bytes of all requests and answers in memory at a time [default: 1GiB]
     max_buffered: ByteSize, "AIRLOCK_MAX_BUFFERED" => admit.max_buffered_bytes;
     /// Time for a model's answer; a request's `timeout` parameter may shorten it [default: 2s]
     deadline: Span, "AIRLOCK_DEADLINE" => admit.deadline;

@@ -36,6 +36,13 @@ fn a_flag_that_names_what_to_serve_replaces_the_file_s_choice() {
 }
 
 #[test]
+fn a_file_wins_over_a_folder() {
+    let config =
+        Config::try_from(flags(&["a.wasm", "--model-repository", "m"])).expect("a valid configuration");
+    assert!(matches!(config.source, crate::repository::RepositorySource::File(_)));
+}
+
+#[test]
 fn unknown_keys_are_refused_by_name() {
     for (text, key) in
         [("htpp = 'x'", "htpp"), ("[limits]\nmemory = '1MiB'", "memory"), ("[listen]", "listen")]
@@ -50,6 +57,17 @@ fn values_that_make_no_sense_are_refused_with_the_flag_s_name() {
     let refused = |arguments: &[&str]| Config::try_from(flags(arguments)).expect_err("a refusal").to_string();
     assert!(refused(&[]).contains("nothing to serve"));
     assert!(refused(&["a.wasm", "--deadline", "0s"]).starts_with("--deadline: "));
+    for (flag, value) in [
+        ("--max-running", "0"),
+        ("--max-running", "9999999999999999999"),
+        ("--guest-memory", "0"),
+        ("--max-connections", "0"),
+        ("--guest-instances", "0"),
+        ("--native-threads", "100000"),
+        ("--max-body", "2GiB"),
+    ] {
+        assert!(refused(&["a.wasm", flag, value]).starts_with(&format!("{flag}: ")), "{flag}");
+    }
     assert!(refused(&["a.wasm", "--load-model", "a"]).contains("--model-control-mode explicit"));
     assert!(Cli::try_parse_from(["serve", "a.wasm", "--deadline", "soon"]).is_err());
 }

@@ -23,6 +23,13 @@ pub struct Encoded {
     pub content_encoding: Option<&'static str>,
 }
 
+impl Encoded {
+    /// Bytes of the whole body.
+    pub fn length(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
+}
+
 /// Why an answer cannot be written the way the client asked for. Each is the client's to correct.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {

@@ -25,8 +25,8 @@ pub enum BodyError {
     Broken,
 }
 
-/// Reads a whole body. Asks `reserve` for every piece before it is kept: for all of it at once where the length is
-/// declared, else piece by piece.
+/// Reads a whole body. Asks `reserve` for every piece before it is kept: what a peer announces and does not send costs
+/// nothing.
 pub async fn read<E: From<BodyError>>(
     mut body: Incoming,
     max_bytes: usize,
@@ -41,9 +41,6 @@ pub async fn read<E: From<BodyError>>(
         }
         None => None,
     };
-    if let Some(length) = declared {
-        reserve(length)?;
-    }
     let whole = tokio::time::Instant::now() + limits.body_timeout;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -62,9 +59,7 @@ pub async fn read<E: From<BodyError>>(
         if length > max_bytes {
             return Err(BodyError::TooLarge { limit: max_bytes }.into());
         }
-        if declared.is_none() {
-            reserve(piece.len())?;
-        }
+        reserve(piece.len())?;
         if first.is_empty() && rest.is_empty() {
             // A body of one piece, the usual case, is never copied.
             first = piece;
@@ -79,14 +74,18 @@ pub async fn read<E: From<BodyError>>(
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
-/// A response body of known length, sent piece by piece without copying. `held` falls when the last byte is handed to
-/// the connection, or when the peer is gone: the request's permit counts it as running until then.
-pub struct Reply {
+/// Largest piece of a response body handed over at once, in bytes.
+const MAX_PIECE: usize = 256 << 10;
+
+/// A response body of known length, sent piece by piece without copying. `held` falls when the last piece is handed to
+/// the connection, or when the peer is gone: of an answer that counts as sent, at most that piece and the connection's
+/// own buffer are still in memory.
+pub struct ReplyBody {
     parts: VecDeque<Bytes>,
     held: Option<Box<dyn Any + Send>>,
 }
 
-impl Reply {
+impl ReplyBody {
     pub fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
         Self { parts: parts.into_iter().filter(|part| !part.is_empty()).collect(), held: None }
     }
@@ -98,13 +97,13 @@ impl Reply {
     }
 }
 
-impl std::fmt::Debug for Reply {
+impl std::fmt::Debug for ReplyBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reply").field("bytes", &self.size_hint().exact()).finish_non_exhaustive()
+        f.debug_struct("ReplyBody").field("bytes", &self.size_hint().exact()).finish_non_exhaustive()
     }
 }
 
-impl Body for Reply {
+impl Body for ReplyBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -112,7 +111,10 @@ impl Body for Reply {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let part = self.parts.pop_front();
+        let part = match self.parts.front_mut() {
+            Some(part) if part.len() > MAX_PIECE => Some(part.split_to(MAX_PIECE)),
+            _ => self.parts.pop_front(),
+        };
         if self.parts.is_empty() {
             self.held = None;
         }

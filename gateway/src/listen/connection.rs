@@ -1,6 +1,11 @@
 //! One connection: which HTTP it speaks, and every limit that hyper offers, in one visible list.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hyper::{Request, body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
 use hyper_util::{
@@ -11,31 +16,47 @@ use tokio::net::TcpStream;
 
 use crate::{infer::Gateway, limits::ListenLimits};
 
-use super::rest;
+use super::{Stop, rest, sending::Sending};
 
 /// What every HTTP/2 connection begins with, and no HTTP/1 request does (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves a connection to its end, or until `watcher` is told to stop and its running requests are answered.
-pub(super) async fn serve(stream: TcpStream, gateway: Arc<Gateway>, watcher: Watcher) {
+pub(super) async fn serve(stream: TcpStream, gateway: Arc<Gateway>, watcher: Watcher, mut stop: Stop) {
     let limits = gateway.limits.listen.clone();
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(version)) = tokio::time::timeout(limits.header_timeout, version(&stream)).await else {
-        return;
+    let version = tokio::select! {
+        version = tokio::time::timeout(limits.header_timeout, version(&stream)) => version,
+        // Who has said nothing yet has no request to finish.
+        _ = stop.wait_for(Option::is_some) => return,
     };
-    let service = service_fn(move |request: Request<Incoming>| {
-        let gateway = Arc::clone(&gateway);
-        async move { Ok::<_, Infallible>(rest::handle(&gateway, request).await) }
+    let Ok(Ok(version)) = version else { return };
+    let sending = Sending::default();
+    let service = service_fn({
+        let sending = sending.clone();
+        move |request: Request<Incoming>| {
+            let (gateway, sending) = (Arc::clone(&gateway), sending.clone());
+            async move { Ok::<_, Infallible>(rest::handle(&gateway, &sending, request).await) }
+        }
     });
     let io = TokioIo::new(stream);
-    let ended = match version {
-        Version::Http1 => watcher.watch(http1(&limits).serve_connection(io, service)).await,
-        Version::Http2 => watcher.watch(http2(&limits).serve_connection(io, service)).await,
-        Version::None => return,
+    let served = async {
+        match version {
+            Version::Http1 => watcher.watch(http1(&limits).serve_connection(io, service)).await,
+            Version::Http2 => watcher.watch(http2(&limits).serve_connection(io, service)).await,
+            Version::None => Ok(()),
+        }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
+    tokio::select! {
+        ended = served => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended");
+            }
+        }
+        () = sending.stalled(limits.send_timeout) => {
+            tracing::debug!("connection cut: an answer was not read in time");
+        }
     }
 }
 
@@ -46,10 +67,15 @@ enum Version {
     None,
 }
 
+/// Time for the rest of an HTTP/2 preface once it has begun. A peer that closes in the middle of it is not noticed any
+/// sooner, because what it sent is still there to be read.
+const PREFACE_TIME: Duration = Duration::from_secs(1);
+
 /// Looks at the first bytes without taking them. The whole preface has to be there: hyper would wait for the rest of it
 /// without a timeout.
-async fn version(stream: &TcpStream) -> std::io::Result<Version> {
+async fn version(stream: &TcpStream) -> io::Result<Version> {
     let mut start = [0; HTTP2_PREFACE.len()];
+    let mut latest = None;
     loop {
         let length = stream.peek(&mut start).await?;
         let seen = &start[..length];
@@ -57,8 +83,11 @@ async fn version(stream: &TcpStream) -> std::io::Result<Version> {
             0 => return Ok(Version::None),
             _ if seen == HTTP2_PREFACE => return Ok(Version::Http2),
             _ if !HTTP2_PREFACE.starts_with(seen) => return Ok(Version::Http1),
-            // A part of the preface, and nothing more yet. The socket stays readable, so there is no event to wait for.
-            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            _ if *latest.get_or_insert_with(|| Instant::now() + PREFACE_TIME) < Instant::now() => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // The socket stays readable, so there is no event to wait for.
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
 }

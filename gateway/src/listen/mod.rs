@@ -3,8 +3,13 @@
 pub mod body;
 mod connection;
 pub mod rest;
+pub mod sending;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
@@ -14,9 +19,12 @@ use tokio::{
 
 use crate::infer::Gateway;
 
-/// Accepts connections until `stop` turns true, then lets running requests finish for as long as the grace period
-/// lasts. Returns how many connections had to be cut.
-pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: watch::Receiver<bool>) -> usize {
+/// Told to stop accepting: the moment by which running requests must have finished.
+pub type Stop = watch::Receiver<Option<Instant>>;
+
+/// Accepts connections until told to stop, then lets running requests finish until the moment that comes with it.
+/// Returns how many connections had to be cut.
+pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: Stop) -> usize {
     let limits = &gateway.limits.listen;
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
@@ -24,26 +32,28 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: watch
         // The permit comes before the accept: who finds no place waits in the kernel's queue and costs nothing here.
         let (permit, stream) = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = stop.wait_for(Option::is_some) => break,
             accepted = accept(&listener, &permits) => accepted,
         };
         let watcher = graceful.watcher();
         let gateway = Arc::clone(&gateway);
+        let stop = stop.clone();
         tokio::spawn(async move {
-            connection::serve(stream, gateway, watcher).await;
+            connection::serve(stream, gateway, watcher, stop).await;
             drop(permit);
         });
     }
     drop(listener);
-    let open = max_connections_in_use(&permits, limits.max_connections);
+    let open = open_connections(&permits, limits.max_connections);
     tracing::info!(open, "no longer accepting connections; running requests finish");
-    match tokio::time::timeout(limits.grace_period, graceful.shutdown()).await {
+    let end = stop.borrow().unwrap_or_else(Instant::now);
+    match tokio::time::timeout_at(end.into(), graceful.shutdown()).await {
         Ok(()) => 0,
-        Err(_) => max_connections_in_use(&permits, limits.max_connections),
+        Err(_) => open_connections(&permits, limits.max_connections),
     }
 }
 
-fn max_connections_in_use(permits: &Semaphore, max: usize) -> usize {
+fn open_connections(permits: &Semaphore, max: usize) -> usize {
     max.saturating_sub(permits.available_permits())
 }
 

@@ -26,7 +26,10 @@ use crate::{
     tensor::TensorSpec,
 };
 
-use super::body::{self, Reply};
+use super::{
+    body::{self, ReplyBody},
+    sending::Sending,
+};
 
 /// The protocol's extensions that this server offers, as `GET /v2` announces them.
 const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_repository", "parameters"];
@@ -35,9 +38,13 @@ const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_repository", "parame
 const MAX_CONTROL_BYTES: usize = 64 << 10;
 
 /// Answers a request, whatever happens on the way: a panic costs this request a 500 and nobody else anything.
-pub async fn handle(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Response<Reply> {
+pub async fn handle(
+    gateway: &Arc<Gateway>,
+    sending: &Sending,
+    request: Request<Incoming>,
+) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    let mut answer = pin!(answer(gateway, &head, body));
+    let mut answer = pin!(answer(gateway, sending, &head, body));
     let answer = std::future::poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
             Ok(poll) => poll,
@@ -50,12 +57,17 @@ pub async fn handle(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Respo
     })
 }
 
-async fn answer(gateway: &Arc<Gateway>, head: &Parts, body: Incoming) -> Result<Response<Reply>, Problem> {
+async fn answer(
+    gateway: &Arc<Gateway>,
+    sending: &Sending,
+    head: &Parts,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Problem> {
     let principal = authenticate::principal(&head.uri, &head.headers, gateway.trust)?;
     match route::route(&head.method, head.uri.path())? {
-        Route::Infer(target) => {
-            infer::infer(gateway, &principal, &target, &head.headers, body).await.map(inferred)
-        }
+        Route::Infer(target) => infer::infer(gateway, &principal, &target, &head.headers, body)
+            .await
+            .map(|answer| inferred(answer, sending)),
         Route::Live => Ok(json_reply(StatusCode::OK, &json!({ "live": true }))),
         Route::Ready => Ok(server_ready(gateway)),
         Route::ServerMetadata => Ok(json_reply(
@@ -66,7 +78,7 @@ async fn answer(gateway: &Arc<Gateway>, head: &Parts, body: Incoming) -> Result<
         Route::ModelReady(target) => model_ready(gateway, &target),
         Route::RepositoryIndex => repository_index(gateway, body).await,
         Route::RepositoryLoad(model) => {
-            control_body(gateway, body).await?;
+            no_overrides(&control_body(gateway, body).await?)?;
             gateway.repository.load(&model).await?;
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "load": true })))
         }
@@ -78,9 +90,9 @@ async fn answer(gateway: &Arc<Gateway>, head: &Parts, body: Incoming) -> Result<
     }
 }
 
-fn inferred(answer: infer::Answer) -> Response<Reply> {
+fn inferred(answer: infer::Answer, sending: &Sending) -> Response<ReplyBody> {
     let encoded = answer.encoded;
-    let mut response = Response::new(Reply::new(encoded.parts).holding(answer.held));
+    let mut response = Response::new(ReplyBody::new(encoded.parts).holding((answer.held, sending.begin())));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoded.content_type));
     if let Some(length) = encoded.inference_header_content_length {
@@ -93,7 +105,7 @@ fn inferred(answer: infer::Answer) -> Response<Reply> {
     response
 }
 
-fn server_ready(gateway: &Gateway) -> Response<Reply> {
+fn server_ready(gateway: &Gateway) -> Response<ReplyBody> {
     match gateway.ready() {
         Ok(()) => json_reply(StatusCode::OK, &json!({ "ready": true })),
         Err(problem) => {
@@ -134,7 +146,7 @@ impl<'a> From<&'a TensorSpec> for TensorMetadata<'a> {
     }
 }
 
-fn model_metadata(gateway: &Gateway, target: &Target) -> Result<Response<Reply>, Problem> {
+fn model_metadata(gateway: &Gateway, target: &Target) -> Result<Response<ReplyBody>, Problem> {
     let catalog = gateway.repository.catalog();
     let model = catalog.find(&target.model, target.version.as_ref())?;
     let versions = match &target.version {
@@ -152,7 +164,7 @@ fn model_metadata(gateway: &Gateway, target: &Target) -> Result<Response<Reply>,
     Ok(json_reply(StatusCode::OK, &metadata))
 }
 
-fn model_ready(gateway: &Gateway, target: &Target) -> Result<Response<Reply>, Problem> {
+fn model_ready(gateway: &Gateway, target: &Target) -> Result<Response<ReplyBody>, Problem> {
     let name = target.model.as_str();
     match gateway.repository.catalog().find(&target.model, target.version.as_ref()) {
         Ok(_) => Ok(json_reply(StatusCode::OK, &json!({ "name": name, "ready": true }))),
@@ -178,7 +190,7 @@ struct IndexEntry {
     reason: Option<String>,
 }
 
-async fn repository_index(gateway: &Gateway, body: Incoming) -> Result<Response<Reply>, Problem> {
+async fn repository_index(gateway: &Gateway, body: Incoming) -> Result<Response<ReplyBody>, Problem> {
     let parameters = control_body(gateway, body).await?;
     let ready_only = parameters.get("ready").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let entries = gateway.repository.catalog().index();
@@ -212,7 +224,20 @@ struct ErrorBody<'a> {
     code: &'a str,
 }
 
-fn refuse(problem: &Problem) -> Response<Reply> {
+/// Triton lets `load` bring a configuration and files of its own. What is served here is what the repository holds, and a
+/// client that believes otherwise has to know.
+fn no_overrides(body: &serde_json::Value) -> Result<(), Problem> {
+    match body.get("parameters").and_then(serde_json::Value::as_object).and_then(|given| given.keys().next())
+    {
+        Some(name) => Err(Problem::bad_request(format!(
+            "load takes no parameters here, got {:?}: put configuration and files into the model repository",
+            name.chars().take(crate::name::MAX_LENGTH).collect::<String>()
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn refuse(problem: &Problem) -> Response<ReplyBody> {
     let mut response = json_reply(problem.status, &ErrorBody { error: &problem.text, code: problem.code });
     let headers = response.headers_mut();
     if let Some(seconds) = problem.retry_after {
@@ -227,16 +252,16 @@ fn refuse(problem: &Problem) -> Response<Reply> {
     response
 }
 
-fn json_reply(status: StatusCode, value: &impl Serialize) -> Response<Reply> {
+fn json_reply(status: StatusCode, value: &impl Serialize) -> Response<ReplyBody> {
     let mut response = Response::new(json_body(value));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-fn json_body(value: &impl Serialize) -> Reply {
+fn json_body(value: &impl Serialize) -> ReplyBody {
     let text = serde_json::to_vec(value).expect("names and texts are always JSON");
-    Reply::new([Bytes::from(text)])
+    ReplyBody::new([Bytes::from(text)])
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
