@@ -51,7 +51,7 @@ pub fn principal(uri: &Uri, headers: &HeaderMap, trust: Trust) -> Result<Princip
 /// Whether `host[:port]` names this machine's loopback interface. Nothing else may be in it: user names confuse readers.
 fn is_loopback(authority: &str) -> bool {
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, rest)) if rest.is_empty() => (host, ""),
+        Some((host, "")) => (host, ""),
         Some((host, rest)) => (host, rest.strip_prefix(':').unwrap_or("?")),
         None => authority.split_once(':').unwrap_or((authority, "")),
     };
