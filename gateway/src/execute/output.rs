@@ -11,13 +11,14 @@ pub fn check_outputs(
     requested: &[String],
     mut response: InferResponse,
 ) -> Result<InferResponse, ExecuteError> {
-    // First, so that what follows is bounded by the signature and not by the guest.
-    let (given, announced) = (response.outputs.len(), signature.outputs.len());
-    if given > announced {
-        return Err(ExecuteError::Output(format!("it has {given} outputs, the signature {announced}")));
-    }
-    for output in &response.outputs {
+    // Of more outputs than announced, one is unknown or given twice, and looking at one more than announced finds it: what
+    // this costs is bounded by the signature and not by the guest.
+    response.outputs.truncate(signature.outputs.len() + 1);
+    for (index, output) in response.outputs.iter().enumerate() {
         check_output(signature, output)?;
+        if response.outputs[..index].iter().any(|earlier| earlier.name == output.name) {
+            return Err(ExecuteError::Output(format!("output '{}' is given twice", output.name)));
+        }
     }
     let names: Vec<&str> = if requested.is_empty() {
         signature.outputs.iter().map(|spec| spec.name.as_str()).collect()
@@ -30,9 +31,6 @@ pub fn check_outputs(
             return Err(ExecuteError::Output(format!("output '{name}' is missing")));
         };
         response.outputs.push(given.swap_remove(position));
-        if given.iter().any(|output| output.name == name) {
-            return Err(ExecuteError::Output(format!("output '{name}' is given twice")));
-        }
     }
     Ok(response)
 }
@@ -111,10 +109,11 @@ mod tests {
             told(vec![output("C", Datatype::Fp32, &[1, 2], 8)])
                 .ends_with("output \"C\" is not in the signature")
         );
-        let twice = vec![output("A", Datatype::Fp32, &[1, 2], 8), output("A", Datatype::Fp32, &[1, 2], 8)];
+        let mut twice = good();
+        twice.push(output("A", Datatype::Fp32, &[1, 2], 8));
         assert!(told(twice).ends_with("output 'A' is given twice"));
-        let mut more = good();
-        more.push(output("A", Datatype::Fp32, &[1, 2], 8));
-        assert!(told(more).ends_with("it has 3 outputs, the signature 2"));
+        let mut many = good();
+        many.extend((0..100_000).map(|_| output("B", Datatype::Int8, &[1, 2], 2)));
+        assert!(told(many).ends_with("output 'B' is given twice"));
     }
 }

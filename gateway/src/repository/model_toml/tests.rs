@@ -76,7 +76,7 @@ fn faults_are_named_with_line_and_key() {
         ("version_policy = { latest = 0 }", "latest must be at least 1"),
         ("version_policy = { latest = 1, specific = [\"1\"] }", "expected \"all\""),
         ("version_policy = { specific = [\"../1\"] }", "is not a name"),
-        ("max_batch_size = -1", "max_batch_size = -1"),
+        ("max_batch_size = -1", "line 1: invalid value: integer `-1`"),
         ("[parameters]\nday = 2024-01-01", "line 2: expected a string, a number, true or false"),
         ("[parameters]\nlist = [1]", "line 2: expected a string, a number, true or false"),
         (
