@@ -46,6 +46,35 @@ impl fmt::Display for ModelName {
     }
 }
 
+/// A tenant's name, spelled as a model name is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TenantName(String);
+
+impl TenantName {
+    /// The only tenant of a gateway without API keys.
+    pub fn default_tenant() -> Self {
+        Self("default".to_owned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TenantName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text).map(|name| Self(name.to_owned()))
+    }
+}
+
+impl fmt::Display for TenantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A version of a model, spelled as a model name is. Numbers order by value and come after all other texts, so that
 /// the highest number is the greatest version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

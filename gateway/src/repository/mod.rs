@@ -3,6 +3,7 @@
 //! A [`Repository`] loads what it finds into its [`Catalog`], at start, when files change, or when it is told to,
 //! depending on the [`ControlMode`]. `docs/model-repository.md` describes it for operators.
 
+pub mod artifacts;
 pub mod catalog;
 mod disk;
 mod file;
