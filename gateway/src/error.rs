@@ -84,7 +84,20 @@ impl Problem {
 impl From<AuthenticateError> for Problem {
     fn from(error: AuthenticateError) -> Self {
         match error {
-            AuthenticateError::Foreign { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", error),
+            AuthenticateError::Foreign { .. } | AuthenticateError::Scope(_) => {
+                Self::new(StatusCode::FORBIDDEN, "forbidden", error)
+            }
+            AuthenticateError::Missing | AuthenticateError::Wrong => {
+                Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", error)
+            }
+            AuthenticateError::TooManyFailures { seconds } => {
+                let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", error);
+                problem.retry_after = Some(seconds);
+                problem
+            }
+            AuthenticateError::KeyInUrl | AuthenticateError::Repeated => {
+                Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use hyper::{HeaderMap, body::Incoming};
 
 use crate::{
     admit::{Admission, Reservation},
-    authenticate::{Principal, Trust},
+    authenticate::{Authenticator, Principal},
     deadline::Deadline,
     decode::{self, Head},
     encode::{self, Encoded},
@@ -35,7 +35,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Gateway {
     pub limits: Limits,
-    pub trust: Trust,
+    pub authenticator: Arc<Authenticator>,
     pub non_finite: NonFinite,
     pub admission: Arc<Admission>,
     pub repository: Arc<Repository>,
@@ -70,7 +70,7 @@ pub async fn infer(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Answer, Problem> {
-    let mut usage = meter::start(principal.tenant, &target.model);
+    let mut usage = meter::start(&principal.tenant, &target.model);
     match travel(gateway, target, headers, body, &mut usage).await {
         Ok((encoded, reservation)) => {
             usage.succeeded(encoded.length());

@@ -14,12 +14,13 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     admit::Admission,
-    authenticate::Trust,
+    authenticate::{Authenticator, Trust},
     config::Config,
     execute::{LoadError, native::Engine, wasm::Sandbox},
     infer::Gateway,
     listen,
     repository::{Kind, Loader, Repository, RepositoryError, State},
+    secret::{self, Purpose, Secret, SecretError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,8 @@ pub enum StartError {
     Engine(LoadError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
 /// A gateway that serves.
@@ -56,8 +59,10 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Kind::Wasm => sandbox.load(source),
         Kind::Onnx => engine.load(source),
     });
+    let trust = if config.insecure { Trust::Network } else { Trust::Loopback };
+    let secret = Secret::from_bytes(secret::random()?);
     let gateway = Arc::new(Gateway {
-        trust: if config.insecure { Trust::Network } else { Trust::Loopback },
+        authenticator: Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey))),
         non_finite: config.non_finite,
         admission: Admission::new(&config.limits.admit),
         repository: Arc::new(Repository::new(config.source, config.control_mode, loader, &config.limits)?),

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod hostile_guest;
+mod keys;
 mod lifecycle;
 mod road;
 mod sandbox;

@@ -3,6 +3,7 @@
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use airlock::{
+    authenticate::Authenticator,
     config::{Config, Settings},
     server::{self, Server},
 };
@@ -87,6 +88,11 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// Where a test puts keys; without any, everybody is the tenant `default`.
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.server.gateway().authenticator
     }
 
     pub async fn stop(self, drain_delay: Duration) -> usize {

@@ -32,12 +32,13 @@ pub(super) async fn serve(stream: TcpStream, gateway: Arc<Gateway>, watcher: Wat
         _ = stop.wait_for(Option::is_some) => return,
     };
     let Ok(Ok(version)) = version else { return };
+    let Ok(peer) = stream.peer_addr() else { return };
     let sending = Sending::default();
     let service = service_fn({
         let sending = sending.clone();
         move |request: Request<Incoming>| {
             let (gateway, sending) = (Arc::clone(&gateway), sending.clone());
-            async move { Ok::<_, Infallible>(rest::handle(&gateway, &sending, request).await) }
+            async move { Ok::<_, Infallible>(rest::handle(&gateway, &sending, peer.ip(), request).await) }
         }
     });
     let io = TokioIo::new(stream);

@@ -1,5 +1,6 @@
 //! Listen: sockets, HTTP/1.1 and HTTP/2 on one port, and the end of both.
 
+mod authorise;
 pub mod body;
 mod connection;
 pub mod rest;

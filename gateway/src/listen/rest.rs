@@ -1,6 +1,7 @@
 //! The REST front door: hyper's requests in, V2's answers out. Everything of substance is on the road behind it.
 
 use std::{
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
@@ -18,15 +19,15 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    authenticate,
     error::Problem,
     infer::{self, Gateway},
     repository::{FindError, State},
-    route::{self, Route, Target},
+    route::{Route, Target},
     tensor::TensorSpec,
 };
 
 use super::{
+    authorise::authorise,
     body::{self, ReplyBody},
     sending::Sending,
 };
@@ -41,10 +42,11 @@ const MAX_CONTROL_BYTES: usize = 64 << 10;
 pub async fn handle(
     gateway: &Arc<Gateway>,
     sending: &Sending,
+    peer: IpAddr,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    let mut answer = pin!(answer(gateway, sending, &head, body));
+    let mut answer = pin!(answer(gateway, sending, peer, &head, body));
     let answer = std::future::poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
             Ok(poll) => poll,
@@ -60,11 +62,12 @@ pub async fn handle(
 async fn answer(
     gateway: &Arc<Gateway>,
     sending: &Sending,
+    peer: IpAddr,
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let principal = authenticate::principal(&head.uri, &head.headers, gateway.trust)?;
-    match route::route(&head.method, head.uri.path())? {
+    let (route, principal) = authorise(&gateway.authenticator, peer, head)?;
+    match route {
         Route::Infer(target) => infer::infer(gateway, &principal, &target, &head.headers, body)
             .await
             .map(|answer| inferred(answer, sending)),
@@ -245,6 +248,9 @@ fn refuse(problem: &Problem) -> Response<ReplyBody> {
     }
     if let Some(allow) = problem.allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    if problem.status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if problem.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use crate::name::{ModelName, Version};
+use crate::name::{ModelName, TenantName, Version};
 
 /// Follows one infer request; says what became of it when it is dropped, with the answer's last byte.
 #[derive(Debug)]
 pub struct Usage {
-    tenant: &'static str,
+    tenant: TenantName,
     model: ModelName,
     version: Option<Version>,
     started: Instant,
@@ -17,9 +17,9 @@ pub struct Usage {
 }
 
 /// Starts to follow a request. Until told otherwise its outcome is that the client went away.
-pub fn start(tenant: &'static str, model: &ModelName) -> Usage {
+pub fn start(tenant: &TenantName, model: &ModelName) -> Usage {
     Usage {
-        tenant,
+        tenant: tenant.clone(),
         model: model.clone(),
         version: None,
         started: Instant::now(),
@@ -52,7 +52,7 @@ impl Drop for Usage {
     fn drop(&mut self) {
         tracing::debug!(
             target: "airlock::meter",
-            tenant = self.tenant,
+            tenant = %self.tenant,
             model = %self.model,
             version = self.version.as_ref().map(Version::as_str),
             outcome = self.outcome,

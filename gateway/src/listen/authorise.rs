@@ -1,0 +1,42 @@
+//! Authorise: may this principal do that? The one place where a route meets a scope; every door leads through it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use hyper::http::request::Parts;
+
+use crate::{
+    authenticate::{Authenticator, Principal, Scope},
+    error::Problem,
+    route::{self, Route},
+};
+
+/// What a request asks for, and who asks, who may do so. Without a valid key nobody learns which paths there are.
+pub(super) fn authorise(
+    authenticator: &Authenticator,
+    peer: IpAddr,
+    head: &Parts,
+) -> Result<(Route, Arc<Principal>), Problem> {
+    let route = route::route(&head.method, head.uri.path());
+    let needed = route.as_ref().map_or(Some(Scope::Infer), scope);
+    let Some(needed) = needed else {
+        let visitor = authenticator.visitor(&head.uri, &head.headers)?;
+        return Ok((route?, visitor));
+    };
+    let principal = authenticator.principal(peer, &head.uri, &head.headers)?;
+    let route = route?;
+    principal.require(needed)?;
+    Ok((route, principal))
+}
+
+/// The scope that a route needs; `None` for what answers everybody: health, which probes ask for without a key.
+fn scope(route: &Route) -> Option<Scope> {
+    match route {
+        Route::Live | Route::Ready => None,
+        Route::ServerMetadata | Route::ModelMetadata(_) | Route::ModelReady(_) | Route::Infer(_) => {
+            Some(Scope::Infer)
+        }
+        Route::RepositoryIndex | Route::RepositoryLoad(_) | Route::RepositoryUnload(_) => {
+            Some(Scope::Repository)
+        }
+    }
+}
