@@ -26,7 +26,10 @@ use crate::{
     meter::{self, Usage},
     name::{ModelName, NameError},
     reply::NonFinite,
-    repository::Repository,
+    repository::{
+        Repository,
+        namespaces::{Namespace, Namespaces, Wanted},
+    },
     route::Target,
     tensor::{InferRequest, Tensor},
 };
@@ -38,7 +41,10 @@ pub struct Gateway {
     pub authenticator: Arc<Authenticator>,
     pub non_finite: NonFinite,
     pub admission: Arc<Admission>,
+    /// The operator's models on disk.
     pub repository: Arc<Repository>,
+    /// Everything that is served.
+    pub models: Arc<Namespaces>,
     /// The first load of the repository has ended.
     pub started: AtomicBool,
     /// The gateway is stopping.
@@ -71,7 +77,7 @@ pub async fn infer(
     body: Incoming,
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&principal.tenant, &target.model);
-    match travel(gateway, target, headers, body, &mut usage).await {
+    match travel(gateway, principal, target, headers, body, &mut usage).await {
         Ok((encoded, reservation)) => {
             usage.succeeded(encoded.length());
             Ok(Answer { encoded, held: (reservation, usage) })
@@ -85,6 +91,7 @@ pub async fn infer(
 
 async fn travel(
     gateway: &Arc<Gateway>,
+    principal: &Principal,
     target: &Target,
     headers: &HeaderMap,
     body: Incoming,
@@ -97,7 +104,9 @@ async fn travel(
     };
 
     // Route: which version answers.
-    let model = gateway.repository.catalog().find(&target.model, target.version.as_ref())?;
+    let sticky = single(headers, "airlock-session")?;
+    let wanted = Wanted::new(target.version.as_ref(), sticky);
+    let model = gateway.models.find(&principal.tenant, &target.model, &wanted)?;
     usage.answered_by(&model.version);
 
     // Reserve, then read: nothing is held in memory that was not asked for.
@@ -124,7 +133,8 @@ async fn travel(
     let deadline = Deadline::at(received + time);
     let permit = gateway.admission.enter(deadline).await?;
 
-    let call = Call { deadline, depth: 0, models: Arc::clone(gateway) as Arc<dyn Models> };
+    let models = Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone() };
+    let call = Call { deadline, depth: 0, models: Arc::new(models) };
     let run = model.executor.infer(decoded.request, call);
     // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
     let response = tokio::time::timeout_at(deadline.instant().into(), run)
@@ -146,8 +156,14 @@ fn tensor_bytes(tensors: &[Tensor]) -> usize {
     tensors.iter().map(|tensor| tensor.bytes.len()).sum()
 }
 
+/// The models that a guest can call: those of the namespace that it lives in.
+struct Neighbours {
+    gateway: Arc<Gateway>,
+    namespace: Namespace,
+}
+
 /// `models.infer`: the part of the road that a guest's own calls take. Same deadline, and the caller's permit.
-impl Models for Gateway {
+impl Models for Neighbours {
     fn infer<'a>(
         &'a self,
         model: &'a str,
@@ -162,8 +178,9 @@ impl Models for Gateway {
             let version = version.map(str::parse).transpose().map_err(unnamed)?;
             let failed =
                 |error: &dyn std::fmt::Display| NestedError::Failed(format!("model '{name}': {error}"));
-            let found =
-                self.repository.catalog().find(&name, version.as_ref()).map_err(|error| failed(&error))?;
+            let wanted = Wanted::new(version.as_ref(), None);
+            let found = self.gateway.models.find_for_guest(&self.namespace, &name, &wanted);
+            let found = found.map_err(|error| failed(&error))?;
             let invalid =
                 |error: &dyn std::fmt::Display| NestedError::InvalidInput(format!("model '{name}': {error}"));
             decode::check(found.executor.signature(), &inputs, &[]).map_err(|error| invalid(&error))?;
@@ -174,7 +191,9 @@ impl Models for Gateway {
             }
             let request = InferRequest { inputs, ..InferRequest::default() };
             found.check_batch(&request).map_err(|error| invalid(&error))?;
-            let call = Call { depth: caller.depth + 1, ..caller.clone() };
+            let models =
+                Self { gateway: Arc::clone(&self.gateway), namespace: found.namespace.clone() };
+            let call = Call { depth: caller.depth + 1, models: Arc::new(models), ..caller.clone() };
             match found.executor.infer(request, call).await {
                 Ok(response) => Ok(response.outputs),
                 Err(ExecuteError::InvalidInput(text)) => Err(invalid(&text)),

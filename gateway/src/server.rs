@@ -19,7 +19,7 @@ use crate::{
     execute::{LoadError, native::Engine, wasm::Sandbox},
     infer::Gateway,
     listen,
-    repository::{Kind, Loader, Repository, RepositoryError, State},
+    repository::{Kind, Loader, Repository, RepositoryError, namespaces::Namespaces},
     secret::{self, Purpose, Secret, SecretError},
 };
 
@@ -61,11 +61,14 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     });
     let trust = if config.insecure { Trust::Network } else { Trust::Loopback };
     let secret = Secret::from_bytes(secret::random()?);
+    let repository =
+        Arc::new(Repository::new(config.source, config.control_mode, loader, &config.limits)?);
     let gateway = Arc::new(Gateway {
         authenticator: Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey))),
         non_finite: config.non_finite,
         admission: Admission::new(&config.limits.admit),
-        repository: Arc::new(Repository::new(config.source, config.control_mode, loader, &config.limits)?),
+        models: Arc::new(Namespaces::new(repository.catalog())),
+        repository,
         limits: config.limits,
         started: AtomicBool::new(false),
         draining: AtomicBool::new(false),
@@ -81,9 +84,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
 async fn keep_loaded(gateway: Arc<Gateway>, mut stopped: listen::Stop) {
     gateway.repository.start().await;
     gateway.started.store(true, Ordering::Relaxed);
-    let ready =
-        gateway.repository.catalog().index().iter().filter(|entry| entry.state == State::Ready).count();
-    tracing::info!(models = ready, "ready");
+    tracing::info!(models = gateway.models.ready(), "ready");
     gateway
         .repository
         .run(async move {

@@ -21,7 +21,8 @@ use serde_json::json;
 use crate::{
     error::Problem,
     infer::{self, Gateway},
-    repository::{FindError, State},
+    name::TenantName,
+    repository::{FindError, State, namespaces::Wanted},
     route::{Route, Target},
     tensor::TensorSpec,
 };
@@ -67,6 +68,7 @@ async fn answer(
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
     let (route, principal) = authorise(&gateway.authenticator, peer, head)?;
+    let tenant = &principal.tenant;
     match route {
         Route::Infer(target) => infer::infer(gateway, &principal, &target, &head.headers, body)
             .await
@@ -77,9 +79,9 @@ async fn answer(
             StatusCode::OK,
             &ServerMetadata { name: "airlock", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS },
         )),
-        Route::ModelMetadata(target) => model_metadata(gateway, &target),
-        Route::ModelReady(target) => model_ready(gateway, &target),
-        Route::RepositoryIndex => repository_index(gateway, body).await,
+        Route::ModelMetadata(target) => model_metadata(gateway, tenant, &target),
+        Route::ModelReady(target) => model_ready(gateway, tenant, &target),
+        Route::RepositoryIndex => repository_index(gateway, tenant, body).await,
         Route::RepositoryLoad(model) => {
             no_overrides(&control_body(gateway, body).await?)?;
             gateway.repository.load(&model).await?;
@@ -149,12 +151,12 @@ impl<'a> From<&'a TensorSpec> for TensorMetadata<'a> {
     }
 }
 
-fn model_metadata(gateway: &Gateway, target: &Target) -> Result<Response<ReplyBody>, Problem> {
-    let catalog = gateway.repository.catalog();
-    let model = catalog.find(&target.model, target.version.as_ref())?;
+fn model_metadata(gateway: &Gateway, tenant: &TenantName, target: &Target) -> Result<Response<ReplyBody>, Problem> {
+    let wanted = Wanted::new(target.version.as_ref(), None);
+    let model = gateway.models.find(tenant, &target.model, &wanted)?;
     let versions = match &target.version {
         Some(version) => vec![version.to_string()],
-        None => catalog.versions(&target.model).iter().map(ToString::to_string).collect(),
+        None => gateway.models.versions(tenant, &target.model).iter().map(ToString::to_string).collect(),
     };
     let signature = model.executor.signature();
     let metadata = ModelMetadata {
@@ -167,9 +169,9 @@ fn model_metadata(gateway: &Gateway, target: &Target) -> Result<Response<ReplyBo
     Ok(json_reply(StatusCode::OK, &metadata))
 }
 
-fn model_ready(gateway: &Gateway, target: &Target) -> Result<Response<ReplyBody>, Problem> {
+fn model_ready(gateway: &Gateway, tenant: &TenantName, target: &Target) -> Result<Response<ReplyBody>, Problem> {
     let name = target.model.as_str();
-    match gateway.repository.catalog().find(&target.model, target.version.as_ref()) {
+    match gateway.models.find(tenant, &target.model, &Wanted::new(target.version.as_ref(), None)) {
         Ok(_) => Ok(json_reply(StatusCode::OK, &json!({ "name": name, "ready": true }))),
         Err(error @ FindError::NotReady { .. }) => {
             let problem = Problem::from(error);
@@ -193,10 +195,10 @@ struct IndexEntry {
     reason: Option<String>,
 }
 
-async fn repository_index(gateway: &Gateway, body: Incoming) -> Result<Response<ReplyBody>, Problem> {
+async fn repository_index(gateway: &Gateway, tenant: &TenantName, body: Incoming) -> Result<Response<ReplyBody>, Problem> {
     let parameters = control_body(gateway, body).await?;
     let ready_only = parameters.get("ready").and_then(serde_json::Value::as_bool).unwrap_or(false);
-    let entries = gateway.repository.catalog().index();
+    let entries = gateway.models.index(tenant);
     let entries: Vec<IndexEntry> = entries
         .into_iter()
         .filter(|entry| !ready_only || entry.state == State::Ready)

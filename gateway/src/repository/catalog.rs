@@ -15,6 +15,8 @@ use crate::{
     tensor::{InferRequest, Shape},
 };
 
+use super::namespaces::{Namespace, Wanted};
+
 /// Why a version that was taken out of service on request is not ready; Triton's word.
 pub const UNLOADED: &str = "unloaded";
 
@@ -22,6 +24,7 @@ pub const UNLOADED: &str = "unloaded";
 /// catalog meanwhile.
 #[derive(Debug)]
 pub struct Model {
+    pub namespace: Namespace,
     pub name: ModelName,
     pub version: Version,
     pub executor: Arc<dyn Executor>,
@@ -104,8 +107,32 @@ pub struct Catalog {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     versions: BTreeMap<Version, Slot>,
+    routing: Routing,
     /// Why the model as a whole could not be loaded or reloaded.
     problem: Option<String>,
+}
+
+/// What answers where no version is named, and names that stand for versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// `None`, or one that is not ready: the greatest that is.
+    pub default: Option<Version>,
+    /// Each alias with versions and their weights, of which at least one is not 0.
+    pub aliases: BTreeMap<Version, Vec<(Version, u32)>>,
+}
+
+impl Routing {
+    /// The version that an alias stands for, for this caller.
+    fn resolve(&self, alias: &Version, wanted: &Wanted) -> Option<&Version> {
+        let shares = self.aliases.get(alias)?;
+        let total = shares.iter().map(|(_, weight)| u64::from(*weight)).sum::<u64>();
+        let mut point = wanted.point(alias, total)?;
+        shares.iter().find_map(|(version, weight)| {
+            let found = point < u64::from(*weight);
+            point = point.saturating_sub(u64::from(*weight));
+            found.then_some(version)
+        })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -150,16 +177,21 @@ impl Catalog {
         Self::default()
     }
 
-    /// The model to run a request on; without a version, the greatest that is ready.
-    pub fn find(&self, name: &ModelName, version: Option<&Version>) -> Result<Arc<Model>, FindError> {
+    /// The model to run a request on; without a version, the default one or else the greatest that is ready.
+    pub fn find(&self, name: &ModelName, wanted: &Wanted) -> Result<Arc<Model>, FindError> {
         let models = self.models.load();
         let Some(entry) = models.get(name) else {
             return Err(FindError::UnknownModel { model: name.clone() });
         };
-        let Some(version) = version else {
-            let ready = entry.versions.values().rev().find_map(Slot::model);
+        let Some(version) = wanted.version() else {
+            let default = entry.routing.default.as_ref().and_then(|version| entry.versions.get(version));
+            let ready = default.and_then(Slot::model);
+            let ready = ready.or_else(|| entry.versions.values().rev().find_map(Slot::model));
             return ready.cloned().ok_or_else(|| entry.not_ready(name, entry.versions.last_key_value()));
         };
+        let named = entry.versions.contains_key(version);
+        let aliased = if named { None } else { entry.routing.resolve(version, wanted) };
+        let version = aliased.unwrap_or(version);
         match entry.versions.get_key_value(version) {
             Some((_, Slot::Ready { model, .. })) => Ok(Arc::clone(model)),
             None if !entry.versions.is_empty() => {
@@ -275,6 +307,11 @@ impl Catalog {
             models.remove(name);
             models
         });
+    }
+
+    /// Says what answers where no version is named, and which names stand for versions.
+    pub(super) fn route(&self, name: &ModelName, routing: &Routing) {
+        self.change(name, |entry| entry.routing = routing.clone());
     }
 
     /// Applies a change to a copy; it may be applied again if another change came in between.

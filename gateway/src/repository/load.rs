@@ -19,6 +19,7 @@ use crate::{
 use super::{
     Shared,
     catalog::Model,
+    namespaces::Namespace,
     disk::{Observation, Stamp},
     lock,
     model_config::ModelConfig,
@@ -269,6 +270,7 @@ impl Load {
         self.config.check(executor.signature()).map_err(|reason| LoadError::new(Step::Signature, reason))?;
         let platform = executor.platform();
         catalog.publish(Model {
+            namespace: Namespace::Shared,
             name: self.name.clone(),
             version: self.version.clone(),
             executor,

@@ -11,6 +11,7 @@ mod folder;
 mod load;
 mod model_config;
 mod model_toml;
+pub mod namespaces;
 mod pbtxt;
 mod poll;
 mod triton_config;

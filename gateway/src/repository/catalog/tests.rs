@@ -32,7 +32,7 @@ fn version(text: &str) -> Version {
 
 fn model(text: &str) -> Model {
     let executor = Arc::new(Silent(Signature::default()));
-    Model { name: name(), version: version(text), executor, max_batch_size: None }
+    Model { namespace: Namespace::Shared, name: name(), version: version(text), executor, max_batch_size: None }
 }
 
 fn catalog(versions: &[&str]) -> Catalog {
@@ -43,7 +43,7 @@ fn catalog(versions: &[&str]) -> Catalog {
 
 fn found(catalog: &Catalog, text: Option<&str>) -> Result<String, String> {
     let version = text.map(version);
-    let found = catalog.find(&name(), version.as_ref());
+    let found = catalog.find(&name(), &Wanted::new(version.as_ref(), None));
     found.map(|model| model.version.to_string()).map_err(|error| error.to_string())
 }
 
@@ -91,21 +91,21 @@ fn what_cannot_be_found_is_told_apart() {
 #[test]
 fn a_ready_version_serves_on_while_its_reload_runs_and_when_it_fails() {
     let catalog = catalog(&["1"]);
-    let before = catalog.find(&name(), None).expect("ready");
+    let before = catalog.find(&name(), &Wanted::default()).expect("ready");
     catalog.loading(&name(), &version("1"));
     assert_eq!(index(&catalog), ["iris/1 READY"]);
     catalog.failed(&name(), &version("1"), "compile: no");
     assert_eq!(index(&catalog), ["iris/1 READY compile: no"]);
-    assert!(Arc::ptr_eq(&before, &catalog.find(&name(), None).expect("ready")));
+    assert!(Arc::ptr_eq(&before, &catalog.find(&name(), &Wanted::default()).expect("ready")));
     catalog.publish(model("1"));
     assert_eq!(index(&catalog), ["iris/1 READY"]);
-    assert!(!Arc::ptr_eq(&before, &catalog.find(&name(), None).expect("ready")));
+    assert!(!Arc::ptr_eq(&before, &catalog.find(&name(), &Wanted::default()).expect("ready")));
 }
 
 #[test]
 fn an_unloaded_version_is_unloading_while_a_request_holds_it() {
     let catalog = catalog(&["1"]);
-    let held = catalog.find(&name(), None).expect("ready");
+    let held = catalog.find(&name(), &Wanted::default()).expect("ready");
     catalog.unload(&name());
     assert_eq!(index(&catalog), ["iris/1 UNLOADING unloaded"]);
     assert_eq!(catalog.state(&name(), None), Some(State::Unloading));
