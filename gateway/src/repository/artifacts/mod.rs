@@ -1,20 +1,29 @@
 //! Artifacts: the durable side of the repository, on any store that `object_store` speaks to.
 //!
-//! Two kinds of things lie there, and both are only ever created, never overwritten:
+//! Two kinds of things lie there, and both are only ever created, never overwritten with anything else:
 //! - *blobs*, found by the digest of their content, which is checked whenever one is read;
 //! - *records* (tenants, keys, versions, settings), small JSON texts in numbered generations of which the newest counts.
 //!   Changing a record is one create-if-absent put of its next generation, so of two gateways that try, one wins.
 //!
 //! Each record carries a tag under the gateway's secret over its path and its body: who can write into the store but does
 //! not have the secret cannot make one, alter one, or move one to another place. Putting an old state back is noticed by a
-//! gateway that has seen a newer one, and only by it.
+//! gateway that has seen a newer one, and only by it. Who can write there can still delete, or be in the way.
 
+mod blobs;
+mod error;
+mod location;
+mod objects;
+mod open;
 mod path;
 mod records;
+mod self_test;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -22,49 +31,32 @@ use object_store::ObjectStore;
 
 use crate::secret::{Key, Purpose, Secret};
 
+pub use blobs::Blob;
+pub use error::ArtifactError;
+pub use location::{Location, LocationError};
+pub use open::{S3Credentials, S3Settings};
 pub use path::{Generation, RecordPath};
-
-/// Why the store did not do what was asked. The texts name places in the store, which are for the operator's log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ArtifactError {
-    /// It cannot be reached, or refuses to work; what is loaded already serves on.
-    #[error("the artifact store is not available: {0}")]
-    Unavailable(String),
-    /// What lies there is not what was once written.
-    #[error("{path} in the artifact store is not what was written there: {reason}")]
-    Corrupt { path: String, reason: String },
-    #[error("{0} is not in the artifact store")]
-    Missing(String),
-    /// Somebody else has written that generation of the record.
-    #[error("{0} was changed by somebody else at the same time")]
-    Taken(RecordPath),
-}
-
-/// The newest generation of every record.
-pub type Survey = BTreeMap<RecordPath, Generation>;
+pub use records::{Fault, Survey};
 
 /// The store, with the key that makes its records believable.
 pub struct Artifacts {
     store: Arc<dyn ObjectStore>,
+    /// Where the store is if it is on a disk of this machine.
+    folder: Option<PathBuf>,
     key: Key,
-    /// The newest generation of each record that this gateway has seen.
-    seen: Mutex<Survey>,
+    /// The newest generation of each record that this gateway has written, or has read with its tag right. What is merely
+    /// listed is not in here: an object that somebody planted and took away again must not count as a lost record.
+    seen: Mutex<BTreeMap<RecordPath, Generation>>,
 }
 
 impl Artifacts {
     pub fn new(store: Arc<dyn ObjectStore>, secret: &Secret) -> Self {
-        Self { store, key: secret.key(Purpose::Record), seen: Mutex::default() }
+        Self { store, folder: None, key: secret.key(Purpose::Record), seen: Mutex::default() }
     }
 }
 
 impl fmt::Debug for Artifacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Artifacts").field("store", &self.store.to_string()).finish_non_exhaustive()
-    }
-}
-
-impl ArtifactError {
-    fn unavailable(error: &object_store::Error) -> Self {
-        Self::Unavailable(error.to_string())
     }
 }

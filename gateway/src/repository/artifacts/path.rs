@@ -6,6 +6,7 @@
 //! tenants/<tenant>/keys/<id>/<generation>                        an API key
 //! tenants/<tenant>/models/<model>/settings/<generation>          a model's settings
 //! tenants/<tenant>/models/<model>/versions/<version>/<generation>  a version
+//! secret-check, probes/                                          of the self-test
 //! ```
 
 use std::fmt;
@@ -19,6 +20,8 @@ use crate::{
 
 /// The folder of all records.
 pub(super) const TENANTS: &str = "tenants";
+/// The folder of all blobs.
+pub(super) const BLOBS: &str = "blobs/sha256";
 
 /// What a record is about; its generations lie below this path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,7 +111,13 @@ impl fmt::Display for RecordPath {
 
 pub(super) fn blob(digest: &Digest) -> Path {
     let hex = digest.hex();
-    Path::from(format!("blobs/sha256/{}/{hex}", &hex[..2]))
+    Path::from(format!("{BLOBS}/{}/{hex}", &hex[..2]))
+}
+
+/// The digest of the blob that lies at a path; `None` for what is no blob's place.
+pub(super) fn parse_blob(path: &Path) -> Option<Digest> {
+    let digest = format!("sha256:{}", path.filename()?).parse().ok()?;
+    (blob(&digest) == *path).then_some(digest)
 }
 
 #[cfg(test)]

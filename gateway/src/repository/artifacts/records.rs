@@ -1,64 +1,85 @@
 //! Records: numbered generations of small JSON texts, each with its tag.
 
-use std::sync::PoisonError;
+use std::{collections::BTreeMap, sync::PoisonError};
 
+use bytes::Bytes;
 use futures_util::TryStreamExt;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::path::Path;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{ArtifactError, Artifacts, Generation, RecordPath, Survey, path::TENANTS};
+use super::{
+    ArtifactError, Artifacts, Generation, RecordPath,
+    objects::{Created, MAX_BYTES},
+    path::TENANTS,
+};
 use crate::{digest, secret};
-
-/// Bytes of a record, tag included.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// Hex digits of a tag, and the newline behind it.
 const HEAD: usize = secret::LENGTH * 2 + 1;
 
+/// One look at all records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The newest generation of each record; where there is a fault, the one that this gateway has seen.
+    pub records: BTreeMap<RecordPath, Generation>,
+    pub faults: Vec<Fault>,
+}
+
+/// A record that is not there any more, or older than before. Nothing here ever does that: either somebody else changes
+/// the store, or its listing is out of date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub record: RecordPath,
+    pub reason: String,
+}
+
 impl Artifacts {
-    /// One look at all records: the newest generation of each.
-    ///
-    /// # Errors
-    /// Also if a record that this gateway has seen is gone or is older than before: nothing here ever does that.
+    /// One look at all records. Records that this gateway has seen and that are gone or older than before are reported as
+    /// faults, at the generation that was seen, and do not keep it from seeing all others.
     pub async fn survey(&self) -> Result<Survey, ArtifactError> {
-        let listed = self.list(&Path::from(TENANTS)).await?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for (record, newest) in seen.iter() {
-            if listed.get(record).is_none_or(|generation| generation < newest) {
-                return Err(rolled_back(record, *newest));
+        // First: what is written while the store is being listed is not missing from the list.
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut records = self.list(&Path::from(TENANTS)).await?;
+        let mut faults = Vec::new();
+        for (record, newest) in seen {
+            let listed = records.get(&record).copied();
+            if listed.is_none_or(|listed| listed < newest) {
+                let reason = match listed {
+                    None => format!("generation {newest} was there before and the record is gone"),
+                    Some(listed) => format!("generation {newest} was there before and now it is {listed}"),
+                };
+                records.insert(record.clone(), newest);
+                faults.push(Fault { record, reason });
             }
         }
-        seen.extend(listed.iter().map(|(record, generation)| (record.clone(), *generation)));
-        Ok(listed)
+        Ok(Survey { records, faults })
     }
 
-    async fn list(&self, prefix: &Path) -> Result<Survey, ArtifactError> {
-        let mut survey = Survey::new();
+    async fn list(&self, prefix: &Path) -> Result<BTreeMap<RecordPath, Generation>, ArtifactError> {
+        let mut records = BTreeMap::new();
         let mut objects = self.store.list(Some(prefix));
         while let Some(object) =
             objects.try_next().await.map_err(|error| ArtifactError::unavailable(&error))?
         {
             if let Some((record, generation)) = RecordPath::parse(&object.location) {
-                let newest = survey.entry(record).or_insert(generation);
+                let newest = records.entry(record).or_insert(generation);
                 *newest = generation.max(*newest);
             }
         }
-        Ok(survey)
+        Ok(records)
     }
 
-    /// The newest generation of one record, and what it says; `None` if it was never written.
+    /// The newest generation of one record, and what it says; `None` if it was never written. If the store lists less
+    /// than this gateway has seen, what was seen is read.
     pub async fn newest<T: DeserializeOwned>(
         &self,
         record: &RecordPath,
     ) -> Result<Option<(Generation, T)>, ArtifactError> {
-        let listed = self.list(&Path::from(record.to_string())).await?;
-        let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(record).copied();
-        match (listed.get(record).copied(), known) {
-            (None, None) => Ok(None),
-            (Some(newest), known) if known.is_none_or(|known| newest >= known) => {
-                Ok(Some((newest, self.read(record, newest).await?)))
-            }
-            (_, known) => Err(rolled_back(record, known.unwrap_or(Generation::FIRST))),
+        let listed = self.list(&Path::from(record.to_string())).await?.get(record).copied();
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(record).copied();
+        match listed.max(seen) {
+            Some(newest) => Ok(Some((newest, self.read(record, newest).await?))),
+            None => Ok(None),
         }
     }
 
@@ -69,34 +90,16 @@ impl Artifacts {
         generation: Generation,
     ) -> Result<T, ArtifactError> {
         let path = record.at(generation);
-        let body = self.body(&path).await?;
-        serde_json::from_slice(&body).map_err(|error| corrupt(&path, error))
-    }
-
-    async fn body(&self, path: &Path) -> Result<Vec<u8>, ArtifactError> {
-        let found = self.store.get(path).await.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => ArtifactError::Missing(path.to_string()),
-            error => ArtifactError::unavailable(&error),
-        })?;
-        if found.meta.size > MAX_BYTES {
-            return Err(corrupt(path, "it is too large for a record"));
-        }
-        let bytes = found.bytes().await.map_err(|error| ArtifactError::unavailable(&error))?;
-        let (head, body) = bytes.split_at_checked(HEAD).ok_or_else(|| corrupt(path, "it is too short"))?;
-        let tag = str::from_utf8(head)
-            .ok()
-            .and_then(|head| head.strip_suffix('\n'))
-            .and_then(digest::unhex)
-            .ok_or_else(|| corrupt(path, "it does not begin with a tag"))?;
-        if self.key.verify(&[path.as_ref().as_bytes(), body], &tag) {
-            Ok(body.to_vec())
-        } else {
-            Err(corrupt(path, "its tag is not the one of its content and place under this gateway's secret"))
-        }
+        let body = self.unsealed(&path, &self.small(&path).await?)?;
+        self.saw(record, generation);
+        serde_json::from_slice(&body).map_err(|error| ArtifactError::corrupt(&path, error))
     }
 
     /// Writes the generation of a record that follows `after`, if nobody else has. When it returns, the record is durable.
     /// Doing the same again succeeds, so it may be repeated after an error that leaves open whether it was done.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Taken`] if somebody else was faster and wrote something else.
     pub async fn append<T: Serialize>(
         &self,
         record: &RecordPath,
@@ -105,35 +108,54 @@ impl Artifacts {
     ) -> Result<Generation, ArtifactError> {
         let generation = after.map_or(Generation::FIRST, Generation::next);
         let path = record.at(generation);
-        let body = serde_json::to_vec(body).map_err(|error| corrupt(&path, error))?;
-        let tag = self.key.tag(&[path.as_ref().as_bytes(), &body]);
-        let mut bytes = digest::hex(&tag).into_bytes();
-        bytes.push(b'\n');
-        bytes.extend_from_slice(&body);
-        let create = PutOptions::from(PutMode::Create);
-        match self.store.put_opts(&path, PutPayload::from(bytes), create).await {
-            Ok(_) => {}
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                if self.body(&path).await? != body {
-                    return Err(ArtifactError::Taken(record.clone()));
-                }
-            }
-            Err(error) => return Err(ArtifactError::unavailable(&error)),
+        let body = serde_json::to_vec(body).map_err(|error| ArtifactError::corrupt(&path, error))?;
+        let bytes = self.sealed(&path, &body);
+        if bytes.len() as u64 > MAX_BYTES {
+            let reason = format!("a record has at most {MAX_BYTES} bytes, and this one {}", bytes.len());
+            return Err(ArtifactError::corrupt(&path, reason));
         }
+        match self.create(&path, &bytes).await? {
+            Created::New | Created::Same => {
+                self.saw(record, generation);
+                Ok(generation)
+            }
+            Created::Other(found) => {
+                self.unsealed(&path, &found)?;
+                self.saw(record, generation);
+                Err(ArtifactError::Taken(record.clone()))
+            }
+        }
+    }
+
+    fn saw(&self, record: &RecordPath, generation: Generation) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = seen.entry(record.clone()).or_insert(generation);
         *newest = generation.max(*newest);
-        Ok(generation)
     }
-}
 
-fn corrupt(path: &Path, reason: impl ToString) -> ArtifactError {
-    ArtifactError::Corrupt { path: path.to_string(), reason: reason.to_string() }
-}
+    /// A body with its tag for a place.
+    pub(super) fn sealed(&self, path: &Path, body: &[u8]) -> Bytes {
+        let tag = self.key.tag(&[path.as_ref().as_bytes(), body]);
+        let mut bytes = digest::hex(&tag).into_bytes();
+        bytes.push(b'\n');
+        bytes.extend_from_slice(body);
+        bytes.into()
+    }
 
-fn rolled_back(record: &RecordPath, newest: Generation) -> ArtifactError {
-    ArtifactError::Corrupt {
-        path: record.to_string(),
-        reason: format!("generation {newest} was there before and is not any more"),
+    /// The body of what was found at a place, if it was made for that place with this gateway's secret.
+    fn unsealed(&self, path: &Path, bytes: &Bytes) -> Result<Bytes, ArtifactError> {
+        let corrupt = |reason: &str| ArtifactError::corrupt(path, reason);
+        let head = bytes.get(..HEAD).ok_or_else(|| corrupt("it is too short"))?;
+        let tag = str::from_utf8(head)
+            .ok()
+            .and_then(|head| head.strip_suffix('\n'))
+            .and_then(digest::unhex)
+            .ok_or_else(|| corrupt("it does not begin with a tag"))?;
+        let body = bytes.slice(HEAD..);
+        if self.key.verify(&[path.as_ref().as_bytes(), &body], &tag) {
+            Ok(body)
+        } else {
+            Err(corrupt("its tag is not the one of its content and place under this gateway's secret"))
+        }
     }
 }
