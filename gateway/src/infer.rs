@@ -191,8 +191,7 @@ impl Models for Neighbours {
             }
             let request = InferRequest { inputs, ..InferRequest::default() };
             found.check_batch(&request).map_err(|error| invalid(&error))?;
-            let models =
-                Self { gateway: Arc::clone(&self.gateway), namespace: found.namespace.clone() };
+            let models = Self { gateway: Arc::clone(&self.gateway), namespace: found.namespace.clone() };
             let call = Call { depth: caller.depth + 1, models: Arc::new(models), ..caller.clone() };
             match found.executor.infer(request, call).await {
                 Ok(response) => Ok(response.outputs),

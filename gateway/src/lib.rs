@@ -16,6 +16,7 @@
 //!
 //! [`error`] is where a station's fault becomes an HTTP status. [`server`] builds all of this from a [`config`].
 
+pub mod admin;
 pub mod admit;
 pub mod authenticate;
 pub mod cli;

@@ -61,8 +61,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     });
     let trust = if config.insecure { Trust::Network } else { Trust::Loopback };
     let secret = Secret::from_bytes(secret::random()?);
-    let repository =
-        Arc::new(Repository::new(config.source, config.control_mode, loader, &config.limits)?);
+    let repository = Arc::new(Repository::new(config.source, config.control_mode, loader, &config.limits)?);
     let gateway = Arc::new(Gateway {
         authenticator: Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey))),
         non_finite: config.non_finite,

@@ -71,6 +71,18 @@ pub fn mint(pepper: &Key, scopes: Scopes, now: u64) -> Result<(ApiKey, KeyRecord
     Ok((key, record))
 }
 
+impl KeyRecord {
+    /// Neither revoked nor expired at `now`.
+    pub fn is_live(&self, now: u64) -> bool {
+        now < self.until()
+    }
+
+    /// The moment from which the key is not valid; 0 if it is revoked.
+    pub(super) fn until(&self) -> u64 {
+        if self.revoked.is_some() { 0 } else { self.expires.unwrap_or(u64::MAX) }
+    }
+}
+
 impl ApiKey {
     pub fn id(&self) -> KeyId {
         self.id

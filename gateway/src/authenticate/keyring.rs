@@ -66,12 +66,8 @@ impl Keyring {
 }
 
 fn entry(tenant: TenantName, record: KeyRecord) -> Entry {
-    let until = match record.revoked {
-        Some(_) => 0,
-        None => record.expires.unwrap_or(u64::MAX),
-    };
     let principal = Arc::new(Principal { tenant, scopes: record.scopes, key: Some(record.id) });
-    Entry { id: record.id.number(), tag: record.tag, until, principal }
+    Entry { id: record.id.number(), tag: record.tag, until: record.until(), principal }
 }
 
 impl fmt::Debug for Keyring {

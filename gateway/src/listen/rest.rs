@@ -151,7 +151,11 @@ impl<'a> From<&'a TensorSpec> for TensorMetadata<'a> {
     }
 }
 
-fn model_metadata(gateway: &Gateway, tenant: &TenantName, target: &Target) -> Result<Response<ReplyBody>, Problem> {
+fn model_metadata(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    target: &Target,
+) -> Result<Response<ReplyBody>, Problem> {
     let wanted = Wanted::new(target.version.as_ref(), None);
     let model = gateway.models.find(tenant, &target.model, &wanted)?;
     let versions = match &target.version {
@@ -169,7 +173,11 @@ fn model_metadata(gateway: &Gateway, tenant: &TenantName, target: &Target) -> Re
     Ok(json_reply(StatusCode::OK, &metadata))
 }
 
-fn model_ready(gateway: &Gateway, tenant: &TenantName, target: &Target) -> Result<Response<ReplyBody>, Problem> {
+fn model_ready(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    target: &Target,
+) -> Result<Response<ReplyBody>, Problem> {
     let name = target.model.as_str();
     match gateway.models.find(tenant, &target.model, &Wanted::new(target.version.as_ref(), None)) {
         Ok(_) => Ok(json_reply(StatusCode::OK, &json!({ "name": name, "ready": true }))),
@@ -195,7 +203,11 @@ struct IndexEntry {
     reason: Option<String>,
 }
 
-async fn repository_index(gateway: &Gateway, tenant: &TenantName, body: Incoming) -> Result<Response<ReplyBody>, Problem> {
+async fn repository_index(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Problem> {
     let parameters = control_body(gateway, body).await?;
     let ready_only = parameters.get("ready").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let entries = gateway.models.index(tenant);

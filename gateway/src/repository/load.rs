@@ -19,10 +19,10 @@ use crate::{
 use super::{
     Shared,
     catalog::Model,
-    namespaces::Namespace,
     disk::{Observation, Stamp},
     lock,
     model_config::ModelConfig,
+    namespaces::Namespace,
 };
 
 /// What was last done with a model.

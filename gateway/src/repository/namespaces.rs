@@ -155,9 +155,8 @@ impl Namespaces {
 
     /// How many versions are ready in all.
     pub fn ready(&self) -> usize {
-        let count = |catalog: &Catalog| {
-            catalog.index().iter().filter(|entry| entry.state == State::Ready).count()
-        };
+        let count =
+            |catalog: &Catalog| catalog.index().iter().filter(|entry| entry.state == State::Ready).count();
         count(&self.shared) + self.tenants.load().values().map(|catalog| count(catalog)).sum::<usize>()
     }
 }

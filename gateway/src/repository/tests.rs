@@ -451,13 +451,15 @@ async fn one_file_is_served_under_its_name() {
     let path = dir.path().join("text-clean.wasm");
     let repository = open(RepositorySource::File(path.clone()), poll(), &fake).expect("opens");
     repository.start().await;
-    let model = repository.catalog().find(&name("text-clean"), &namespaces::Wanted::default()).expect("ready");
+    let model =
+        repository.catalog().find(&name("text-clean"), &namespaces::Wanted::default()).expect("ready");
     assert_eq!((model.version.as_str(), model.executor.platform()), ("1", "first"));
     assert_eq!(lock(&fake.loads)[0].files, []);
     fs::write(path, "second").expect("a file");
     repository.poll().await;
     repository.poll().await;
-    let model = repository.catalog().find(&name("text-clean"), &namespaces::Wanted::default()).expect("ready");
+    let model =
+        repository.catalog().find(&name("text-clean"), &namespaces::Wanted::default()).expect("ready");
     assert_eq!(model.executor.platform(), "second");
 }
 

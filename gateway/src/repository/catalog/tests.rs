@@ -32,7 +32,13 @@ fn version(text: &str) -> Version {
 
 fn model(text: &str) -> Model {
     let executor = Arc::new(Silent(Signature::default()));
-    Model { namespace: Namespace::Shared, name: name(), version: version(text), executor, max_batch_size: None }
+    Model {
+        namespace: Namespace::Shared,
+        name: name(),
+        version: version(text),
+        executor,
+        max_batch_size: None,
+    }
 }
 
 fn catalog(versions: &[&str]) -> Catalog {

@@ -1,0 +1,218 @@
+//! Creating, listing and ending tenants and keys.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{AdminError, MAX_LABEL, MAX_LIVE_KEYS, TenantRecord};
+use crate::{
+    authenticate::{ApiKey, KeyId, KeyRecord, Scopes, mint},
+    name::TenantName,
+    repository::artifacts::{ArtifactError, Artifacts, RecordPath},
+    secret::Key,
+};
+
+/// How often a change is tried again because somebody else was faster.
+const TRIES: usize = 8;
+
+/// The tenants and keys of one store.
+#[derive(Clone)]
+pub struct Tenants {
+    artifacts: Arc<Artifacts>,
+    /// Tags the secrets of keys.
+    pepper: Key,
+}
+
+/// What a new key is to be.
+#[derive(Clone, Debug, Default)]
+pub struct NewKey {
+    pub scopes: Scopes,
+    pub label: Option<String>,
+    /// Seconds since 1970.
+    pub expires: Option<u64>,
+}
+
+/// A key and the tenant that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOf {
+    pub tenant: TenantName,
+    pub record: KeyRecord,
+}
+
+impl Tenants {
+    pub fn new(artifacts: Arc<Artifacts>, pepper: Key) -> Self {
+        Self { artifacts, pepper }
+    }
+
+    /// Makes a tenant, or brings a removed one back without any of its keys. Says whether there was none before.
+    pub async fn create(&self, tenant: &TenantName, now: u64) -> Result<(TenantRecord, bool), AdminError> {
+        let path = RecordPath::Tenant(tenant.clone());
+        for _ in 0..TRIES {
+            let found = self.artifacts.newest::<TenantRecord>(&path).await?;
+            match &found {
+                Some((_, record)) if record.removed.is_none() => return Ok((record.clone(), false)),
+                // What a removal that was cut short has left.
+                Some(_) => _ = self.revoke_all(tenant, now).await?,
+                None => {}
+            }
+            let record = TenantRecord { created: now, removed: None };
+            match self.artifacts.append(&path, found.map(|(generation, _)| generation), &record).await {
+                Ok(_) => return Ok((record, true)),
+                Err(ArtifactError::Taken(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ArtifactError::Taken(path).into())
+    }
+
+    /// The tenants that are there, by name.
+    pub async fn list(&self) -> Result<Vec<(TenantName, TenantRecord)>, AdminError> {
+        let mut tenants = Vec::new();
+        for (path, generation) in self.artifacts.survey().await?.records {
+            if let RecordPath::Tenant(tenant) = &path {
+                let record: TenantRecord = self.artifacts.read(&path, generation).await?;
+                if record.removed.is_none() {
+                    tenants.push((tenant.clone(), record));
+                }
+            }
+        }
+        Ok(tenants)
+    }
+
+    /// Ends a tenant and all of its keys, and says how many of them were live. The first put already shuts them all out.
+    pub async fn remove(&self, tenant: &TenantName, now: u64) -> Result<usize, AdminError> {
+        let path = RecordPath::Tenant(tenant.clone());
+        self.change(
+            &path,
+            || AdminError::UnknownTenant(tenant.clone()),
+            |record: TenantRecord| {
+                if record.removed.is_some() {
+                    return Err(AdminError::UnknownTenant(tenant.clone()));
+                }
+                Ok(Some(TenantRecord { removed: Some(now), ..record }))
+            },
+        )
+        .await?;
+        self.revoke_all(tenant, now).await
+    }
+
+    async fn revoke_all(&self, tenant: &TenantName, now: u64) -> Result<usize, AdminError> {
+        let mut revoked = 0;
+        for key in self.keys(Some(tenant)).await? {
+            if key.record.revoked.is_none() {
+                self.revoke(Some(tenant), key.record.id, now).await?;
+                revoked += 1;
+            }
+        }
+        Ok(revoked)
+    }
+
+    /// Makes a key. It is in the answer and nowhere else: who loses it makes another one.
+    ///
+    /// Of two that are made at the same moment, both may pass the limit of live keys.
+    pub async fn create_key(
+        &self,
+        tenant: &TenantName,
+        new: NewKey,
+        now: u64,
+    ) -> Result<(ApiKey, KeyRecord), AdminError> {
+        if new.scopes.is_empty() {
+            return Err(AdminError::NoScopes);
+        }
+        let printable =
+            |label: &String| label.chars().count() <= MAX_LABEL && !label.chars().any(char::is_control);
+        if !new.label.as_ref().is_none_or(printable) {
+            return Err(AdminError::Label);
+        }
+        if new.expires.is_some_and(|expires| expires <= now) {
+            return Err(AdminError::Expired);
+        }
+        let path = RecordPath::Tenant(tenant.clone());
+        let found = self.artifacts.newest::<TenantRecord>(&path).await?;
+        if found.is_none_or(|(_, record)| record.removed.is_some()) {
+            return Err(AdminError::UnknownTenant(tenant.clone()));
+        }
+        let ids: Vec<KeyId> = self
+            .keys(Some(tenant))
+            .await?
+            .into_iter()
+            .filter(|key| key.record.scopes == new.scopes && key.record.is_live(now))
+            .map(|key| key.record.id)
+            .collect();
+        if ids.len() >= MAX_LIVE_KEYS {
+            return Err(AdminError::TooManyKeys { tenant: tenant.clone(), scopes: new.scopes, ids });
+        }
+        let (key, record) = mint(&self.pepper, new.scopes, now)?;
+        let record = KeyRecord { label: new.label, expires: new.expires, ..record };
+        self.artifacts.append(&RecordPath::Key(tenant.clone(), record.id.to_string()), None, &record).await?;
+        Ok((key, record))
+    }
+
+    /// All keys, or those of one tenant, revoked and expired ones included; the oldest first.
+    pub async fn keys(&self, of: Option<&TenantName>) -> Result<Vec<KeyOf>, AdminError> {
+        let mut keys = Vec::new();
+        for (path, generation) in self.artifacts.survey().await?.records {
+            match &path {
+                RecordPath::Key(tenant, _) if of.is_none_or(|of| of == tenant) => {
+                    let record = self.artifacts.read(&path, generation).await?;
+                    keys.push(KeyOf { tenant: tenant.clone(), record });
+                }
+                _ => {}
+            }
+        }
+        keys.sort_by(|one, other| {
+            (&one.tenant, one.record.created, one.record.id).cmp(&(
+                &other.tenant,
+                other.record.created,
+                other.record.id,
+            ))
+        });
+        Ok(keys)
+    }
+
+    /// Ends a key, of that tenant if one is given. Doing so twice changes nothing.
+    pub async fn revoke(&self, of: Option<&TenantName>, id: KeyId, now: u64) -> Result<KeyOf, AdminError> {
+        let text = id.to_string();
+        let survey = self.artifacts.survey().await?;
+        let path = survey.records.into_keys().find(|path| match path {
+            RecordPath::Key(tenant, id) => *id == text && of.is_none_or(|of| of == tenant),
+            _ => false,
+        });
+        let path = path.ok_or(AdminError::UnknownKey(id))?;
+        let record = self
+            .change(
+                &path,
+                || AdminError::UnknownKey(id),
+                |record: KeyRecord| {
+                    Ok(record.revoked.is_none().then_some(KeyRecord { revoked: Some(now), ..record }))
+                },
+            )
+            .await?;
+        Ok(KeyOf { tenant: path.tenant().clone(), record })
+    }
+
+    /// Writes what `new` makes of a record, however many others change it at the same time; `None` leaves it as it is.
+    async fn change<T: Serialize + DeserializeOwned + Clone>(
+        &self,
+        path: &RecordPath,
+        missing: impl Fn() -> AdminError,
+        new: impl Fn(T) -> Result<Option<T>, AdminError>,
+    ) -> Result<T, AdminError> {
+        for _ in 0..TRIES {
+            let (generation, record) = self.artifacts.newest::<T>(path).await?.ok_or_else(&missing)?;
+            let Some(changed) = new(record.clone())? else { return Ok(record) };
+            match self.artifacts.append(path, Some(generation), &changed).await {
+                Ok(_) => return Ok(changed),
+                Err(ArtifactError::Taken(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ArtifactError::Taken(path.clone()).into())
+    }
+}
+
+impl fmt::Debug for Tenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenants").field("artifacts", &self.artifacts).finish_non_exhaustive()
+    }
+}
