@@ -15,7 +15,11 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::limits::Limits;
+use crate::{
+    limits::Limits,
+    repository::artifacts::Location,
+    store::{StoreError, StorePlace},
+};
 
 mod limit_settings;
 
@@ -52,6 +56,18 @@ pub struct Settings {
     /// Listen beyond loopback although there are no API keys: whoever reaches the port may use every model
     #[arg(long, env = "AIRLOCK_INSECURE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub insecure: Option<bool>,
+
+    /// Where tenants, their keys and their models are kept: a folder, or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "STORE", env = "AIRLOCK_STORE")]
+    pub store: Option<Location>,
+
+    /// What is kept on this machine only: the gateway's secret [default: `local` in the store's folder]
+    #[arg(long, value_name = "DIR", env = "AIRLOCK_STATE")]
+    pub state: Option<PathBuf>,
+
+    /// The gateway's secret; made if there is none [default: `secret` in that folder]
+    #[arg(long, value_name = "FILE", env = "AIRLOCK_SECRET_FILE")]
+    pub secret_file: Option<PathBuf>,
 
     /// How JSON answers carry NaN and infinities: literal (as Triton does, Python clients read it) or null [default: literal]
     #[arg(long, value_name = "FORM", env = "AIRLOCK_NON_FINITE")]
@@ -120,6 +136,10 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("{0}")]
     Limit(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("--state and --secret-file belong to a store: say --store DIR too")]
+    NoStore,
 }
 
 impl Settings {
@@ -146,6 +166,9 @@ impl Settings {
             poll_interval: self.poll_interval.or(other.poll_interval),
             http: self.http.or(other.http),
             insecure: self.insecure.or(other.insecure),
+            store: self.store.or(other.store),
+            state: self.state.or(other.state),
+            secret_file: self.secret_file.or(other.secret_file),
             non_finite: self.non_finite.or(other.non_finite),
             drain_delay: self.drain_delay.or(other.drain_delay),
             limits: self.limits.or(other.limits),
@@ -160,6 +183,7 @@ pub struct Config {
     pub control_mode: crate::repository::ControlMode,
     pub http: SocketAddr,
     pub insecure: bool,
+    pub store: Option<StorePlace>,
     pub non_finite: crate::reply::NonFinite,
     pub drain_delay: Duration,
     pub limits: Limits,
@@ -183,7 +207,13 @@ impl TryFrom<Settings> for Config {
         }
         let http = settings.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000)));
         let insecure = settings.insecure.unwrap_or(false);
-        if !http.ip().is_loopback() && !insecure {
+        let store = match (settings.store, settings.state, settings.secret_file) {
+            (Some(store), state, secret_file) => Some(StorePlace::new(&store, state, secret_file)?),
+            (None, None, None) => None,
+            (None, ..) => return Err(ConfigError::NoStore),
+        };
+        // With a store there may be keys: then the server looks again when it knows.
+        if !http.ip().is_loopback() && !insecure && store.is_none() {
             return Err(ConfigError::NotLoopback(http));
         }
         let mut limits = Limits::default();
@@ -200,6 +230,7 @@ impl TryFrom<Settings> for Config {
             },
             http,
             insecure,
+            store,
             non_finite: match settings.non_finite.unwrap_or_default() {
                 NonFiniteName::Literal => crate::reply::NonFinite::Literal,
                 NonFiniteName::Null => crate::reply::NonFinite::Null,

@@ -37,4 +37,5 @@ pub mod repository;
 pub mod route;
 pub mod secret;
 pub mod server;
+pub mod store;
 pub mod tensor;

@@ -13,6 +13,7 @@ use std::{
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
+    admin::{FOLLOW_INTERVAL, Follow},
     admit::Admission,
     authenticate::{Authenticator, Trust},
     config::Config,
@@ -21,6 +22,7 @@ use crate::{
     listen,
     repository::{Kind, Loader, Repository, RepositoryError, namespaces::Namespaces},
     secret::{self, Purpose, Secret, SecretError},
+    store::{Store, StoreError, StorePlace},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,13 @@ pub enum StartError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Secret(#[from] SecretError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "{0} is not a loopback address and there is no API key yet: anybody could use this gateway. \
+         Make a key first (airlock tenant create, airlock key create), or say --insecure"
+    )]
+    NotLoopback(SocketAddr),
 }
 
 /// A gateway that serves.
@@ -60,10 +69,29 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Kind::Onnx => engine.load(source),
     });
     let trust = if config.insecure { Trust::Network } else { Trust::Loopback };
-    let secret = Secret::from_bytes(secret::random()?);
+    let store = config.store.as_ref().map(StorePlace::open).transpose()?;
+    // Without a store there are no keys, and nothing that a secret would have to fit.
+    let secret = match &store {
+        Some(store) => store.secret.clone(),
+        None => Secret::from_bytes(secret::random()?),
+    };
+    let authenticator = Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey)));
+    let keys = match store {
+        None => None,
+        Some(Store { artifacts, .. }) => {
+            artifacts.self_test().await.map_err(StoreError::from)?;
+            let mut keys = Follow::new(artifacts, Arc::clone(&authenticator));
+            // Before the first request: whether there are keys decides who may send one.
+            keys.look().await.map_err(StoreError::from)?;
+            Some(keys)
+        }
+    };
+    if !address.ip().is_loopback() && !config.insecure && !authenticator.requires_keys() {
+        return Err(StartError::NotLoopback(address));
+    }
     let repository = Arc::new(Repository::new(config.source, config.control_mode, loader, &config.limits)?);
     let gateway = Arc::new(Gateway {
-        authenticator: Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey))),
+        authenticator,
         non_finite: config.non_finite,
         admission: Admission::new(&config.limits.admit),
         models: Arc::new(Namespaces::new(repository.catalog())),
@@ -75,21 +103,23 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
 
     let (stop, stopped) = watch::channel(None);
     tracing::info!("listening on http://{address}");
+    if let Some(keys) = keys {
+        tokio::spawn(keys.run(FOLLOW_INTERVAL, told_to_stop(stopped.clone())));
+    }
     let repository = tokio::spawn(keep_loaded(Arc::clone(&gateway), stopped.clone()));
     let listener = tokio::spawn(listen::serve(listener, Arc::clone(&gateway), stopped));
     Ok(Server { gateway, address, stop, listener, repository })
 }
 
-async fn keep_loaded(gateway: Arc<Gateway>, mut stopped: listen::Stop) {
+async fn told_to_stop(mut stopped: listen::Stop) {
+    let _ = stopped.wait_for(Option::is_some).await;
+}
+
+async fn keep_loaded(gateway: Arc<Gateway>, stopped: listen::Stop) {
     gateway.repository.start().await;
     gateway.started.store(true, Ordering::Relaxed);
     tracing::info!(models = gateway.models.ready(), "ready");
-    gateway
-        .repository
-        .run(async move {
-            let _ = stopped.wait_for(Option::is_some).await;
-        })
-        .await;
+    gateway.repository.run(told_to_stop(stopped)).await;
 }
 
 impl Server {

@@ -6,3 +6,4 @@ mod keys;
 mod lifecycle;
 mod road;
 mod sandbox;
+mod tenants;

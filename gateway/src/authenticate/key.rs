@@ -77,6 +77,15 @@ impl KeyRecord {
         now < self.until()
     }
 
+    /// `live`, `expired` or `revoked`.
+    pub fn state(&self, now: u64) -> &'static str {
+        match self.revoked {
+            Some(_) => "revoked",
+            None if self.is_live(now) => "live",
+            None => "expired",
+        }
+    }
+
     /// The moment from which the key is not valid; 0 if it is revoked.
     pub(super) fn until(&self) -> u64 {
         if self.revoked.is_some() { 0 } else { self.expires.unwrap_or(u64::MAX) }

@@ -1,6 +1,9 @@
-//! The command line: `airlock serve`.
+//! The command line: `airlock serve`, and the commands on what a gateway keeps.
 
+mod key;
+mod records;
 mod serve;
+mod tenant;
 
 use std::process::ExitCode;
 
@@ -17,11 +20,25 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Serve>),
+    Tenant(tenant::Tenant),
+    Key(key::Key),
 }
 
 /// Parses the command line, runs the command and says what went wrong, if anything did.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Tenant(tenant) => told(tenant.run()),
+        Command::Key(key) => told(key.run()),
+    }
+}
+
+fn told(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("airlock: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

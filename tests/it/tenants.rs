@@ -1,0 +1,186 @@
+//! `airlock tenant` and `airlock key` on a store, and a gateway that follows them.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use airlock_tests::{
+    client::{call, get},
+    gateway::{Gateway, Repository, binary},
+    guest,
+};
+use serde_json::Value;
+
+/// Runs `airlock` on the store in a folder.
+fn airlock(store: &Path, arguments: &[&str]) -> Output {
+    Command::new(binary())
+        .args(arguments)
+        .env("AIRLOCK_STORE", store)
+        .env_remove("AIRLOCK_STATE")
+        .env_remove("AIRLOCK_SECRET_FILE")
+        .output()
+        .expect("the binary starts")
+}
+
+fn good(store: &Path, arguments: &[&str]) -> String {
+    let output = airlock(store, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
+}
+
+fn bad(store: &Path, arguments: &[&str]) -> String {
+    let output = airlock(store, arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty() && !error.contains("panicked"), "{error}");
+    error
+}
+
+#[test]
+fn the_key_stands_alone_on_stdout_and_nowhere_else() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = folder.path();
+    assert!(good(store, &["tenant", "create", "acme"]).contains("is created"));
+    assert!(good(store, &["tenant", "create", "acme"]).contains("is there already"));
+    let output = airlock(store, &["key", "create", "--tenant", "acme", "--scope", "infer,repository"]);
+    let key = String::from_utf8(output.stdout).expect("text");
+    let told = String::from_utf8(output.stderr).expect("text");
+    let key = key.strip_suffix('\n').expect("one line");
+    assert!(key.starts_with("ak_") && key.len() == 93, "{key}");
+    let parts: Vec<&str> = key.split('_').collect();
+    assert!(told.contains(parts[1]) && told.contains("infer repository"), "{told}");
+    let listed = good(store, &["key", "list"]);
+    assert!(listed.contains(parts[1]) && listed.contains("live"), "{listed}");
+    assert!(!listed.contains(&parts[2][..8]) && !told.contains(&parts[2][..8]));
+    let mut folders = vec![store.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).expect("a file");
+                let found = bytes.windows(16).any(|window| window == &parts[2].as_bytes()[..16]);
+                assert!(!found, "{}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn lists_are_json_if_asked_and_mistakes_are_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = folder.path();
+    let json = |arguments: &[&str]| -> Value {
+        let arguments = [arguments, &["--output", "json"]].concat();
+        serde_json::from_str(&good(store, &arguments)).expect("JSON")
+    };
+    assert_eq!(json(&["tenant", "create", "acme"])["new"], true);
+    let made = json(&["key", "create", "--tenant", "acme", "--label", "laptop", "--expires", "90d"]);
+    let id = made["id"].as_str().expect("an id");
+    assert!(made["key"].as_str().is_some_and(|key| key.contains(id)));
+    let days = made["expires"].as_u64().expect("seconds") - made["created"].as_u64().expect("seconds");
+    assert_eq!(days, 90 * 24 * 3600);
+    assert_eq!(json(&["key", "revoke", id])["state"], "revoked");
+    let keys = json(&["key", "list", "--tenant", "acme"]);
+    assert_eq!(
+        (&keys[0]["id"], &keys[0]["state"], &keys[0]["label"]),
+        (&made["id"], &"revoked".into(), &"laptop".into())
+    );
+    assert!(keys[0].get("key").is_none());
+    assert_eq!(json(&["tenant", "list"])[0]["tenant"], "acme");
+    assert_eq!(json(&["tenant", "remove", "acme"])["revoked_keys"], 0);
+    assert_eq!(json(&["tenant", "list"]).as_array().map(Vec::len), Some(0));
+
+    for (arguments, part) in [
+        (&["key", "create", "--tenant", "acme"][..], "airlock tenant create acme"),
+        (&["key", "create", "--tenant", "acme", "--scope", "everything"], "infer, repository and admin"),
+        (&["key", "create", "--tenant", "../acme"], "is not a name"),
+        (&["key", "revoke", "0123456789abcdef"], "0123456789abcdef"),
+        (&["key", "revoke", "ak_0123"], "16 hex digits"),
+        (&["tenant", "remove", "nobody"], "nobody"),
+    ] {
+        let error = bad(store, arguments);
+        assert!(error.contains(part), "{arguments:?}: {error}");
+    }
+    let unsaid = Command::new(binary()).args(["key", "list"]).env_remove("AIRLOCK_STORE").output();
+    let unsaid = unsaid.expect("the binary starts");
+    assert!(String::from_utf8_lossy(&unsaid.stderr).contains("--store DIR"));
+    // The flags may stand behind the command as well.
+    let named = ["key", "list", "--store", store.to_str().expect("UTF-8")];
+    let named = Command::new(binary()).args(named).env_remove("AIRLOCK_STORE").output();
+    assert!(named.expect("the binary starts").status.success());
+    for _ in 0..2 {
+        good(store, &["tenant", "create", "acme"]);
+        good(store, &["key", "create", "--tenant", "acme"]);
+    }
+    assert!(bad(store, &["key", "create", "--tenant", "acme"]).contains("revoke one first"));
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    good(folder.path(), &["tenant", "create", "acme"]);
+    let secret = folder.path().join("local/secret");
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode(&secret), mode(&folder.path().join("local"))), (0o600, 0o700));
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    assert!(bad(folder.path(), &["tenant", "list"]).contains("chmod 600"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_gateway_follows_the_store_within_five_seconds() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = folder.path();
+    let repository = Repository::default().with("good", "1", "model.wasm", guest::good());
+    let location = store.to_str().expect("UTF-8").parse().expect("a location");
+    let gateway = Gateway::serve_with(repository, |settings| settings.store = Some(location)).await;
+    let at = gateway.address();
+    assert_eq!(get(at, "/v2/models/good").await.status, 200, "no key yet: loopback is the tenant `default`");
+
+    good(store, &["tenant", "create", "acme"]);
+    let key = good(store, &["key", "create", "--tenant", "acme"]);
+    let made = Instant::now();
+    let bearer = format!("Bearer {key}");
+    let status = async || call(at, "GET", "/v2", &[("authorization", &bearer)], "").await.status;
+    while get(at, "/v2").await.status != 401 {
+        assert!(made.elapsed() < Duration::from_secs(5), "the first key is not in force");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(status().await, 200);
+
+    let id = key.split('_').nth(1).expect("an id");
+    good(store, &["key", "revoke", id]);
+    let revoked = Instant::now();
+    while status().await != 401 {
+        assert!(revoked.elapsed() < Duration::from_secs(5), "the revocation is not in force");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(get(at, "/v2").await.status, 401, "revoking the last key opens nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_loopback_a_key_has_to_be_there_first() {
+    use airlock::{
+        config::{Config, Settings},
+        server,
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let repository = Repository::default().with("good", "1", "model.wasm", guest::good());
+    let settings = || Settings {
+        model_repository: Some(repository.path().into()),
+        http: Some(([0, 0, 0, 0], 0).into()),
+        store: Some(folder.path().to_str().expect("UTF-8").parse().expect("a location")),
+        ..Settings::default()
+    };
+    let config = || Config::try_from(settings()).expect("a valid configuration");
+    let error = server::start(config()).await.expect_err("no key").to_string();
+    assert!(error.contains("airlock key create"), "{error}");
+    good(folder.path(), &["tenant", "create", "acme"]);
+    good(folder.path(), &["key", "create", "--tenant", "acme"]);
+    let server = server::start(config()).await.expect("with a key it starts");
+    server.stop(Duration::ZERO).await;
+}
