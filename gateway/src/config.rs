@@ -125,7 +125,9 @@ pub enum ConfigError {
     Read { path: PathBuf, reason: String },
     #[error("the configuration file {} is not valid: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
-    #[error("nothing to serve: name a model file, or a folder of models with --model-repository DIR")]
+    #[error(
+        "nothing to serve: name a model file, a folder of models with --model-repository DIR, or a store for uploads with --store DIR"
+    )]
     NothingToServe,
     #[error("--load-model needs --model-control-mode explicit: the other modes load every model")]
     LoadModelNotExplicit,
@@ -198,6 +200,7 @@ impl TryFrom<Settings> for Config {
             // A folder beside it may come from the environment, which a word on the command line overrides.
             (Some(file), _) => RepositorySource::File(file),
             (None, Some(folder)) => RepositorySource::Folder(folder),
+            (None, None) if settings.store.is_some() => RepositorySource::None,
             (None, None) => return Err(ConfigError::NothingToServe),
         };
         let mode = settings.model_control_mode.unwrap_or_default();
@@ -288,6 +291,12 @@ impl<T> Setting<T> for T {
 impl Setting<usize> for ByteSize {
     fn limit(self) -> Result<usize, String> {
         usize::try_from(self.as_u64()).map_err(|_| format!("{self} is more than this machine can address"))
+    }
+}
+
+impl Setting<u64> for ByteSize {
+    fn limit(self) -> Result<u64, String> {
+        Ok(self.as_u64())
     }
 }
 

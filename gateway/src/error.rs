@@ -10,9 +10,9 @@ use crate::{
     authenticate::AuthenticateError,
     decode::{self, DecodeError},
     encode::EncodeError,
-    execute::ExecuteError,
+    execute::{ExecuteError, Step},
     listen::body::BodyError,
-    repository::{FindError, RepositoryError},
+    repository::{FindError, RepositoryError, uploads::UploadError},
     route::RouteError,
 };
 
@@ -29,11 +29,21 @@ pub struct Problem {
     pub retry_after: Option<u32>,
     /// The methods that the path answers, for a 405.
     pub allow: Option<&'static str>,
+    /// The step of publishing that refused an upload.
+    pub step: Option<Step>,
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, text: impl ToString) -> Self {
-        Self { status, code, text: text.to_string(), detail: None, retry_after: None, allow: None }
+        Self {
+            status,
+            code,
+            text: text.to_string(),
+            detail: None,
+            retry_after: None,
+            allow: None,
+            step: None,
+        }
     }
 
     fn retry(mut self) -> Self {
@@ -48,6 +58,10 @@ impl Problem {
 
     pub fn bad_request(text: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", text)
+    }
+
+    pub fn unsupported_encoding(text: &str) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", text)
     }
 
     pub fn draining() -> Self {
@@ -174,6 +188,40 @@ impl From<RepositoryError> for Problem {
             // Only ever met at start, and their texts name paths.
             RepositoryError::Source { .. } | RepositoryError::Initial(_) => Self::internal(error.to_string()),
         }
+    }
+}
+
+impl From<UploadError> for Problem {
+    fn from(error: UploadError) -> Self {
+        let (status, code) = match &error {
+            UploadError::Disabled => (StatusCode::NOT_IMPLEMENTED, "uploads_disabled"),
+            UploadError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            UploadError::Form(_) | UploadError::Digest { .. } | UploadError::Settings(_) => {
+                (StatusCode::BAD_REQUEST, "bad_request")
+            }
+            UploadError::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "model_rejected"),
+            UploadError::Conflict { .. } => (StatusCode::CONFLICT, "version_exists"),
+            UploadError::UnknownModel(_) | UploadError::UnknownVersion { .. } => {
+                (StatusCode::NOT_FOUND, "model_not_found")
+            }
+            UploadError::Quota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
+            UploadError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "uploads_busy"),
+            UploadError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            UploadError::Disk(_) => return Self::internal(error.to_string()),
+        };
+        let mut problem = Self::new(status, code, &error);
+        match error {
+            UploadError::Rejected(error) => problem.step = Some(error.step),
+            UploadError::Unavailable(detail) => {
+                problem.detail = Some(detail);
+                problem.retry_after = Some(5);
+            }
+            // Room comes from removing versions, not from waiting.
+            UploadError::Quota { .. } => problem.retry_after = Some(60),
+            UploadError::Busy(_) => problem.retry_after = Some(1),
+            _ => {}
+        }
+        problem
     }
 }
 

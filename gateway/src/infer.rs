@@ -29,6 +29,7 @@ use crate::{
     repository::{
         Repository,
         namespaces::{Namespace, Namespaces, Wanted},
+        uploads::Uploads,
     },
     route::Target,
     tensor::{InferRequest, Tensor},
@@ -43,6 +44,8 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
     /// The operator's models on disk.
     pub repository: Arc<Repository>,
+    /// What tenants uploaded; `None` without a store to keep it in.
+    pub uploads: Option<Arc<Uploads>>,
     /// Everything that is served.
     pub models: Arc<Namespaces>,
     /// The first load of the repository has ended.

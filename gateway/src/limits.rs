@@ -151,6 +151,36 @@ impl Default for NativeLimits {
     }
 }
 
+/// Bounds on what a tenant may upload and keep.
+#[derive(Clone, Debug)]
+pub struct UploadLimits {
+    /// Bytes of one upload, all its files together.
+    pub max_bytes: u64,
+    /// Time for a whole upload to arrive.
+    pub time: Duration,
+    /// Uploads of one tenant at a time; of these, one is compiled at a time.
+    pub per_tenant: usize,
+    pub max_models: u64,
+    /// Published versions of one model.
+    pub max_versions: u64,
+    /// Bytes of all that a tenant has published.
+    pub max_storage_bytes: u64,
+}
+
+impl Default for UploadLimits {
+    fn default() -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            max_bytes: 256 * MIB,
+            time: Duration::from_secs(600),
+            per_tenant: 4,
+            max_models: 20,
+            max_versions: 5,
+            max_storage_bytes: 2048 * MIB,
+        }
+    }
+}
+
 /// All of them, as a gateway is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
@@ -159,4 +189,5 @@ pub struct Limits {
     pub admit: AdmitLimits,
     pub sandbox: SandboxLimits,
     pub native: NativeLimits,
+    pub upload: UploadLimits,
 }

@@ -2,6 +2,8 @@
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// Longest name that is accepted, in bytes.
 pub const MAX_LENGTH: usize = 64;
 
@@ -116,6 +118,25 @@ impl fmt::Display for Version {
         f.write_str(&self.0)
     }
 }
+
+/// On the wire and on disk a name is its text; reading one checks it.
+macro_rules! as_text {
+    ($($name:ident)+) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    )+};
+}
+
+as_text!(ModelName TenantName Version);
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,11 @@ use crate::{
     execute::{LoadError, native::Engine, wasm::Sandbox},
     infer::Gateway,
     listen,
-    repository::{Kind, Loader, Repository, RepositoryError, namespaces::Namespaces},
+    repository::{
+        Kind, Loader, Repository, RepositoryError,
+        namespaces::Namespaces,
+        uploads::{UploadError, Uploads},
+    },
     secret::{self, Purpose, Secret, SecretError},
     store::{Store, StoreError, StorePlace},
 };
@@ -35,6 +39,8 @@ pub enum StartError {
     Engine(LoadError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error("uploads cannot be taken: {0}")]
+    Uploads(#[from] UploadError),
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
@@ -64,7 +70,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
 
     let sandbox = Sandbox::new(config.limits.sandbox.clone()).map_err(StartError::Sandbox)?;
     let engine = Engine::new(config.limits.native.clone()).map_err(StartError::Engine)?;
-    let loader: Loader = Arc::new(move |kind, source| match kind {
+    let loader: Loader = Arc::new(move |kind, _, source| match kind {
         Kind::Wasm => sandbox.load(source),
         Kind::Onnx => engine.load(source),
     });
@@ -76,26 +82,29 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         None => Secret::from_bytes(secret::random()?),
     };
     let authenticator = Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey)));
-    let keys = match store {
-        None => None,
-        Some(Store { artifacts, .. }) => {
-            artifacts.self_test().await.map_err(StoreError::from)?;
-            let mut keys = Follow::new(artifacts, Arc::clone(&authenticator));
-            // Before the first request: whether there are keys decides who may send one.
-            keys.look().await.map_err(StoreError::from)?;
-            Some(keys)
-        }
-    };
+    let repository =
+        Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
+    let models = Arc::new(Namespaces::new(repository.catalog()));
+    let (mut keys, mut uploads) = (None, None);
+    if let Some(Store { artifacts, state, .. }) = store {
+        artifacts.self_test().await.map_err(StoreError::from)?;
+        let mut follow = Follow::new(Arc::clone(&artifacts), Arc::clone(&authenticator));
+        // Before the first request: whether there are keys decides who may send one.
+        follow.look().await.map_err(StoreError::from)?;
+        keys = Some(follow);
+        let (staging, limits) = (state.join("staging"), config.limits.upload.clone());
+        uploads = Some(Arc::new(Uploads::new(artifacts, Arc::clone(&models), loader, staging, limits)?));
+    }
     if !address.ip().is_loopback() && !config.insecure && !authenticator.requires_keys() {
         return Err(StartError::NotLoopback(address));
     }
-    let repository = Arc::new(Repository::new(config.source, config.control_mode, loader, &config.limits)?);
     let gateway = Arc::new(Gateway {
         authenticator,
         non_finite: config.non_finite,
         admission: Admission::new(&config.limits.admit),
-        models: Arc::new(Namespaces::new(repository.catalog())),
-        repository,
+        repository: Arc::new(repository),
+        uploads,
+        models,
         limits: config.limits,
         started: AtomicBool::new(false),
         draining: AtomicBool::new(false),
@@ -117,6 +126,10 @@ async fn told_to_stop(mut stopped: listen::Stop) {
 
 async fn keep_loaded(gateway: Arc<Gateway>, stopped: listen::Stop) {
     gateway.repository.start().await;
+    if let Some(uploads) = &gateway.uploads {
+        uploads.look().await;
+        tokio::spawn(Arc::clone(uploads).run(told_to_stop(stopped.clone())));
+    }
     gateway.started.store(true, Ordering::Relaxed);
     tracing::info!(models = gateway.models.ready(), "ready");
     gateway.repository.run(told_to_stop(stopped)).await;

@@ -27,6 +27,8 @@ pub struct StorePlace {
 pub struct Store {
     pub artifacts: Arc<Artifacts>,
     pub secret: Secret,
+    /// The folder for what is local to this machine.
+    pub state: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +71,7 @@ impl StorePlace {
         }
         let secret = Secret::open_or_create(&self.secret_file)?;
         let artifacts = Arc::new(Artifacts::open(&self.location, &self.s3, &secret)?);
-        Ok(Store { artifacts, secret })
+        Ok(Store { artifacts, secret, state: self.state.clone() })
     }
 }
 

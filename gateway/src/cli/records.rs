@@ -46,7 +46,7 @@ impl StoreArguments {
         runtime.block_on(async {
             let store = self.store.context("say which gateway's store to work on: --store DIR")?;
             let place = StorePlace::new(&store, self.state, self.secret_file)?;
-            let Store { artifacts, secret } = place.open()?;
+            let Store { artifacts, secret, .. } = place.open()?;
             work(Tenants::new(artifacts, secret.key(Purpose::ApiKey))).await
         })
     }

@@ -87,6 +87,18 @@ limit_settings! {
     max_outputs: usize, "AIRLOCK_MAX_OUTPUTS" => decode.max_outputs;
     /// Dimensions of a tensor [default: 16]
     max_rank: usize, "AIRLOCK_MAX_RANK" => decode.max_rank;
+    /// Bytes of one upload, all its files together [default: 256MiB]
+    max_upload: ByteSize, "AIRLOCK_MAX_UPLOAD" => upload.max_bytes;
+    /// Time for a whole upload to arrive [default: 10m]
+    upload_timeout: Span, "AIRLOCK_UPLOAD_TIMEOUT" => upload.time;
+    /// Uploads of one tenant at a time [default: 4]
+    tenant_uploads: usize, "AIRLOCK_TENANT_UPLOADS" => upload.per_tenant;
+    /// Models that a tenant may have uploaded [default: 20]
+    tenant_models: u64, "AIRLOCK_TENANT_MODELS" => upload.max_models;
+    /// Published versions of one uploaded model [default: 5]
+    tenant_versions: u64, "AIRLOCK_TENANT_VERSIONS" => upload.max_versions;
+    /// Bytes of all that a tenant has published [default: 2GiB]
+    tenant_storage: ByteSize, "AIRLOCK_TENANT_STORAGE" => upload.max_storage_bytes;
     /// Requests that run at a time [default: 128]
     max_running: usize, "AIRLOCK_MAX_RUNNING" => admit.max_running;
     /// Requests that may wait for their turn; more are refused with 503 [default: 1024]

@@ -35,8 +35,16 @@ fn scope(route: &Route) -> Option<Scope> {
         Route::ServerMetadata | Route::ModelMetadata(_) | Route::ModelReady(_) | Route::Infer(_) => {
             Some(Scope::Infer)
         }
-        Route::RepositoryIndex | Route::RepositoryLoad(_) | Route::RepositoryUnload(_) => {
-            Some(Scope::Repository)
-        }
+        Route::RepositoryIndex
+        | Route::RepositoryLoad(_)
+        | Route::RepositoryUnload(_)
+        | Route::OwnModels
+        | Route::OwnModel(_)
+        | Route::RemoveModel(_)
+        | Route::Settings(_)
+        | Route::SetSettings(_)
+        | Route::OwnVersion(..)
+        | Route::Upload(..)
+        | Route::RemoveVersion(..) => Some(Scope::Repository),
     }
 }

@@ -5,6 +5,7 @@ pub mod body;
 mod connection;
 pub mod rest;
 pub mod sending;
+mod uploads;
 
 use std::{
     io,

@@ -19,10 +19,15 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    authenticate::{Principal, Scope},
     error::Problem,
     infer::{self, Gateway},
-    name::TenantName,
-    repository::{FindError, State, namespaces::Wanted},
+    name::{ModelName, TenantName},
+    repository::{
+        FindError, State,
+        namespaces::Wanted,
+        uploads::{UploadError, Uploads},
+    },
     route::{Route, Target},
     tensor::TensorSpec,
 };
@@ -31,6 +36,7 @@ use super::{
     authorise::authorise,
     body::{self, ReplyBody},
     sending::Sending,
+    uploads::{self, LoadRequest},
 };
 
 /// The protocol's extensions that this server offers, as `GET /v2` announces them.
@@ -83,15 +89,66 @@ async fn answer(
         Route::ModelReady(target) => model_ready(gateway, tenant, &target),
         Route::RepositoryIndex => repository_index(gateway, tenant, body).await,
         Route::RepositoryLoad(model) => {
-            no_overrides(&control_body(gateway, body).await?)?;
-            gateway.repository.load(&model).await?;
+            let request = LoadRequest::read(gateway, body).await?;
+            if !request.is_empty() {
+                uploads::load_files(gateway, tenant, &model, request).await?;
+            } else if let Some(uploads) = owner(gateway, tenant, &model) {
+                uploads.set_loaded(tenant, &model, true).await?;
+            } else {
+                shared_model(gateway, &principal, &model)?;
+                gateway.repository.load(&model).await?;
+            }
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "load": true })))
         }
         Route::RepositoryUnload(model) => {
             control_body(gateway, body).await?;
-            gateway.repository.unload(&model).await?;
+            if let Some(uploads) = owner(gateway, tenant, &model) {
+                uploads.set_loaded(tenant, &model, false).await?;
+            } else {
+                shared_model(gateway, &principal, &model)?;
+                gateway.repository.unload(&model).await?;
+            }
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "unload": true })))
         }
+        Route::OwnModels => {
+            let models = uploads::uploads(gateway)?.models(tenant);
+            Ok(json_reply(StatusCode::OK, &json!({ "models": models })))
+        }
+        Route::OwnModel(model) => {
+            Ok(json_reply(StatusCode::OK, &uploads::uploads(gateway)?.model(tenant, &model)?))
+        }
+        Route::Settings(model) => {
+            Ok(json_reply(StatusCode::OK, &uploads::uploads(gateway)?.model(tenant, &model)?.settings))
+        }
+        Route::SetSettings(model) => uploads::set_settings(gateway, tenant, &model, body).await,
+        Route::OwnVersion(model, version) => {
+            Ok(json_reply(StatusCode::OK, &uploads::uploads(gateway)?.version(tenant, &model, &version)?))
+        }
+        Route::Upload(model, version) => {
+            uploads::upload(gateway, tenant, (&model, &version), &head.headers, body).await
+        }
+        Route::RemoveModel(model) => {
+            uploads::uploads(gateway)?.remove_model(tenant, &model).await?;
+            Ok(json_reply(StatusCode::OK, &json!({ "name": model, "removed": true })))
+        }
+        Route::RemoveVersion(model, version) => {
+            uploads::uploads(gateway)?.remove_version(tenant, &model, &version).await?;
+            Ok(json_reply(StatusCode::OK, &json!({ "name": model, "version": version, "removed": true })))
+        }
+    }
+}
+
+/// Who keeps that model for the tenant, if it is one of its own.
+fn owner<'a>(gateway: &'a Gateway, tenant: &TenantName, model: &ModelName) -> Option<&'a Arc<Uploads>> {
+    gateway.uploads.as_ref().filter(|uploads| uploads.has(tenant, model))
+}
+
+/// The operator's models serve everybody: only an operator loads and unloads them. To others they are not there to be
+/// changed, which is what they hear of any model that is not theirs.
+fn shared_model(gateway: &Gateway, principal: &Principal, model: &ModelName) -> Result<(), Problem> {
+    match (&gateway.uploads, principal.require(Scope::Admin)) {
+        (Some(_), Err(_)) => Err(UploadError::UnknownModel(model.clone()).into()),
+        (_, allowed) => Ok(allowed?),
     }
 }
 
@@ -239,23 +296,14 @@ async fn control_body(gateway: &Gateway, body: Incoming) -> Result<serde_json::V
 struct ErrorBody<'a> {
     error: &'a str,
     code: &'a str,
-}
-
-/// Triton lets `load` bring a configuration and files of its own. What is served here is what the repository holds, and a
-/// client that believes otherwise has to know.
-fn no_overrides(body: &serde_json::Value) -> Result<(), Problem> {
-    match body.get("parameters").and_then(serde_json::Value::as_object).and_then(|given| given.keys().next())
-    {
-        Some(name) => Err(Problem::bad_request(format!(
-            "load takes no parameters here, got {:?}: put configuration and files into the model repository",
-            name.chars().take(crate::name::MAX_LENGTH).collect::<String>()
-        ))),
-        None => Ok(()),
-    }
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<String>,
 }
 
 fn refuse(problem: &Problem) -> Response<ReplyBody> {
-    let mut response = json_reply(problem.status, &ErrorBody { error: &problem.text, code: problem.code });
+    let step = problem.step.map(|step| step.to_string());
+    let error = ErrorBody { error: &problem.text, code: problem.code, step };
+    let mut response = json_reply(problem.status, &error);
     let headers = response.headers_mut();
     if let Some(seconds) = problem.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -272,7 +320,7 @@ fn refuse(problem: &Problem) -> Response<ReplyBody> {
     response
 }
 
-fn json_reply(status: StatusCode, value: &impl Serialize) -> Response<ReplyBody> {
+pub(super) fn json_reply(status: StatusCode, value: &impl Serialize) -> Response<ReplyBody> {
     let mut response = Response::new(json_body(value));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -20,6 +20,7 @@ use super::{Kind, file::SingleFile, folder::Folder, model_config::ModelConfig};
 /// Where the models are: one file, or a folder in Triton's layout. All methods block.
 #[derive(Debug)]
 pub(super) enum Disk {
+    None,
     File(SingleFile),
     Folder(Folder),
 }
@@ -123,6 +124,7 @@ pub(super) struct Loadable {
 impl Disk {
     pub(super) fn survey(&self) -> io::Result<Survey> {
         match self {
+            Self::None => Ok(Survey::default()),
             Self::File(file) => Ok(file.survey()),
             Self::Folder(folder) => folder.survey(),
         }
@@ -131,6 +133,7 @@ impl Disk {
     /// `None` if there is no such model.
     pub(super) fn observe(&self, model: &ModelName) -> io::Result<Option<Observation>> {
         match self {
+            Self::None => Ok(None),
             Self::File(file) => Ok(file.observe(model)),
             Self::Folder(folder) => folder.observe(model),
         }
@@ -138,7 +141,7 @@ impl Disk {
 
     pub(super) fn config(&self, model: &ModelName) -> Result<ModelConfig, String> {
         match self {
-            Self::File(_) => Ok(ModelConfig::default()),
+            Self::None | Self::File(_) => Ok(ModelConfig::default()),
             Self::Folder(folder) => folder.config(model),
         }
     }
@@ -151,6 +154,7 @@ impl Disk {
         config: &ModelConfig,
     ) -> Result<Loadable, LoadError> {
         let mut read = match self {
+            Self::None => Err("there is no model repository".into()),
             Self::File(file) => file.read(),
             Self::Folder(folder) => folder.read(model, version, config),
         }

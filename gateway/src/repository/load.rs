@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    Shared,
+    Origin, Shared,
     catalog::Model,
     disk::{Observation, Stamp},
     lock,
@@ -136,7 +136,8 @@ impl<'a> Loading<'a> {
         retry: Retry,
     ) -> Result<(), String> {
         let catalog = &self.shared.catalog;
-        let selected = config.version_policy.select(observation.versions.keys());
+        let policy = config.version_policy.clone().unwrap_or_default();
+        let selected = policy.select(observation.versions.keys());
         // Only a policy that names versions selects any that have no folder.
         let (present, absent): (BTreeSet<Version>, BTreeSet<Version>) =
             selected.into_iter().partition(|version| observation.versions.contains_key(version));
@@ -266,7 +267,7 @@ impl Load {
         if !unchanged {
             return Err(LoadError::new(Step::Read, "its files were changed while they were read"));
         }
-        let executor = loader(loadable.kind, loadable.source)?;
+        let executor = loader(loadable.kind, Origin::Operator, loadable.source)?;
         self.config.check(executor.signature()).map_err(|reason| LoadError::new(Step::Signature, reason))?;
         let platform = executor.platform();
         catalog.publish(Model {

@@ -8,6 +8,7 @@ pub mod catalog;
 mod disk;
 mod file;
 mod folder;
+mod json;
 mod load;
 mod model_config;
 mod model_toml;
@@ -15,6 +16,7 @@ pub mod namespaces;
 mod pbtxt;
 mod poll;
 mod triton_config;
+pub mod uploads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 pub use catalog::{Catalog, FindError, IndexEntry, Model, State};
@@ -40,6 +43,8 @@ use load::{Loaded, Loading, Retry};
 /// Where the models are.
 #[derive(Clone, Debug)]
 pub enum RepositorySource {
+    /// Nowhere: only what tenants upload is served.
+    None,
     /// One `NAME.wasm` or `NAME.onnx`, served as version 1 of `NAME`. Files beside it are not read.
     File(PathBuf),
     /// A folder in Triton's layout.
@@ -61,7 +66,8 @@ pub enum ControlMode {
 }
 
 /// What an artifact is, and so which executor runs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     Wasm,
     Onnx,
@@ -93,9 +99,16 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Who put an artifact into the repository, and so how far it is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Operator,
+    Tenant,
+}
+
 /// Makes an executor of what was read from disk. It may block for as long as compiling takes: it runs on threads made
 /// for that, as many at a time as there are cores. If it panics, that version fails to load.
-pub type Loader = Arc<dyn Fn(Kind, Source) -> Result<Arc<dyn Executor>, LoadError> + Send + Sync>;
+pub type Loader = Arc<dyn Fn(Kind, Origin, Source) -> Result<Arc<dyn Executor>, LoadError> + Send + Sync>;
 
 /// Why a repository cannot be opened, or a model not be loaded or unloaded. All texts but that of `Source` are for
 /// clients.
@@ -157,6 +170,7 @@ impl Repository {
     ) -> Result<Self, RepositoryError> {
         let limits = ReadLimits::from(limits);
         let disk = match source {
+            RepositorySource::None => Disk::None,
             RepositorySource::File(path) => Disk::File(file::SingleFile::new(path, limits)?),
             RepositorySource::Folder(path) => Disk::Folder(folder::Folder::new(path, limits)?),
         };

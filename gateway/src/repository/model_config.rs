@@ -39,7 +39,8 @@ impl VersionPolicy {
 pub(super) struct ModelConfig {
     /// The file it was read from; empty if there is none.
     pub(super) file: &'static str,
-    pub(super) version_policy: VersionPolicy,
+    /// `None` if it says nothing of versions: then all are served.
+    pub(super) version_policy: Option<VersionPolicy>,
     /// Handed to `plugin.load`.
     pub(super) parameters: Vec<(String, String)>,
     /// Declared tensors with their full shapes, batch dimension included.

@@ -73,7 +73,8 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
     };
     if let Some(policy) = file.version_policy {
         let start = policy.span().start;
-        config.version_policy = policy.into_inner().read().map_err(|reason| wrong(text, start, &reason))?;
+        config.version_policy =
+            Some(policy.into_inner().read().map_err(|reason| wrong(text, start, &reason))?);
     }
     for input in file.inputs {
         let start = input.span().start;

@@ -161,7 +161,7 @@ fn open(
     fake: &Arc<Fake>,
 ) -> Result<Repository, RepositoryError> {
     let fake = Arc::clone(fake);
-    Repository::new(source, mode, Arc::new(move |_, source| fake.load(source)), &Limits::default())
+    Repository::new(source, mode, Arc::new(move |_, _, source| fake.load(source)), &Limits::default())
 }
 
 fn write(root: &Path, path: &str, content: &str) {

@@ -6,7 +6,7 @@ use crate::{
 };
 
 use super::{
-    Kind,
+    Kind, json,
     model_config::{ModelConfig, VersionPolicy, brief, declare},
     pbtxt::{self, Field, Position, Value},
 };
@@ -31,22 +31,37 @@ type Read<T> = Result<T, TritonConfigError>;
 
 /// Reads the configuration of the model whose folder has that name.
 pub(super) fn parse(text: &str, model: &ModelName) -> Read<ModelConfig> {
-    let fields = pbtxt::parse(text)?;
+    read(&pbtxt::parse(text)?, model)
+}
+
+/// Reads the same configuration from JSON, as Triton's clients send it.
+pub(super) fn parse_json(text: &str, model: &ModelName) -> Result<ModelConfig, String> {
+    let fields = json::parse(text).map_err(|reason| format!("the config {reason}"))?;
+    let mut config = read(&fields, model).map_err(|error| format!("config: {}", error.reason))?;
+    config.file = "config";
+    // Who uploads one version and says nothing of the others means to leave them alone.
+    if !fields.iter().any(|field| field.name == "version_policy") {
+        config.version_policy = None;
+    }
+    Ok(config)
+}
+
+fn read(fields: &[Field], model: &ModelName) -> Read<ModelConfig> {
     let mut config = ModelConfig {
         file: FILE_NAME,
         // Triton's default.
-        version_policy: VersionPolicy::Latest(1),
+        version_policy: Some(VersionPolicy::Latest(1)),
         ..Default::default()
     };
-    read_name(&fields, model)?;
-    config.max_batch_size = read_max_batch_size(&fields)?;
-    config.artifact = read_artifact(&fields)?;
-    config.kind = read_kind(&fields, config.artifact.as_deref())?;
-    if let Some(field) = once(&fields, "version_policy")? {
-        config.version_policy = read_version_policy(message(field)?)?;
+    read_name(fields, model)?;
+    config.max_batch_size = read_max_batch_size(fields)?;
+    config.artifact = read_artifact(fields)?;
+    config.kind = read_kind(fields, config.artifact.as_deref())?;
+    if let Some(field) = once(fields, "version_policy")? {
+        config.version_policy = Some(read_version_policy(message(field)?)?);
     }
     let batched = config.max_batch_size.is_some();
-    for field in &fields {
+    for field in fields {
         match field.name.as_str() {
             "name"
             | "platform"

@@ -27,6 +27,15 @@ pub enum Route {
     RepositoryIndex,
     RepositoryLoad(ModelName),
     RepositoryUnload(ModelName),
+    /// The calling tenant's own models.
+    OwnModels,
+    OwnModel(ModelName),
+    RemoveModel(ModelName),
+    Settings(ModelName),
+    SetSettings(ModelName),
+    OwnVersion(ModelName, Version),
+    Upload(ModelName, Version),
+    RemoveVersion(ModelName, Version),
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +56,11 @@ pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
         "" | "/" => Vec::new(),
         _ => path.strip_prefix('/').ok_or(RouteError::UnknownPath)?.split('/').collect(),
     };
+    if let ["repository", "models", own @ ..] = segments.as_slice()
+        && let Some(route) = own_models(method, own)
+    {
+        return route;
+    }
     let (route, allow) = match segments.as_slice() {
         [] => (Route::ServerMetadata, "GET"),
         ["health", "live"] => (Route::Live, "GET"),
@@ -69,6 +83,31 @@ pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
         _ => return Err(RouteError::UnknownPath),
     };
     if method.as_str() == allow { Ok(route) } else { Err(RouteError::Method { allow }) }
+}
+
+/// The paths of a tenant's own models, each of which answers several methods.
+fn own_models(method: &Method, segments: &[&str]) -> Option<Result<Route, RouteError>> {
+    let allow = match segments {
+        [] => "GET",
+        [_] => "GET, DELETE",
+        [_, "settings"] => "GET, PUT",
+        [_, "versions", _] => "GET, PUT, DELETE",
+        _ => return None,
+    };
+    let route = || {
+        Ok(match (method.as_str(), segments) {
+            ("GET", []) => Route::OwnModels,
+            ("GET", [model]) => Route::OwnModel(name(model)?),
+            ("DELETE", [model]) => Route::RemoveModel(name(model)?),
+            ("GET", [model, "settings"]) => Route::Settings(name(model)?),
+            ("PUT", [model, "settings"]) => Route::SetSettings(name(model)?),
+            ("GET", [model, "versions", version]) => Route::OwnVersion(name(model)?, name(version)?),
+            ("PUT", [model, "versions", version]) => Route::Upload(name(model)?, name(version)?),
+            ("DELETE", [model, "versions", version]) => Route::RemoveVersion(name(model)?, name(version)?),
+            _ => return Err(RouteError::Method { allow }),
+        })
+    };
+    Some(route())
 }
 
 fn target(model: &str, version: Option<&str>) -> Result<Target, RouteError> {

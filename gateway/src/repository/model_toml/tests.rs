@@ -30,7 +30,7 @@ fn a_whole_configuration_is_read() {
         shape = [-1, 4]
         "#,
     );
-    assert_eq!(config.version_policy, VersionPolicy::Latest(2));
+    assert_eq!(config.version_policy, Some(VersionPolicy::Latest(2)));
     assert_eq!(config.max_batch_size, Some(16));
     let parameters: Vec<(&str, &str)> =
         config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -44,13 +44,13 @@ fn a_whole_configuration_is_read() {
 
 #[test]
 fn version_policies_are_read() {
-    assert_eq!(config("").version_policy, VersionPolicy::All);
-    assert_eq!(config(r#"version_policy = "all""#).version_policy, VersionPolicy::All);
-    assert_eq!(config(r#"version_policy = "latest""#).version_policy, VersionPolicy::Latest(1));
+    assert_eq!(config("").version_policy, None);
+    assert_eq!(config(r#"version_policy = "all""#).version_policy, Some(VersionPolicy::All));
+    assert_eq!(config(r#"version_policy = "latest""#).version_policy, Some(VersionPolicy::Latest(1)));
     let specific = ["1", "beta"].map(|version| version.parse().expect("a version")).into();
     assert_eq!(
         config(r#"version_policy = { specific = ["1", "beta"] }"#).version_policy,
-        VersionPolicy::Specific(specific)
+        Some(VersionPolicy::Specific(specific))
     );
 }
 

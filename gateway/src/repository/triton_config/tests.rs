@@ -50,7 +50,7 @@ fn a_whole_configuration_is_read() {
     assert_eq!(config.max_batch_size, Some(8));
     assert_eq!(config.kind, Some(Kind::Onnx));
     assert_eq!(config.artifact.as_deref(), Some("resnet.onnx"));
-    assert_eq!(config.version_policy, specific(&["1", "3"]));
+    assert_eq!(config.version_policy, Some(specific(&["1", "3"])));
     let spec = |name: &str, datatype, shape: &[i64]| TensorSpec {
         name: name.into(),
         datatype,
@@ -72,7 +72,7 @@ fn a_whole_configuration_is_read() {
 #[test]
 fn what_is_absent_has_tritons_default() {
     let empty = config("");
-    assert_eq!(empty.version_policy, VersionPolicy::Latest(1));
+    assert_eq!(empty.version_policy, Some(VersionPolicy::Latest(1)));
     assert_eq!((empty.max_batch_size, empty.kind, empty.artifact), (None, None, None));
     assert_eq!(config(r#"name: "" platform: "" default_model_filename: """#).kind, None);
     assert_eq!(config("max_batch_size: 0").max_batch_size, None);
@@ -80,7 +80,8 @@ fn what_is_absent_has_tritons_default() {
 
 #[test]
 fn version_policies_are_read() {
-    let policy = |text: &str| config(&format!("version_policy {{ {text} }}")).version_policy;
+    let policy =
+        |text: &str| config(&format!("version_policy {{ {text} }}")).version_policy.expect("a policy");
     assert_eq!(policy(""), VersionPolicy::Latest(1));
     assert_eq!(policy("all { }"), VersionPolicy::All);
     assert_eq!(policy("latest { }"), VersionPolicy::Latest(1));

@@ -1,0 +1,282 @@
+//! The REST front door of uploads: bodies to the staging folder, piece by piece, and answers about what became of them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{HeaderMap, Response, StatusCode, body::Incoming, header};
+use serde::Deserialize;
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    digest::{Digest, Hasher},
+    error::Problem,
+    infer::Gateway,
+    name::{ModelName, TenantName, Version},
+    repository::uploads::{
+        Upload, UploadError, Uploads,
+        receive::{MAX_TEXT, Part},
+        records::{ConfigText, ModelSettings},
+    },
+};
+
+use super::{
+    body::{self, BodyError, ReplyBody},
+    rest::json_reply,
+};
+
+/// The pieces of a body as they come, within bounds of time, and the digest of all of them.
+struct Pieces {
+    body: Incoming,
+    end: Instant,
+    whole: Duration,
+    idle: Duration,
+    hasher: Hasher,
+}
+
+impl Pieces {
+    fn new(body: Incoming, gateway: &Gateway) -> Self {
+        let whole = gateway.limits.upload.time;
+        let idle = gateway.limits.listen.body_idle_timeout;
+        Self { body, end: Instant::now() + whole, whole, idle, hasher: Hasher::default() }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let idle = Instant::now() + self.idle;
+            let frame = match tokio::time::timeout_at(self.end.min(idle), self.body.frame()).await {
+                Err(_) if self.end <= idle => return Err(BodyError::Timeout(self.whole)),
+                Err(_) => return Err(BodyError::Timeout(self.idle)),
+                Ok(None) => return Ok(None),
+                Ok(Some(frame)) => frame.map_err(|_| BodyError::Broken)?,
+            };
+            if let Ok(piece) = frame.into_data() {
+                self.hasher.update(&piece);
+                return Ok(Some(piece));
+            }
+        }
+    }
+}
+
+pub(super) fn uploads(gateway: &Gateway) -> Result<&Arc<Uploads>, Problem> {
+    gateway.uploads.as_ref().ok_or_else(|| UploadError::Disabled.into())
+}
+
+/// `PUT …/versions/{V}`: the artifact as the body, or several files as `multipart/form-data`.
+pub(super) async fn upload(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    (model, version): (&ModelName, &Version),
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Problem> {
+    let uploads = uploads(gateway)?;
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Problem::unsupported_encoding("an upload is sent as it is, without Content-Encoding"));
+    }
+    let expected = content_digest(headers)?;
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let limit = uploads.limits().max_bytes;
+    if length.is_some_and(|length: u64| length > limit) {
+        return Err(UploadError::TooLarge { limit }.into());
+    }
+    let mut upload = uploads.begin(tenant)?;
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut pieces = Pieces::new(body, gateway);
+    let received = match multer::parse_boundary(content_type) {
+        Ok(boundary) => multipart(&mut upload, pieces, boundary).await?,
+        Err(_) if content_type.starts_with("multipart/") => {
+            return Err(Problem::bad_request(format!(
+                "Content-Type {:?} cannot be read: send multipart/form-data with a boundary",
+                content_type.chars().take(64).collect::<String>()
+            )));
+        }
+        Err(_) => {
+            let mut writing = upload.staged.open(Part::Artifact).await?;
+            while let Some(piece) = pieces.next().await? {
+                upload.staged.write(&mut writing, &piece).await?;
+            }
+            upload.staged.finish(writing).await?;
+            pieces.hasher.finish()
+        }
+    };
+    if let Some(expected) = expected.filter(|expected| *expected != received) {
+        return Err(UploadError::Digest { expected, received }.into());
+    }
+    let report = uploads.publish(upload, model, version).await?;
+    Ok(json_reply(StatusCode::OK, &report))
+}
+
+fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+    let Some(header) = headers.get("content-digest") else { return Ok(None) };
+    let text = header.to_str().unwrap_or_default();
+    Digest::from_content_digest(text).map(Some).map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+/// Takes an upload apart: the part `artifact`, any number of parts `file` with file names, and a part `config`.
+async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Result<Digest, Problem> {
+    let pieces = Arc::new(Mutex::new(pieces));
+    let stream = futures_util::stream::try_unfold(Arc::clone(&pieces), |pieces| async move {
+        let piece = pieces.lock().await.next().await?;
+        Ok::<_, BodyError>(piece.map(|piece| (piece, pieces)))
+    });
+    let mut parts = multer::Multipart::new(stream, boundary);
+    while let Some(mut part) = parts.next_field().await.map_err(broken)? {
+        let name = part.name().unwrap_or_default().to_owned();
+        let file_name = part.file_name().map(str::to_owned);
+        let staged = match (name.as_str(), file_name) {
+            ("artifact", _) => Part::Artifact,
+            ("file", Some(name)) => Part::File(name),
+            ("file", None) => {
+                return Err(Problem::bad_request(
+                    "the part 'file' needs a filename: it is what `load` is told".into(),
+                ));
+            }
+            ("config", file_name) => {
+                let is_json = part.content_type().is_some_and(|kind| kind.subtype() == "json");
+                let mut text = Vec::new();
+                while let Some(piece) = part.chunk().await.map_err(broken)? {
+                    if text.len() + piece.len() > MAX_TEXT {
+                        return Err(UploadError::TooLarge { limit: MAX_TEXT as u64 }.into());
+                    }
+                    text.extend_from_slice(&piece);
+                }
+                upload.staged.config = Some(config(text, file_name.as_deref(), is_json)?);
+                continue;
+            }
+            (other, _) => {
+                let shown: String = other.chars().take(64).collect();
+                return Err(Problem::bad_request(format!(
+                    "there is no part {shown:?}: an upload has the part 'artifact', any number of parts 'file', and at most one 'config'"
+                )));
+            }
+        };
+        let mut writing = upload.staged.open(staged).await?;
+        while let Some(piece) = part.chunk().await.map_err(broken)? {
+            upload.staged.write(&mut writing, &piece).await?;
+        }
+        upload.staged.finish(writing).await?;
+    }
+    drop(parts);
+    // What follows the last boundary counts for the digest, and must not be taken for the next request.
+    let mut pieces = pieces.lock().await;
+    while pieces.next().await?.is_some() {}
+    Ok(std::mem::take(&mut pieces.hasher).finish())
+}
+
+fn config(text: Vec<u8>, file_name: Option<&str>, is_json: bool) -> Result<ConfigText, Problem> {
+    let text = String::from_utf8(text)
+        .map_err(|_| Problem::bad_request("the part 'config' is not UTF-8 text".into()))?;
+    let extension = file_name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
+    Ok(match extension {
+        Some("pbtxt") => ConfigText::Pbtxt(text),
+        Some("json") => ConfigText::Json(text),
+        _ if is_json => ConfigText::Json(text),
+        _ => ConfigText::Toml(text),
+    })
+}
+
+fn broken(error: multer::Error) -> Problem {
+    match error {
+        multer::Error::StreamReadFailed(error) => match error.downcast::<BodyError>() {
+            Ok(error) => (*error).into(),
+            Err(_) => BodyError::Broken.into(),
+        },
+        error => Problem::bad_request(format!("the multipart body is malformed: {error}")),
+    }
+}
+
+/// What Triton's clients send with `load`: all values are texts.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct LoadRequest {
+    #[serde(default)]
+    parameters: BTreeMap<String, String>,
+}
+
+impl LoadRequest {
+    /// Reads the body, which is one JSON text and so has to be in memory as a whole.
+    pub(super) async fn read(gateway: &Gateway, body: Incoming) -> Result<Self, Problem> {
+        let mut reservation = gateway.admission.reservation();
+        let max = gateway.limits.decode.max_body_bytes;
+        let text = body::read(body, max, &gateway.limits.listen, |bytes| {
+            // Once as text, once taken apart.
+            reservation.grow(bytes.saturating_mul(2)).map_err(Problem::from)
+        })
+        .await?;
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let wrong = |error| Problem::bad_request(format!("the body is not what load takes: {error}"));
+        tokio::task::block_in_place(|| serde_json::from_slice(&text)).map_err(wrong)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parameters.is_empty()
+    }
+}
+
+/// `load` with files, Triton's way: parameters `config` (ModelConfig as JSON) and `file:VERSION/NAME` (base64).
+pub(super) async fn load_files(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    model: &ModelName,
+    request: LoadRequest,
+) -> Result<(), Problem> {
+    let uploads = uploads(gateway)?;
+    let config = request.parameters.get("config").cloned();
+    let mut versions: BTreeMap<Version, Vec<(String, String)>> = BTreeMap::new();
+    for (key, value) in request.parameters {
+        if key == "config" {
+            continue;
+        }
+        let shown: String = key.chars().take(64).collect();
+        let place = key.strip_prefix("file:").and_then(|path| path.split_once('/'));
+        let Some((version, name)) = place else {
+            return Err(Problem::bad_request(format!(
+                "load takes the parameters 'config' and 'file:VERSION/NAME', got {shown:?}"
+            )));
+        };
+        let version = version.parse().map_err(|error| Problem::bad_request(format!("{shown:?}: {error}")))?;
+        versions.entry(version).or_default().push((name.to_owned(), value));
+    }
+    if versions.is_empty() {
+        return Err(Problem::bad_request(
+            "a 'config' needs the files that it is for: file:VERSION/model.wasm or file:VERSION/model.onnx"
+                .into(),
+        ));
+    }
+    for (version, files) in versions {
+        let mut upload = uploads.begin(tenant)?;
+        upload.staged.config = config.clone().map(ConfigText::Json);
+        for (name, text) in files {
+            let bytes = tokio::task::block_in_place(|| BASE64_STANDARD.decode(&text));
+            let bytes = bytes.map_err(|_| {
+                let name: String = name.chars().take(64).collect();
+                Problem::bad_request(format!("the file {name:?} of version {version} is not base64"))
+            })?;
+            let part = if name.starts_with("model.") { Part::Artifact } else { Part::File(name) };
+            let mut writing = upload.staged.open(part).await?;
+            upload.staged.write(&mut writing, &bytes).await?;
+            upload.staged.finish(writing).await?;
+        }
+        uploads.publish(upload, model, &version).await?;
+    }
+    Ok(())
+}
+
+/// `PUT …/settings`: replaces a model's settings.
+pub(super) async fn set_settings(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    model: &ModelName,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Problem> {
+    let uploads = uploads(gateway)?;
+    let text = body::read(body, MAX_TEXT, &gateway.limits.listen, |_| Ok::<_, Problem>(())).await?;
+    let settings: ModelSettings = serde_json::from_slice(&text)
+        .map_err(|error| Problem::bad_request(format!("the body is not a model's settings: {error}")))?;
+    let settings = uploads.set_settings(tenant, model, settings).await?;
+    Ok(json_reply(StatusCode::OK, &settings))
+}

@@ -1,0 +1,98 @@
+//! What this gateway knows of the store's records, and what of it is loaded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    name::{ModelName, TenantName, Version},
+    repository::artifacts::{Generation, RecordPath},
+};
+
+use super::records::{Manifest, ModelSettings, VersionRecord};
+
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    models: BTreeMap<(TenantName, ModelName), Entry>,
+}
+
+/// One model of one tenant.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Entry {
+    pub(super) settings: Option<(Generation, ModelSettings)>,
+    pub(super) versions: BTreeMap<Version, (Generation, VersionRecord)>,
+    /// The generation of each version's record that was loaded, or failed to load.
+    pub(super) loaded: BTreeMap<Version, Generation>,
+}
+
+impl Entry {
+    pub(super) fn settings(&self) -> ModelSettings {
+        self.settings.as_ref().map(|(_, settings)| settings.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn published(&self) -> impl DoubleEndedIterator<Item = (&Version, &Manifest)> {
+        self.versions.iter().filter_map(|(version, (_, record))| Some((version, record.published()?)))
+    }
+
+    /// The versions to serve.
+    pub(super) fn selected(&self) -> BTreeSet<Version> {
+        let settings = self.settings();
+        if settings.unloaded {
+            return BTreeSet::new();
+        }
+        let policy = super::super::model_config::VersionPolicy::from(&settings.version_policy);
+        let mut selected = policy.select(self.published().map(|(version, _)| version));
+        // What an alias or the default stands for is served, whatever the policy says of it.
+        selected.extend(settings.default_version);
+        selected.extend(settings.aliases.into_values().flat_map(BTreeMap::into_keys));
+        selected.retain(|version| self.published().any(|(published, _)| published == version));
+        selected
+    }
+}
+
+impl Entry {
+    fn is_unfinished(&self) -> bool {
+        let current = |version| self.versions.get(version).map(|(generation, _)| generation);
+        self.selected().iter().any(|version| self.loaded.get(version) != current(version))
+    }
+}
+
+impl Directory {
+    pub(super) fn entry(&self, tenant: &TenantName, model: &ModelName) -> Option<&Entry> {
+        self.models.get(&(tenant.clone(), model.clone()))
+    }
+
+    pub(super) fn entry_mut(&mut self, tenant: &TenantName, model: &ModelName) -> &mut Entry {
+        self.models.entry((tenant.clone(), model.clone())).or_default()
+    }
+
+    /// A tenant's models of which something is published.
+    pub(super) fn of(&self, tenant: &TenantName) -> impl Iterator<Item = (&ModelName, &Entry)> {
+        self.models
+            .iter()
+            .filter(move |((owner, _), entry)| owner == tenant && entry.published().next().is_some())
+            .map(|((_, model), entry)| (model, entry))
+    }
+
+    /// The models of which a version should be loaded and is not.
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = &(TenantName, ModelName)> {
+        self.models.iter().filter(|(_, entry)| entry.is_unfinished()).map(|(model, _)| model)
+    }
+
+    /// Bytes of everything that a tenant has published.
+    pub(super) fn bytes(&self, tenant: &TenantName) -> u64 {
+        let manifests = self.of(tenant).flat_map(|(_, entry)| entry.published());
+        manifests.map(|(_, manifest)| manifest.size()).fold(0, u64::saturating_add)
+    }
+
+    /// The generation of a record that is known.
+    pub(super) fn generation(&self, record: &RecordPath) -> Option<Generation> {
+        match record {
+            RecordPath::Settings(tenant, model) => {
+                self.entry(tenant, model)?.settings.as_ref().map(|(generation, _)| *generation)
+            }
+            RecordPath::Version(tenant, model, version) => {
+                self.entry(tenant, model)?.versions.get(version).map(|(generation, _)| *generation)
+            }
+            RecordPath::Tenant(_) | RecordPath::Key(..) => None,
+        }
+    }
+}

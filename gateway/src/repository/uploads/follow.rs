@@ -1,0 +1,258 @@
+//! Following the store: what any gateway published or changed is served here within seconds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    name::{ModelName, TenantName, Version},
+    repository::{
+        artifacts::{ArtifactError, Generation, RecordPath, Survey},
+        catalog::{Model, Routing},
+        lock,
+        namespaces::Namespace,
+    },
+};
+
+use super::{
+    Uploads,
+    publish::LoadedVersion,
+    records::{Manifest, ModelSettings, VersionRecord},
+};
+
+/// Time between two looks at the store.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+type Changes = BTreeMap<(TenantName, ModelName), Vec<(RecordPath, Generation)>>;
+
+impl Uploads {
+    /// Looks at the store now and then until told to stop. While the store cannot be reached, what is loaded serves on.
+    pub async fn run(self: Arc<Self>, stopped: impl Future<Output = ()>) {
+        let mut stopped = pin!(stopped);
+        loop {
+            let next = async {
+                tokio::time::sleep(INTERVAL).await;
+                self.look().await;
+            };
+            tokio::select! {
+                () = &mut stopped => return,
+                () = next => {}
+            }
+        }
+    }
+
+    /// Looks at the store once, and starts to serve what is new there. Returns when all of it is served or was refused.
+    pub async fn look(self: &Arc<Self>) {
+        match self.artifacts.survey().await {
+            Ok(survey) => {
+                for fault in &survey.faults {
+                    tracing::warn!(record = %fault.record, reason = fault.reason, "the artifact store lost something");
+                }
+                self.follow(&survey).await;
+            }
+            Err(error) => tracing::warn!(%error, "the artifact store cannot be looked at"),
+        }
+    }
+
+    /// Brings what is served in line with a look at the store. Returns when every change is served or was refused.
+    async fn follow(self: &Arc<Self>, survey: &Survey) {
+        let mut applying = tokio::task::JoinSet::new();
+        for ((tenant, model), records) in self.changes(survey) {
+            let uploads = Arc::clone(self);
+            applying.spawn(async move {
+                for (record, generation) in records {
+                    if let Err(error) = uploads.learn(&record, generation).await {
+                        // Asked for again at the next look.
+                        tracing::error!(%record, %error, "a record cannot be used");
+                    }
+                }
+                uploads.reconcile(&tenant, &model).await;
+            });
+        }
+        while applying.join_next().await.is_some() {}
+    }
+
+    /// The records that say something new, by model; and models of which something is still to be loaded.
+    fn changes(&self, survey: &Survey) -> Changes {
+        let directory = lock(&self.directory);
+        let mut changes: Changes =
+            directory.unfinished().map(|(tenant, model)| ((tenant.clone(), model.clone()), vec![])).collect();
+        for (record, generation) in &survey.records {
+            let (RecordPath::Settings(tenant, model) | RecordPath::Version(tenant, model, _)) = record else {
+                continue;
+            };
+            if directory.generation(record).is_none_or(|known| known < *generation) {
+                let of_model = changes.entry((tenant.clone(), model.clone())).or_default();
+                of_model.push((record.clone(), *generation));
+            }
+        }
+        changes
+    }
+
+    async fn learn(&self, record: &RecordPath, generation: Generation) -> Result<(), ArtifactError> {
+        match record {
+            RecordPath::Version(tenant, model, version) => {
+                let says = self.artifacts.read::<VersionRecord>(record, generation).await?;
+                self.learn_version(tenant, model, version, generation, says);
+            }
+            RecordPath::Settings(tenant, model) => {
+                let says = self.artifacts.read::<ModelSettings>(record, generation).await?;
+                self.learn_settings(tenant, model, generation, says);
+            }
+            RecordPath::Tenant(_) | RecordPath::Key(..) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn learn_version(
+        &self,
+        tenant: &TenantName,
+        model: &ModelName,
+        version: &Version,
+        generation: Generation,
+        says: VersionRecord,
+    ) {
+        let mut directory = lock(&self.directory);
+        let versions = &mut directory.entry_mut(tenant, model).versions;
+        if versions.get(version).is_none_or(|(known, _)| *known < generation) {
+            versions.insert(version.clone(), (generation, says));
+        }
+    }
+
+    pub(super) fn learn_settings(
+        &self,
+        tenant: &TenantName,
+        model: &ModelName,
+        generation: Generation,
+        says: ModelSettings,
+    ) {
+        let mut directory = lock(&self.directory);
+        let settings = &mut directory.entry_mut(tenant, model).settings;
+        if settings.as_ref().is_none_or(|(known, _)| *known < generation) {
+            *settings = Some((generation, says));
+        }
+    }
+
+    /// Loads the versions of a model that are to be served, and drops those that are not.
+    pub(super) async fn reconcile(self: &Arc<Self>, tenant: &TenantName, model: &ModelName) {
+        let _turn = self.turns(tenant).reconcile.acquire_owned().await;
+        let Some(entry) = lock(&self.directory).entry(tenant, model).cloned() else { return };
+        let catalog = self.namespaces.own(tenant);
+        let selected = entry.selected();
+        let settings = entry.settings();
+        if entry.published().next().is_none() {
+            if catalog.knows(model) {
+                catalog.remove(model);
+                tracing::info!(%tenant, %model, "model removed");
+            }
+            lock(&self.directory).entry_mut(tenant, model).loaded.clear();
+            return;
+        }
+        catalog.list(model);
+        for version in &selected {
+            let Some((generation, VersionRecord::Published(manifest))) = entry.versions.get(version) else {
+                continue;
+            };
+            if entry.loaded.get(version) == Some(generation) {
+                continue;
+            }
+            catalog.loading(model, version);
+            match self.fetch(tenant, model, version, manifest).await {
+                Ok(Ok(loaded)) => self.serve(tenant, model, version, *generation, loaded),
+                Ok(Err(reason)) => {
+                    tracing::error!(%tenant, %model, %version, reason, "version failed to load");
+                    catalog.failed(model, version, &reason);
+                    self.mark(tenant, model, version, *generation);
+                }
+                // Tried again at the next look: nothing is wrong with the version.
+                Err(error) => {
+                    tracing::warn!(%tenant, %model, %version, %error, "version cannot be fetched now");
+                    catalog.failed(model, version, "the artifact store is not available");
+                }
+            }
+        }
+        if settings.unloaded {
+            catalog.unload(model);
+            lock(&self.directory).entry_mut(tenant, model).loaded.clear();
+            return;
+        }
+        self.drop_others(tenant, model, &selected);
+        let default = settings.default_version.clone().or_else(|| {
+            // Without numbers the text does not tell which is the latest.
+            let number = |version: &Version| version.as_str().bytes().all(|byte| byte.is_ascii_digit());
+            let newest = entry.versions.iter().filter(|(version, _)| selected.contains(version));
+            selected
+                .iter()
+                .all(|version| !number(version))
+                .then(|| newest.last())?
+                .map(|(version, _)| version.clone())
+        });
+        let aliases = settings.aliases.into_iter();
+        let aliases = aliases.map(|(alias, shares)| (alias, shares.into_iter().collect())).collect();
+        catalog.route(model, &Routing { default, aliases });
+    }
+
+    fn drop_others(&self, tenant: &TenantName, model: &ModelName, selected: &BTreeSet<Version>) {
+        let catalog = self.namespaces.own(tenant);
+        for version in catalog.versions(model) {
+            if !selected.contains(&version) {
+                tracing::info!(%tenant, %model, %version, "version no longer served");
+            }
+        }
+        catalog.retain(model, selected);
+        lock(&self.directory).entry_mut(tenant, model).loaded.retain(|version, _| selected.contains(version));
+    }
+
+    /// Puts a loaded version into service.
+    pub(super) fn serve(
+        &self,
+        tenant: &TenantName,
+        model: &ModelName,
+        version: &Version,
+        generation: Generation,
+        loaded: LoadedVersion,
+    ) {
+        self.namespaces.own(tenant).publish(Model {
+            namespace: Namespace::Tenant(tenant.clone()),
+            name: model.clone(),
+            version: version.clone(),
+            executor: loaded.executor,
+            max_batch_size: loaded.config.max_batch_size,
+        });
+        self.mark(tenant, model, version, generation);
+    }
+
+    fn mark(&self, tenant: &TenantName, model: &ModelName, version: &Version, generation: Generation) {
+        lock(&self.directory).entry_mut(tenant, model).loaded.insert(version.clone(), generation);
+    }
+
+    /// Reads a version's blobs, whose digests the store checks, and loads it. The outer error is the store's, the inner one the
+    /// version's own.
+    async fn fetch(
+        self: &Arc<Self>,
+        tenant: &TenantName,
+        model: &ModelName,
+        version: &Version,
+        manifest: &Manifest,
+    ) -> Result<Result<LoadedVersion, String>, ArtifactError> {
+        let artifact = self.artifacts.get_blob(&manifest.artifact.digest, manifest.artifact.size).await;
+        let artifact = match artifact {
+            Err(error @ ArtifactError::Unavailable(_)) => return Err(error),
+            Err(error) => {
+                tracing::error!(%tenant, %model, %version, %error, "an artifact is damaged");
+                return Ok(Err("its artifact in the store is damaged or missing: publish it again".into()));
+            }
+            Ok(artifact) => artifact,
+        };
+        let mut files = Vec::new();
+        for file in &manifest.files {
+            let bytes = self.artifacts.get_blob(&file.blob.digest, file.blob.size).await?;
+            files.push((file.name.clone(), bytes.to_vec()));
+        }
+        let loaded = self.load(tenant, model, version, manifest, artifact.to_vec(), files).await;
+        Ok(loaded.map_err(|error| error.to_string()))
+    }
+}

@@ -1,0 +1,184 @@
+//! Uploads: tenants' own models, from the bytes that they send to versions that are served and durable.
+//!
+//! - `receive`: bytes to disk, hashed on the way
+//! - `publish`: from a received upload to a version that is published, or to the step that refused it
+//! - `follow`: what any gateway published, seen by this one
+//! - `records`: what the store says of all this
+
+mod change;
+mod directory;
+mod follow;
+mod publish;
+pub mod receive;
+pub mod records;
+mod report;
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    digest::Digest,
+    execute::LoadError,
+    limits::UploadLimits,
+    name::{ModelName, TenantName, Version},
+};
+
+use super::{
+    Loader,
+    artifacts::{ArtifactError, Artifacts},
+    lock,
+    namespaces::Namespaces,
+};
+
+use directory::Directory;
+use receive::Staged;
+
+pub use report::{ModelReport, VersionReport};
+
+/// Why an upload, or a change of what was uploaded, was not done. The texts are for the client.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    #[error("this gateway takes no uploads: start it with --store DIR")]
+    Disabled,
+    #[error("the upload is larger than the {limit} bytes that are accepted")]
+    TooLarge { limit: u64 },
+    /// The request is not an upload.
+    #[error("{0}")]
+    Form(String),
+    #[error(
+        "the body's digest is {received}, Content-Digest announces {expected}: it was altered on its way"
+    )]
+    Digest { expected: Digest, received: Digest },
+    #[error("the version was not published; {0}")]
+    Rejected(LoadError),
+    #[error(
+        "version {version} of '{model}' is published already, with other content: versions never change, use another version"
+    )]
+    Conflict { model: ModelName, version: Version },
+    #[error("Request for unknown model: '{0}' is not found")]
+    UnknownModel(ModelName),
+    #[error("Request for unknown model: '{model}' version {version} is not found")]
+    UnknownVersion { model: ModelName, version: Version },
+    #[error("{what}: {used} of {limit} are used; remove what is no longer needed")]
+    Quota { what: &'static str, used: u64, limit: u64 },
+    #[error("{0} uploads of this tenant are running already; try again when one has ended")]
+    Busy(usize),
+    /// What was sent contradicts itself or what is there.
+    #[error("{0}")]
+    Settings(String),
+    #[error("the artifact store is not available; what is loaded serves on; try again")]
+    Unavailable(String),
+    /// For the log; a client learns only that it was not its fault.
+    #[error("an upload could not be kept on disk: {0}")]
+    Disk(String),
+}
+
+impl From<ArtifactError> for UploadError {
+    fn from(error: ArtifactError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// The models that tenants uploaded.
+pub struct Uploads {
+    artifacts: Arc<Artifacts>,
+    namespaces: Arc<Namespaces>,
+    loader: Loader,
+    staging: PathBuf,
+    limits: UploadLimits,
+    directory: Mutex<Directory>,
+    /// One permit for each load at a time, of all tenants.
+    slots: Arc<Semaphore>,
+    turns: Mutex<BTreeMap<TenantName, Turns>>,
+}
+
+/// What one tenant may do at a time.
+#[derive(Clone)]
+struct Turns {
+    /// Uploads from their first byte to their end.
+    uploads: Arc<Semaphore>,
+    /// From the check of quotas to the version's existence: one.
+    publish: Arc<Semaphore>,
+    /// Compiling and loading: one.
+    load: Arc<Semaphore>,
+    /// Bringing what is served in line with what is known: one.
+    reconcile: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Uploads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uploads").field("artifacts", &self.artifacts).finish_non_exhaustive()
+    }
+}
+
+/// An upload that has begun: its place among the tenant's, and what was received of it.
+#[derive(Debug)]
+pub struct Upload {
+    pub staged: Staged,
+    tenant: TenantName,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Uploads {
+    /// Empties the staging folder of what a crash left there, and makes it if need be.
+    ///
+    /// # Errors
+    /// If the folder cannot be used.
+    pub fn new(
+        artifacts: Arc<Artifacts>,
+        namespaces: Arc<Namespaces>,
+        loader: Loader,
+        staging: PathBuf,
+        limits: UploadLimits,
+    ) -> Result<Self, UploadError> {
+        let disk = |error: std::io::Error| UploadError::Disk(error.kind().to_string());
+        fs::create_dir_all(&staging).map_err(disk)?;
+        for left in fs::read_dir(&staging).map_err(disk)?.flatten() {
+            // Another gateway may share the folder: what is being received there is not an hour old.
+            let old = left.metadata().and_then(|metadata| metadata.modified()).ok();
+            if old.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > limits.time) {
+                let _ = fs::remove_dir_all(left.path());
+            }
+        }
+        let at_a_time = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            artifacts,
+            namespaces,
+            loader,
+            staging,
+            limits,
+            directory: Mutex::default(),
+            slots: Arc::new(Semaphore::new(at_a_time)),
+            turns: Mutex::default(),
+        })
+    }
+
+    pub fn limits(&self) -> &UploadLimits {
+        &self.limits
+    }
+
+    fn turns(&self, tenant: &TenantName) -> Turns {
+        let mut turns = lock(&self.turns);
+        let made = || Turns {
+            uploads: Arc::new(Semaphore::new(self.limits.per_tenant)),
+            publish: Arc::new(Semaphore::new(1)),
+            load: Arc::new(Semaphore::new(1)),
+            reconcile: Arc::new(Semaphore::new(1)),
+        };
+        turns.entry(tenant.clone()).or_insert_with(made).clone()
+    }
+
+    /// Begins an upload of at most [`UploadLimits::max_bytes`].
+    pub fn begin(&self, tenant: &TenantName) -> Result<Upload, UploadError> {
+        let place = self.turns(tenant).uploads.try_acquire_owned();
+        let place = place.map_err(|_| UploadError::Busy(self.limits.per_tenant))?;
+        let staged = Staged::begin(&self.staging, self.limits.max_bytes)?;
+        Ok(Upload { staged, tenant: tenant.clone(), _place: place })
+    }
+}

@@ -1,0 +1,215 @@
+//! Publishing: check, compile, load, snapshot, keep, and then one create-if-absent put that makes the version exist.
+//!
+//! Whatever fails before that put leaves nothing behind that anybody could see; blobs without a manifest are not visible.
+//! After it, the version is durable, and every gateway on the store serves it.
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use crate::{
+    execute::{Executor, LoadError, Source, Step},
+    limits::UploadLimits,
+    name::{ModelName, TenantName, Version},
+    repository::{
+        Origin,
+        artifacts::{ArtifactError, Generation, RecordPath},
+        lock,
+        model_config::ModelConfig,
+        model_toml, triton_config,
+    },
+};
+
+use super::{
+    Upload, UploadError, Uploads,
+    receive::Complete,
+    records::{ConfigText, Manifest, NamedBlob, VersionRecord},
+    report::VersionReport,
+};
+
+/// A version ready to be served, that is not yet in any catalog.
+pub(super) struct LoadedVersion {
+    pub(super) executor: Arc<dyn Executor>,
+    pub(super) config: ModelConfig,
+}
+
+impl Uploads {
+    /// Publishes a received upload as a version. The same content again succeeds; other content is refused.
+    pub async fn publish(
+        self: &Arc<Self>,
+        mut upload: Upload,
+        model: &ModelName,
+        version: &Version,
+    ) -> Result<VersionReport, UploadError> {
+        let begun = Instant::now();
+        let tenant = upload.tenant.clone();
+        let complete = upload.staged.complete()?;
+        let config = upload.staged.config.take();
+        let paths: Vec<PathBuf> = std::iter::once(&complete.artifact)
+            .chain(complete.files.iter().map(|(_, file)| file))
+            .map(|file| file.path.clone())
+            .collect();
+        let manifest = Manifest {
+            kind: complete.kind,
+            artifact: complete.artifact.blob,
+            files: complete
+                .files
+                .iter()
+                .map(|(name, file)| NamedBlob { name: name.clone(), blob: file.blob })
+                .collect(),
+            config,
+        };
+        // One at a time: what counts against a quota, and what is there already, holds until this one is done.
+        let turn = self.turns(&tenant).publish.acquire_owned().await;
+        let record = RecordPath::Version(tenant.clone(), model.clone(), version.clone());
+        let after = match self.artifacts.newest::<VersionRecord>(&record).await? {
+            Some((generation, VersionRecord::Published(there))) => {
+                return self.already(&record, generation, &manifest, there).await;
+            }
+            Some((generation, VersionRecord::Removed)) => Some(generation),
+            None => None,
+        };
+        self.check_quota(&tenant, model, &manifest)?;
+        let loading = Instant::now();
+        let loaded = self.load_staged(&tenant, model, version, &manifest, complete).await?;
+        let load_time = loading.elapsed();
+        for (blob, file) in manifest.blobs().zip(&paths) {
+            self.artifacts.put_blob(&blob.digest, file).await?;
+        }
+        let published = VersionRecord::Published(manifest.clone());
+        let generation = match self.artifacts.append(&record, after, &published).await {
+            Ok(generation) => generation,
+            Err(ArtifactError::Taken(_)) => {
+                // Another gateway was faster; what it published counts.
+                return match self.artifacts.newest::<VersionRecord>(&record).await? {
+                    Some((generation, VersionRecord::Published(there))) => {
+                        self.already(&record, generation, &manifest, there).await
+                    }
+                    _ => Err(UploadError::Conflict { model: model.clone(), version: version.clone() }),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
+        drop(turn);
+        let policy = loaded.config.version_policy.clone();
+        self.learn_version(&tenant, model, version, generation, published);
+        self.serve(&tenant, model, version, generation, loaded);
+        if let Some(policy) = policy {
+            self.set_policy(&tenant, model, policy).await?;
+        }
+        self.reconcile(&tenant, model).await;
+        tracing::info!(%tenant, %model, %version, digest = %manifest.artifact.digest, elapsed = ?begun.elapsed(), "version published");
+        let mut report = self.version(&tenant, model, version)?;
+        report.load_ms = Some(u64::try_from(load_time.as_millis()).unwrap_or(u64::MAX));
+        Ok(report)
+    }
+
+    /// The version exists already: that is as good as publishing it, if it is the same.
+    async fn already(
+        self: &Arc<Self>,
+        record: &RecordPath,
+        generation: Generation,
+        given: &Manifest,
+        there: Manifest,
+    ) -> Result<VersionReport, UploadError> {
+        let RecordPath::Version(tenant, model, version) = record else {
+            return Err(UploadError::Form("not a version".into()));
+        };
+        if *given != there {
+            return Err(UploadError::Conflict { model: model.clone(), version: version.clone() });
+        }
+        self.learn_version(tenant, model, version, generation, VersionRecord::Published(there));
+        self.reconcile(tenant, model).await;
+        self.version(tenant, model, version)
+    }
+
+    fn check_quota(
+        &self,
+        tenant: &TenantName,
+        model: &ModelName,
+        manifest: &Manifest,
+    ) -> Result<(), UploadError> {
+        let UploadLimits { max_models, max_versions, max_storage_bytes, .. } = self.limits;
+        let directory = lock(&self.directory);
+        let entry = directory.entry(tenant, model);
+        let versions = entry.map_or(0, |entry| entry.published().count() as u64);
+        let models = directory.of(tenant).count() as u64;
+        let bytes = directory.bytes(tenant);
+        let new_model = u64::from(versions == 0);
+        for (what, used, more, limit) in [
+            ("models", models, new_model, max_models),
+            ("versions of this model", versions, 1, max_versions),
+            ("bytes of storage", bytes, manifest.size(), max_storage_bytes),
+        ] {
+            if used.saturating_add(more) > limit {
+                return Err(UploadError::Quota { what, used, limit });
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_staged(
+        self: &Arc<Self>,
+        tenant: &TenantName,
+        model: &ModelName,
+        version: &Version,
+        manifest: &Manifest,
+        complete: Complete,
+    ) -> Result<LoadedVersion, UploadError> {
+        let read = move || {
+            let read = |path: &std::path::Path| {
+                std::fs::read(path).map_err(|error| UploadError::Disk(error.kind().to_string()))
+            };
+            let artifact = read(&complete.artifact.path)?;
+            let files = complete.files.into_iter().map(|(name, file)| Ok((name, read(&file.path)?)));
+            Ok::<_, UploadError>((artifact, files.collect::<Result<Vec<_>, UploadError>>()?))
+        };
+        let (artifact, files) = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| UploadError::Disk("it was cut short".into()))??;
+        self.load(tenant, model, version, manifest, artifact, files).await.map_err(UploadError::Rejected)
+    }
+
+    /// Loads a version from its bytes, on a thread that may block.
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        tenant: &TenantName,
+        model: &ModelName,
+        version: &Version,
+        manifest: &Manifest,
+        artifact: Vec<u8>,
+        files: Vec<(String, Vec<u8>)>,
+    ) -> Result<LoadedVersion, LoadError> {
+        let config = read_config(manifest.config.as_ref(), model)?;
+        let source = Source {
+            label: format!("{tenant}/{model}/{version}"),
+            artifact,
+            files,
+            parameters: config.parameters.clone(),
+            declared_inputs: config.inputs.clone(),
+        };
+        let turn = self.turns(tenant).load.acquire_owned().await;
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let (loader, kind) = (Arc::clone(&self.loader), manifest.kind);
+        let loading = tokio::task::spawn_blocking(move || {
+            let _held = (turn, slot);
+            loader(kind, Origin::Tenant, source)
+        });
+        let executor = loading.await.unwrap_or_else(|_| {
+            Err(LoadError::new(Step::Load, "the engine panicked while it loaded the model"))
+        })?;
+        config.check(executor.signature()).map_err(|reason| LoadError::new(Step::Signature, reason))?;
+        Ok(LoadedVersion { executor, config })
+    }
+}
+
+/// The configuration that came with a version.
+fn read_config(text: Option<&ConfigText>, model: &ModelName) -> Result<ModelConfig, LoadError> {
+    let refused = |reason: String| LoadError::new(Step::Read, reason);
+    match text {
+        None => Ok(ModelConfig::default()),
+        Some(ConfigText::Toml(text)) => model_toml::parse(text).map_err(|error| refused(error.to_string())),
+        Some(ConfigText::Pbtxt(text)) => {
+            triton_config::parse(text, model).map_err(|error| refused(error.to_string()))
+        }
+        Some(ConfigText::Json(text)) => triton_config::parse_json(text, model).map_err(refused),
+    }
+}
