@@ -12,7 +12,7 @@ const VOCABULARY: [&str; 7] = ["tensor", "name", "deadline", "limits", "reply", 
 const STATIONS: [&str; 7] = ["authenticate", "route", "admit", "decode", "encode", "execute", "meter"];
 
 /// Foreign crates, and the only places that may name them.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("wasmtime", &["execute/wasm"]),
     ("wasmtime_wizer", &["execute/wasm"]),
     ("wasmparser", &["execute/wasm"]),
@@ -23,6 +23,7 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("object_store", &["repository"]),
     ("ring", &["digest.rs", "secret.rs"]),
     ("reqwest", &["cli"]),
+    ("rustls", &["cli", "listen", "repository"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

@@ -5,5 +5,6 @@ mod hostile_guest;
 mod keys;
 mod lifecycle;
 mod road;
+mod s3;
 mod sandbox;
 mod tenants;

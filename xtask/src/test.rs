@@ -21,7 +21,7 @@ const REQUIREMENTS: [&str; 2] = ["requirements.txt", "requirements-parity.txt"];
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Only the Rust tests: no lints, no Python clients, no benchmark.
+    /// Only the Rust tests (with the S3 server that they need): no lints, no Python clients, no benchmark.
     #[arg(long)]
     quick: bool,
 }
@@ -60,17 +60,18 @@ impl Steps {
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut count = Count::default();
-    let mut steps = Steps { done: 0, all: if options.quick { 4 } else { 9 } };
+    let mut steps = Steps { done: 0, all: if options.quick { 5 } else { 10 } };
     if !options.quick {
         steps.run("lints", lint::run)?;
     }
     steps.run("example models", guests::run)?;
     steps.run("build", || build(&["--workspace", "--bins"]))?;
-    count.add(steps.run("Rust tests", || cargo_test(&["--workspace"]))?);
+    let s3 = steps.run("Python environment of the S3 server", s3_server)?;
+    count.add(steps.run("Rust tests", || cargo_test(&["--workspace"], &[("AIRLOCK_TEST_S3", &s3)]))?);
     let plugins = shell::root().join("examples/guests/Cargo.toml");
     let folder = shell::target().join("guests");
     let plugins = [OsStr::new("--manifest-path"), plugins.as_ref(), "--target-dir".as_ref(), folder.as_ref()];
-    count.add(steps.run("tests of the example plugins", || cargo_test(&plugins))?);
+    count.add(steps.run("tests of the example plugins", || cargo_test(&plugins, &[]))?);
     if !options.quick {
         let clients = steps.run("Python environments of the clients", Clients::prepare)?;
         count.add(steps.run("stock clients", || clients.conformance())?);
@@ -89,13 +90,19 @@ fn build(arguments: &[&str]) -> Result<()> {
 }
 
 /// Runs `cargo test`, shows its output as it comes, and counts what it says.
-fn cargo_test(arguments: &[impl AsRef<OsStr>]) -> Result<Count> {
+fn cargo_test(arguments: &[impl AsRef<OsStr>], environment: &[(&str, &Path)]) -> Result<Count> {
     let mut command = Command::new("cargo");
     command.arg("test").arg("--no-fail-fast").args(arguments).current_dir(shell::root());
+    command.envs(environment.iter().copied());
     let (count, success) = counted(&mut command, parse_test_result)?;
     // A build that fails and a test process that dies count nothing.
     ensure!(success || count.failed > 0, "cargo test failed without a failed test");
     Ok(count)
+}
+
+/// The Python that can run `tests/s3/serve.py`, which `tests/it/s3.rs` starts.
+fn s3_server() -> Result<PathBuf> {
+    python::venv("s3", &[&shell::root().join("tests/s3/requirements.txt")])
 }
 
 /// The scripts of `tests/clients`, and the Python that has what they need.

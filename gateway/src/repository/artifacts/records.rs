@@ -20,7 +20,8 @@ const HEAD: usize = secret::LENGTH * 2 + 1;
 /// One look at all records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// The newest generation of each record; where there is a fault, the one that this gateway has seen.
+    /// The newest generation of each record that is listed, which is believed when it has been read; where there is a
+    /// fault, the one that this gateway has seen.
     pub records: BTreeMap<RecordPath, Generation>,
     pub faults: Vec<Fault>,
 }
