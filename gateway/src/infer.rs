@@ -137,7 +137,7 @@ async fn travel(
     let permit = gateway.admission.enter(deadline).await?;
 
     let models = Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone() };
-    let call = Call { deadline, depth: 0, models: Arc::new(models) };
+    let call = Call { deadline, depth: 0, consumed: Arc::default(), models: Arc::new(models) };
     let run = model.executor.infer(decoded.request, call);
     // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
     let response = tokio::time::timeout_at(deadline.instant().into(), run)

@@ -21,6 +21,7 @@ pub mod admit;
 pub mod authenticate;
 pub mod cli;
 pub mod config;
+pub mod consumption;
 pub mod deadline;
 pub mod decode;
 pub mod digest;

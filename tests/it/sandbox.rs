@@ -89,7 +89,7 @@ impl Models for Alone {
 }
 
 fn call(time: Duration) -> Call {
-    Call { deadline: Deadline::after(time), depth: 0, models: Arc::new(Alone) }
+    Call { deadline: Deadline::after(time), depth: 0, consumed: Arc::default(), models: Arc::new(Alone) }
 }
 
 async fn infer(

@@ -9,6 +9,7 @@ pub mod wasm;
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::{
+    consumption::Consumption,
     deadline::Deadline,
     tensor::{InferRequest, InferResponse, Signature, Tensor, TensorSpec},
 };
@@ -35,6 +36,8 @@ pub struct Call {
     pub deadline: Deadline,
     /// 0 for the client's own call, one more for each `models.infer` on the way.
     pub depth: u32,
+    /// Shared by nested calls: all that they use is billed to the tenant of the client's own call, whoever owns the models.
+    pub consumed: Arc<Consumption>,
     pub models: Arc<dyn Models>,
 }
 

@@ -209,7 +209,12 @@ async fn chain(last: &str, depth: u32) -> Arc<Chain> {
 }
 
 async fn infer_chain(chain: &Arc<Chain>, value: f32, time: Duration) -> Result<Vec<f32>, ExecuteError> {
-    let call = Call { deadline: Deadline::after(time), depth: 0, models: Arc::new(Linked(chain.clone())) };
+    let call = Call {
+        deadline: Deadline::after(time),
+        depth: 0,
+        consumed: Arc::default(),
+        models: Arc::new(Linked(chain.clone())),
+    };
     let request = InferRequest { inputs: vec![fp32(&[value])], ..InferRequest::default() };
     chain.pipeline.infer(request, call).await.map(|response| values(&response))
 }

@@ -85,7 +85,12 @@ impl Executor for NativeExecutor {
 
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {
         let model = Arc::clone(&self.model);
-        Box::pin(self.engine.pool.run(call.deadline, move |watch| model.infer(request, watch)))
+        let consumed = call.consumed;
+        // The engine computes on the thread that it is called on and on no other.
+        Box::pin(self.engine.pool.run(call.deadline, move |watch| {
+            let _time = consumed.on_this_thread();
+            model.infer(request, watch)
+        }))
     }
 }
 

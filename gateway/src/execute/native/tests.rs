@@ -34,7 +34,12 @@ impl Models for NoModels {
 }
 
 fn call(deadline: Duration) -> Call {
-    Call { deadline: Deadline::after(deadline), depth: 0, models: Arc::new(NoModels) }
+    Call {
+        deadline: Deadline::after(deadline),
+        depth: 0,
+        consumed: Arc::default(),
+        models: Arc::new(NoModels),
+    }
 }
 
 fn limits() -> NativeLimits {

@@ -23,6 +23,7 @@ use super::{
     fault,
     host::Guest,
     text::{MAX_ERROR, shown},
+    timed::Timed,
 };
 
 /// A loaded model, ready to be instantiated.
@@ -57,8 +58,9 @@ impl Executor for WasmModel {
             let slots = self.0.sandbox.slots.clone();
             let slot = slots.try_acquire_owned().map_err(|_| ExecuteError::Busy)?;
             let deadline = call.deadline.instant();
-            let guest = self.0.sandbox.threads()?.spawn(run(self.0.clone(), request, call, slot));
-            let mut guest = AbortOnDrop(guest);
+            let consumed = Arc::clone(&call.consumed);
+            let run = Timed::new(run(self.0.clone(), request, call, slot), consumed);
+            let mut guest = AbortOnDrop(self.0.sandbox.threads()?.spawn(run));
             // The guest sees its deadline when it gets a turn; the caller's answer does not wait for that.
             match timeout_at(deadline.into(), &mut guest.0).await {
                 Ok(Ok(answer)) => answer,

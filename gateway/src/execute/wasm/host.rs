@@ -36,6 +36,14 @@ impl Guest {
     }
 }
 
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Some(call) = &self.call {
+            call.consumed.memory(self.limiter.memory_bytes());
+        }
+    }
+}
+
 /// A guest's lines on their way to the gateway's log, with what it may still write.
 #[derive(Debug)]
 struct Log {

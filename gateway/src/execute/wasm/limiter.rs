@@ -57,6 +57,11 @@ impl Limiter {
         self.refused
     }
 
+    /// Bytes of all memories. They only ever grow, so at the end this is the most that there was.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory.used
+    }
+
     /// Room for what the gateway itself adds to a guest's memory while taking the snapshot, in bytes.
     pub(super) fn extend(&mut self, bytes: usize) {
         self.memory.limit = self.memory.limit.saturating_add(bytes);
@@ -129,6 +134,7 @@ mod tests {
         assert!(!limiter.memory_growing(0, 60, None).expect("an answer"));
         assert!(limiter.refused());
         assert!(limiter.memory_growing(0, 40, None).expect("an answer"));
+        assert_eq!(limiter.memory_bytes(), 100);
     }
 
     #[test]
@@ -144,6 +150,7 @@ mod tests {
         let mut limiter = limiter();
         assert!(limiter.memory_growing(0, 100, None).expect("an answer"));
         limiter.memory_grow_failed(Error::msg("no memory")).expect("an answer");
+        assert_eq!(limiter.memory_bytes(), 0);
         assert!(!limiter.memory_growing(0, 50, Some(40)).expect("an answer"));
         assert!(!limiter.refused(), "the module's own maximum is not a refusal");
         assert!(limiter.memory_growing(0, 100, None).expect("an answer"));

@@ -5,7 +5,7 @@
 //! - `artifact`: from compiled code to a component, the one place with `unsafe`
 //! - `engine`, `limiter`: settings and bounds
 //! - `bindings`, `host`: the types and imports of `wit/inference.wit`
-//! - `call`, `fault`: one request, and what can go wrong in it
+//! - `call`, `timed`, `fault`: one request, what it costs, and what can go wrong in it
 
 mod artifact;
 mod bindings;
@@ -20,6 +20,7 @@ pub mod profile;
 mod signature;
 mod snapshot;
 mod text;
+mod timed;
 
 use std::{fmt, sync::Arc, thread::available_parallelism};
 

@@ -1,0 +1,93 @@
+//! What one request has used of the machine so far, added up by whoever runs a part of it.
+//!
+//! A run and the models that it calls share one consumption: what they use is billed to the client that asked.
+
+use std::{
+    marker::PhantomData,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Grows for as long as something runs for the request, which may be a little longer than the client waits for it.
+#[derive(Debug, Default)]
+pub struct Consumption {
+    cpu_nanos: AtomicU64,
+    peak_memory_bytes: AtomicU64,
+}
+
+impl Consumption {
+    /// Adds the CPU time that this thread takes until the returned value is dropped, which must happen on this thread.
+    /// Time in which the thread waits, or another one works for it, is not counted.
+    #[must_use]
+    pub fn on_this_thread(&self) -> OnThread<'_> {
+        OnThread { consumption: self, since: thread_nanos(), stays: PhantomData }
+    }
+
+    /// Notes the most memory that one instance had, in bytes. Instances that call each other are not added up.
+    pub fn memory(&self, bytes: usize) {
+        self.peak_memory_bytes.fetch_max(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn cpu_nanos(&self) -> u64 {
+        self.cpu_nanos.load(Ordering::Relaxed)
+    }
+
+    pub fn peak_memory_bytes(&self) -> u64 {
+        self.peak_memory_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Work on this thread that a request is billed for, until dropped: also by a panic.
+#[derive(Debug)]
+pub struct OnThread<'a> {
+    consumption: &'a Consumption,
+    since: u64,
+    /// The clock is this thread's own.
+    stays: PhantomData<*const ()>,
+}
+
+impl Drop for OnThread<'_> {
+    fn drop(&mut self) {
+        let used = thread_nanos().saturating_sub(self.since);
+        self.consumption.cpu_nanos.fetch_add(used, Ordering::Relaxed);
+    }
+}
+
+fn thread_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(nanos.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn work_is_counted_and_waiting_is_not() {
+        let consumption = Consumption::default();
+        {
+            let _time = consumption.on_this_thread();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let waited = consumption.cpu_nanos();
+        assert!(waited < 20_000_000, "{waited} ns of CPU time in a sleep");
+        {
+            let _time = consumption.on_this_thread();
+            let start = thread_nanos();
+            while thread_nanos() - start < 5_000_000 {}
+        }
+        assert!(consumption.cpu_nanos() >= waited + 5_000_000);
+    }
+
+    #[test]
+    fn the_largest_instance_is_the_peak() {
+        let consumption = Consumption::default();
+        consumption.memory(5);
+        consumption.memory(3);
+        assert_eq!(consumption.peak_memory_bytes(), 5);
+    }
+}
