@@ -61,7 +61,8 @@ pub struct Settings {
     #[arg(long, value_name = "STORE", env = "AIRLOCK_STORE")]
     pub store: Option<Location>,
 
-    /// What is kept on this machine only: the gateway's secret [default: `local` in the store's folder]
+    /// What is kept on this machine only: secret, compiled code, usage, uploads on their way [default: `local` in the
+    /// store's folder]
     #[arg(long, value_name = "DIR", env = "AIRLOCK_STATE")]
     pub state: Option<PathBuf>,
 
@@ -140,8 +141,6 @@ pub enum ConfigError {
     Limit(String),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("--state and --secret-file belong to a store: say --store DIR too")]
-    NoStore,
 }
 
 impl Settings {
@@ -183,6 +182,8 @@ impl Settings {
 pub struct Config {
     pub source: crate::repository::RepositorySource,
     pub control_mode: crate::repository::ControlMode,
+    /// The folder for what is this machine's own.
+    pub state: Option<PathBuf>,
     pub http: SocketAddr,
     pub insecure: bool,
     pub store: Option<StorePlace>,
@@ -210,11 +211,10 @@ impl TryFrom<Settings> for Config {
         }
         let http = settings.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000)));
         let insecure = settings.insecure.unwrap_or(false);
-        let store = match (settings.store, settings.state, settings.secret_file) {
-            (Some(store), state, secret_file) => Some(StorePlace::new(&store, state, secret_file)?),
-            (None, None, None) => None,
-            (None, ..) => return Err(ConfigError::NoStore),
-        };
+        let (state, secret_file) = (settings.state, settings.secret_file);
+        let place = |store| StorePlace::new(&store, state.clone(), secret_file.clone());
+        let store = settings.store.map(place).transpose()?;
+        let state = store.as_ref().map(|store| store.state.clone()).or(state);
         // With a store there may be keys: then the server looks again when it knows.
         if !http.ip().is_loopback() && !insecure && store.is_none() {
             return Err(ConfigError::NotLoopback(http));
@@ -231,6 +231,7 @@ impl TryFrom<Settings> for Config {
                 },
                 ControlModeName::Explicit => ControlMode::Explicit { initial },
             },
+            state,
             http,
             insecure,
             store,

@@ -23,11 +23,11 @@ use crate::{
     execute::{BoxFuture, Call, ExecuteError, Models, NestedError},
     limits::Limits,
     listen::body,
-    meter::{self, Usage},
+    meter::{self, Meter, Usage},
     name::{ModelName, NameError},
     reply::NonFinite,
     repository::{
-        Repository,
+        FindError, Repository,
         namespaces::{Namespace, Namespaces, Wanted},
         uploads::Uploads,
     },
@@ -48,6 +48,7 @@ pub struct Gateway {
     pub uploads: Option<Arc<Uploads>>,
     /// Everything that is served.
     pub models: Arc<Namespaces>,
+    pub meter: Arc<Meter>,
     /// The first load of the repository has ended.
     pub started: AtomicBool,
     /// The gateway is stopping.
@@ -68,7 +69,8 @@ impl Gateway {
 #[derive(Debug)]
 pub struct Answer {
     pub encoded: Encoded,
-    pub held: (Reservation, Usage),
+    pub held: Reservation,
+    pub usage: Usage,
 }
 
 /// Runs one request on the model that `target` names.
@@ -79,11 +81,11 @@ pub async fn infer(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Answer, Problem> {
-    let mut usage = meter::start(&principal.tenant, &target.model);
+    let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
     match travel(gateway, principal, target, headers, body, &mut usage).await {
         Ok((encoded, reservation)) => {
             usage.succeeded(encoded.length());
-            Ok(Answer { encoded, held: (reservation, usage) })
+            Ok(Answer { encoded, held: reservation, usage })
         }
         Err(problem) => {
             usage.failed(problem.code);
@@ -109,16 +111,20 @@ async fn travel(
     // Route: which version answers.
     let sticky = single(headers, "airlock-session")?;
     let wanted = Wanted::new(target.version.as_ref(), sticky);
-    let model = gateway.models.find(&principal.tenant, &target.model, &wanted)?;
+    let found = gateway.models.find(&principal.tenant, &target.model, &wanted);
+    if !matches!(found, Err(FindError::UnknownModel { .. })) {
+        usage.model_known();
+    }
+    let model = found?;
     usage.answered_by(&model.version);
 
     // Reserve, then read: nothing is held in memory that was not asked for.
     let mut reservation = gateway.admission.reservation();
     let body = body::read(body, limits.decode.max_body_bytes, &limits.listen, |bytes| {
+        usage.received(bytes);
         reservation.grow(bytes).map_err(Problem::from)
     })
     .await?;
-    usage.received(body.len());
     let received = Instant::now();
 
     let signature = model.executor.signature();
@@ -137,7 +143,7 @@ async fn travel(
     let permit = gateway.admission.enter(deadline).await?;
 
     let models = Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone() };
-    let call = Call { deadline, depth: 0, consumed: Arc::default(), models: Arc::new(models) };
+    let call = Call { deadline, depth: 0, consumed: usage.consumed(), models: Arc::new(models) };
     let run = model.executor.infer(decoded.request, call);
     // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
     let response = tokio::time::timeout_at(deadline.instant().into(), run)

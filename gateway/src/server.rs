@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     admin::{FOLLOW_INTERVAL, Follow},
@@ -20,6 +25,10 @@ use crate::{
     execute::{LoadError, native::Engine, wasm::Sandbox},
     infer::Gateway,
     listen,
+    meter::{
+        Meter,
+        ledger::{Ledger, LedgerError},
+    },
     repository::{
         Kind, Loader, Repository, RepositoryError,
         namespaces::Namespaces,
@@ -50,7 +59,12 @@ pub enum StartError {
          Make a key first (airlock tenant create, airlock key create), or say --insecure"
     )]
     NotLoopback(SocketAddr),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
+
+/// Time for the last usage to be written, once the grace period is over.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// A gateway that serves.
 #[derive(Debug)]
@@ -60,6 +74,8 @@ pub struct Server {
     stop: watch::Sender<Option<Instant>>,
     listener: JoinHandle<usize>,
     repository: JoinHandle<()>,
+    /// Writes what is left when told to stop; none without a folder to write to.
+    ledger: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 /// Binds the port, then loads the models; answers from the first moment, and is ready when the first load has ended.
@@ -85,7 +101,9 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let repository =
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
     let models = Arc::new(Namespaces::new(repository.catalog()));
+    let meter = Arc::<Meter>::default();
     let (mut keys, mut uploads) = (None, None);
+    let ledger = config.state.map(|state| keep_ledger(&state, &meter)).transpose()?;
     if let Some(Store { artifacts, state, .. }) = store {
         artifacts.self_test().await.map_err(StoreError::from)?;
         let mut follow = Follow::new(Arc::clone(&artifacts), Arc::clone(&authenticator));
@@ -105,6 +123,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         repository: Arc::new(repository),
         uploads,
         models,
+        meter,
         limits: config.limits,
         started: AtomicBool::new(false),
         draining: AtomicBool::new(false),
@@ -117,7 +136,16 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     }
     let repository = tokio::spawn(keep_loaded(Arc::clone(&gateway), stopped.clone()));
     let listener = tokio::spawn(listen::serve(listener, Arc::clone(&gateway), stopped));
-    Ok(Server { gateway, address, stop, listener, repository })
+    Ok(Server { gateway, address, stop, listener, repository, ledger })
+}
+
+fn keep_ledger(
+    state: &Path,
+    meter: &Arc<Meter>,
+) -> Result<(oneshot::Sender<()>, JoinHandle<()>), LedgerError> {
+    let ledger = Ledger::open(&state.join("ledger"))?;
+    let (stop, stopped) = oneshot::channel();
+    Ok((stop, tokio::spawn(ledger.keep(Arc::clone(meter), stopped))))
 }
 
 async fn told_to_stop(mut stopped: listen::Stop) {
@@ -150,7 +178,8 @@ impl Server {
     }
 
     /// Stops: readiness goes down, connections are still accepted for `drain_delay`, then running requests finish. All
-    /// of that within the grace period. Returns how many connections had to be cut.
+    /// of that within the grace period; then what they used is written to the ledger, for which there are two seconds.
+    /// Returns how many connections had to be cut.
     pub async fn stop(self, drain_delay: Duration) -> usize {
         let end = Instant::now() + self.gateway.limits.listen.grace_period;
         self.gateway.draining.store(true, Ordering::Relaxed);
@@ -160,6 +189,25 @@ impl Server {
         let cut = self.listener.await.unwrap_or(0);
         // A load that still runs publishes nothing that anybody could call.
         self.repository.abort();
+        if let Some((stop, ledger)) = self.ledger {
+            let last = Instant::now() + LAST_FLUSH;
+            settled(&self.gateway.meter, last - LAST_FLUSH / 2).await;
+            drop(stop);
+            if tokio::time::timeout_at(last.into(), ledger).await.is_err() {
+                tracing::error!("the ledger could not be written in time; the last usage is missing in it");
+            }
+        }
         cut
+    }
+}
+
+/// Waits until the last request is noted: those of connections that were cut, and guests until their next tick.
+async fn settled(meter: &Meter, latest: Instant) {
+    while !meter.settled() {
+        if Instant::now() > latest {
+            tracing::warn!("requests that would not end in time are missing in the ledger");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -32,9 +32,11 @@ pub(super) fn authorise(
 fn scope(route: &Route) -> Option<Scope> {
     match route {
         Route::Live | Route::Ready => None,
-        Route::ServerMetadata | Route::ModelMetadata(_) | Route::ModelReady(_) | Route::Infer(_) => {
-            Some(Scope::Infer)
-        }
+        Route::ServerMetadata
+        | Route::ModelMetadata(_)
+        | Route::ModelReady(_)
+        | Route::Usage
+        | Route::Infer(_) => Some(Scope::Infer),
         Route::RepositoryIndex
         | Route::RepositoryLoad(_)
         | Route::RepositoryUnload(_)

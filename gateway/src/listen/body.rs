@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::limits::ListenLimits;
+use crate::{limits::ListenLimits, meter::Usage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -83,16 +83,24 @@ const MAX_PIECE: usize = 256 << 10;
 pub struct ReplyBody {
     parts: VecDeque<Bytes>,
     held: Option<Box<dyn Any + Send>>,
+    usage: Option<Usage>,
 }
 
 impl ReplyBody {
     pub fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
-        Self { parts: parts.into_iter().filter(|part| !part.is_empty()).collect(), held: None }
+        Self { parts: parts.into_iter().filter(|part| !part.is_empty()).collect(), held: None, usage: None }
     }
 
     #[must_use]
     pub fn holding(mut self, held: impl Any + Send) -> Self {
         self.held = Some(Box::new(held));
+        self
+    }
+
+    /// Notes what is handed over. Of a body that is dropped before its end, the rest was not sent.
+    #[must_use]
+    pub fn metered(mut self, usage: Usage) -> Self {
+        self.usage = Some(usage);
         self
     }
 }
@@ -115,8 +123,12 @@ impl Body for ReplyBody {
             Some(part) if part.len() > MAX_PIECE => Some(part.split_to(MAX_PIECE)),
             _ => self.parts.pop_front(),
         };
+        if let (Some(usage), Some(part)) = (&mut self.usage, &part) {
+            usage.sent(part.len());
+        }
         if self.parts.is_empty() {
             self.held = None;
+            self.usage = None;
         }
         Poll::Ready(part.map(|part| Ok(Frame::data(part))))
     }

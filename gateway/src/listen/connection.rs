@@ -12,7 +12,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::graceful::Watcher,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::watch};
 
 use crate::{infer::Gateway, limits::ListenLimits};
 
@@ -21,8 +21,15 @@ use super::{Stop, rest, sending::Sending};
 /// What every HTTP/2 connection begins with, and no HTTP/1 request does (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves a connection to its end, or until `watcher` is told to stop and its running requests are answered.
-pub(super) async fn serve(stream: TcpStream, gateway: Arc<Gateway>, watcher: Watcher, mut stop: Stop) {
+/// Serves a connection to its end, until `watcher` is told to stop and its running requests are answered, or until
+/// nobody holds the other side of `ends` any more: then its requests are dropped where they are.
+pub(super) async fn serve(
+    stream: TcpStream,
+    gateway: Arc<Gateway>,
+    watcher: Watcher,
+    mut stop: Stop,
+    mut ends: watch::Receiver<()>,
+) {
     let limits = gateway.limits.listen.clone();
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
@@ -58,6 +65,7 @@ pub(super) async fn serve(stream: TcpStream, gateway: Arc<Gateway>, watcher: Wat
         () = sending.stalled(limits.send_timeout) => {
             tracing::debug!("connection cut: an answer was not read in time");
         }
+        _ = ends.changed() => tracing::debug!("connection cut: the gateway stops"),
     }
 }
 

@@ -25,11 +25,13 @@ use crate::infer::Gateway;
 pub type Stop = watch::Receiver<Option<Instant>>;
 
 /// Accepts connections until told to stop, then lets running requests finish until the moment that comes with it.
-/// Returns how many connections had to be cut.
+/// Cuts the connections that are left, and returns how many there were.
 pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: Stop) -> usize {
     let limits = &gateway.limits.listen;
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
+    // Never sent to: its end tells the connections that are still there to go.
+    let (over, ends) = watch::channel(());
     loop {
         // The permit comes before the accept: who finds no place waits in the kernel's queue and costs nothing here.
         let (permit, stream) = tokio::select! {
@@ -40,8 +42,9 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: Stop)
         let watcher = graceful.watcher();
         let gateway = Arc::clone(&gateway);
         let stop = stop.clone();
+        let ends = ends.clone();
         tokio::spawn(async move {
-            connection::serve(stream, gateway, watcher, stop).await;
+            connection::serve(stream, gateway, watcher, stop, ends).await;
             drop(permit);
         });
     }
@@ -49,10 +52,12 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: Stop)
     let open = open_connections(&permits, limits.max_connections);
     tracing::info!(open, "no longer accepting connections; running requests finish");
     let end = stop.borrow().unwrap_or_else(Instant::now);
-    match tokio::time::timeout_at(end.into(), graceful.shutdown()).await {
+    let cut = match tokio::time::timeout_at(end.into(), graceful.shutdown()).await {
         Ok(()) => 0,
         Err(_) => open_connections(&permits, limits.max_connections),
-    }
+    };
+    drop(over);
+    cut
 }
 
 fn open_connections(permits: &Semaphore, max: usize) -> usize {

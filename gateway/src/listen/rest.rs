@@ -87,6 +87,7 @@ async fn answer(
         )),
         Route::ModelMetadata(target) => model_metadata(gateway, tenant, &target),
         Route::ModelReady(target) => model_ready(gateway, tenant, &target),
+        Route::Usage => Ok(json_reply(StatusCode::OK, &gateway.meter.usage(tenant))),
         Route::RepositoryIndex => repository_index(gateway, tenant, body).await,
         Route::RepositoryLoad(model) => {
             let request = LoadRequest::read(gateway, body).await?;
@@ -154,7 +155,8 @@ fn shared_model(gateway: &Gateway, principal: &Principal, model: &ModelName) -> 
 
 fn inferred(answer: infer::Answer, sending: &Sending) -> Response<ReplyBody> {
     let encoded = answer.encoded;
-    let mut response = Response::new(ReplyBody::new(encoded.parts).holding((answer.held, sending.begin())));
+    let body = ReplyBody::new(encoded.parts).metered(answer.usage).holding((answer.held, sending.begin()));
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoded.content_type));
     if let Some(length) = encoded.inference_header_content_length {

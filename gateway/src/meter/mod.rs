@@ -1,48 +1,101 @@
 //! Meter: what a request used, noted on every path, answered or not.
+//!
+//! A request counts from the moment it is on the road: its sender is known and its path names a model. It is noted once,
+//! when it leaves: with its answer's last byte, its refusal, or its client.
 
-use std::time::Instant;
+pub mod ledger;
+mod report;
+mod totals;
 
-use crate::name::{ModelName, TenantName, Version};
+use std::{
+    mem,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
-/// Follows one infer request; says what became of it when it is dropped, with the answer's last byte.
+use crate::{
+    consumption::Consumption,
+    name::{ModelName, TenantName, Version},
+};
+
+pub use report::TenantUsage;
+pub use totals::{Figures, Key, Meter};
+
+/// The outcome of a request whose client did not wait for the whole answer.
+pub const CLIENT_GONE: &str = "client_gone";
+
+/// The outcome of a request that was answered; every other one is the code word of its error.
+pub const OK: &str = "ok";
+
+/// Follows one infer request, and adds it to the totals when it is dropped.
 #[derive(Debug)]
 pub struct Usage {
+    meter: Arc<Meter>,
     tenant: TenantName,
     model: ModelName,
+    /// The model is one that the tenant can see.
+    known: bool,
     version: Option<Version>,
     started: Instant,
-    received_bytes: usize,
-    sent_bytes: usize,
+    consumed: Arc<Consumption>,
+    received_bytes: u64,
+    sent_bytes: u64,
+    /// What is left of the answer.
+    unsent_bytes: u64,
     outcome: &'static str,
 }
 
 /// Starts to follow a request. Until told otherwise its outcome is that the client went away.
-pub fn start(tenant: &TenantName, model: &ModelName) -> Usage {
+pub fn start(meter: &Arc<Meter>, tenant: &TenantName, model: &ModelName) -> Usage {
+    meter.begin();
     Usage {
+        meter: Arc::clone(meter),
         tenant: tenant.clone(),
         model: model.clone(),
+        known: false,
         version: None,
         started: Instant::now(),
+        consumed: Arc::default(),
         received_bytes: 0,
         sent_bytes: 0,
-        outcome: "client_gone",
+        unsent_bytes: 0,
+        outcome: CLIENT_GONE,
     }
 }
 
 impl Usage {
+    /// The model exists for this tenant, ready or not. Only such a name is noted: the others are whatever clients think of.
+    pub fn model_known(&mut self) {
+        self.known = true;
+    }
+
     pub fn answered_by(&mut self, version: &Version) {
         self.version = Some(version.clone());
     }
 
+    /// A piece of the body was taken, as many bytes as were sent: before any decompression.
     pub fn received(&mut self, bytes: usize) {
-        self.received_bytes = bytes;
+        self.received_bytes += bytes as u64;
     }
 
+    /// Where the runs for this request are to note what they use.
+    pub fn consumed(&self) -> Arc<Consumption> {
+        Arc::clone(&self.consumed)
+    }
+
+    /// There is an answer of that many bytes; it counts once all of it has been [`sent`](Self::sent).
     pub fn succeeded(&mut self, bytes: usize) {
-        self.outcome = "ok";
-        self.sent_bytes = bytes;
+        self.outcome = OK;
+        self.unsent_bytes = bytes as u64;
     }
 
+    /// A piece of the answer was handed to the connection.
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+        self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes as u64);
+    }
+
+    /// There is no answer, for the reason that the code word says.
     pub fn failed(&mut self, code: &'static str) {
         self.outcome = code;
     }
@@ -50,6 +103,12 @@ impl Usage {
 
 impl Drop for Usage {
     fn drop(&mut self) {
+        if self.outcome == CLIENT_GONE && std::thread::panicking() {
+            // What a panic is answered with.
+            self.outcome = "internal";
+        } else if self.outcome == OK && self.unsent_bytes > 0 {
+            self.outcome = CLIENT_GONE;
+        }
         tracing::debug!(
             target: "airlock::meter",
             tenant = %self.tenant,
@@ -58,8 +117,21 @@ impl Drop for Usage {
             outcome = self.outcome,
             received_bytes = self.received_bytes,
             sent_bytes = self.sent_bytes,
+            cpu_us = self.consumed.cpu_nanos() / 1000,
+            peak_memory_bytes = self.consumed.peak_memory_bytes(),
             elapsed_us = self.started.elapsed().as_micros(),
             "infer"
         );
+        let consumed = mem::take(&mut self.consumed);
+        self.meter.end(self, consumed);
     }
 }
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ pub enum Route {
     ModelMetadata(Target),
     ModelReady(Target),
     Infer(Target),
+    /// What the tenant used.
+    Usage,
     RepositoryIndex,
     RepositoryLoad(ModelName),
     RepositoryUnload(ModelName),
@@ -65,6 +67,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
         [] => (Route::ServerMetadata, "GET"),
         ["health", "live"] => (Route::Live, "GET"),
         ["health", "ready"] => (Route::Ready, "GET"),
+        ["usage"] => (Route::Usage, "GET"),
         ["repository", "index"] => (Route::RepositoryIndex, "POST"),
         ["repository", "models", model, "load"] => (Route::RepositoryLoad(name(model)?), "POST"),
         ["repository", "models", model, "unload"] => (Route::RepositoryUnload(name(model)?), "POST"),

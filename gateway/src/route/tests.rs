@@ -33,6 +33,7 @@ fn server_routes() {
     assert_eq!(get("/v2/"), Ok(Route::ServerMetadata));
     assert_eq!(get("/v2/health/live"), Ok(Route::Live));
     assert_eq!(get("/v2/health/ready"), Ok(Route::Ready));
+    assert_eq!(get("/v2/usage"), Ok(Route::Usage));
     assert_eq!(post("/v2/repository/index"), Ok(Route::RepositoryIndex));
     assert_eq!(post("/v2/repository/models/a/load"), Ok(Route::RepositoryLoad("a".parse().expect("a name"))));
 }
