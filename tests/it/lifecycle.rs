@@ -1,12 +1,14 @@
 //! The `airlock` binary: its command line, its configuration and its end.
 
 use std::{
-    io::{BufRead, BufReader},
+    fs::OpenOptions,
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use airlock::meter::ledger;
 use airlock_tests::{
     client::{get, post},
     gateway::{Repository, binary, examples},
@@ -266,6 +268,43 @@ async fn the_grace_period_ends_what_does_not_finish() {
     assert!((Duration::from_millis(400)..Duration::from_millis(1500)).contains(&took), "{took:?}");
     assert!(log.contains("cut=1"), "{log}");
     drop(stream);
+}
+
+/// Calls in a ledger.
+fn noted(state: &std::path::Path) -> u64 {
+    let ledger = ledger::read(&state.join("ledger")).expect("a whole ledger");
+    ledger.values().map(|figures| figures.calls).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_outlives_a_crash_and_a_stop() {
+    let folder = good();
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let arguments =
+        ["--model-repository", text(folder.path()), "--state", text(state.path()), "--drain-delay", "0s"];
+    let request = json!({ "inputs": [{ "name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [1] }] });
+    let process = Process::serve(&arguments);
+    for _ in 0..20 {
+        assert_eq!(post(process.address, "/v2/models/good/infer", &request).await.status, 200);
+    }
+    until(|| async { noted(state.path()) == 20 }).await;
+    process.signal("KILL");
+    assert_eq!(process.end().0, None);
+    // What a crash in the middle of a write leaves behind.
+    let file = std::fs::read_dir(state.path().join("ledger")).expect("a folder").next().expect("a file");
+    let mut file = OpenOptions::new().append(true).open(file.expect("a file").path()).expect("a file");
+    file.write_all(br#"{"seq":2,"from":17"#).expect("a writable file");
+
+    let process = Process::serve(&arguments);
+    for _ in 0..5 {
+        assert_eq!(post(process.address, "/v2/models/good/infer", &request).await.status, 200);
+    }
+    let (stream, _) = half_a_request(process.address).await;
+    drop(stream);
+    process.signal("TERM");
+    let (code, _, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(noted(state.path()), 26, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ mod architecture;
 mod hostile_guest;
 mod keys;
 mod lifecycle;
+mod metering;
 mod road;
 mod s3;
 mod sandbox;

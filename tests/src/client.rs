@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{HeaderMap, Request, header::HeaderName};
+use hyper::{HeaderMap, Request, client::conn::http2, header::HeaderName};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -74,18 +74,37 @@ pub async fn call_http2(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Answer {
+    let mut connection = open_http2(address).await;
+    collect(connection.send(method, path, headers, body).await.expect("an answer")).await
+}
+
+/// A connection that speaks HTTP/2, for several requests at a time; closed with its last clone.
+#[derive(Clone, Debug)]
+pub struct Http2 {
+    address: SocketAddr,
+    sender: http2::SendRequest<Full<Bytes>>,
+}
+
+pub async fn open_http2(address: SocketAddr) -> Http2 {
     let stream = TcpStream::connect(address).await.expect("the gateway listens");
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .expect("HTTP/2");
-    let connection = tokio::spawn(connection);
-    let path = format!("http://{address}{path}");
-    let response =
-        sender.send_request(request(address, method, &path, headers, body)).await.expect("an answer");
-    let answer = collect(response).await;
-    connection.abort();
-    answer
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    Http2 { address, sender }
+}
+
+impl Http2 {
+    /// Sends one request; the answer's body is cancelled if it is dropped.
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> hyper::Result<hyper::Response<hyper::body::Incoming>> {
+        let path = format!("http://{}{path}", self.address);
+        self.sender.send_request(request(self.address, method, &path, headers, body)).await
+    }
 }
 
 fn request(

@@ -1,10 +1,11 @@
 //! A gateway of the test's own: the real server on a port that the kernel picks, over a repository in a folder of its own.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use airlock::{
     authenticate::Authenticator,
     config::{Config, Settings},
+    meter::Meter,
     server::{self, Server},
 };
 use tempfile::TempDir;
@@ -93,6 +94,10 @@ impl Gateway {
     /// Where a test puts keys; without any, everybody is the tenant `default`.
     pub fn authenticator(&self) -> &Authenticator {
         &self.server.gateway().authenticator
+    }
+
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.server.gateway().meter
     }
 
     pub async fn stop(self, drain_delay: Duration) -> usize {

@@ -12,7 +12,7 @@ mod read;
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -45,7 +45,7 @@ pub enum LedgerError {
     Random(#[from] SecretError),
 }
 
-/// One line of a file. Times are those of the first and the last call in it.
+/// One line of a file. It was noted between `from` and `to`, in milliseconds since 1970.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Line {
     /// 1 for the first line of an instance.
@@ -80,6 +80,9 @@ impl Line {
     }
 }
 
+/// One write call: how many bytes it took.
+type Write = fn(&mut File, &[u8]) -> io::Result<usize>;
+
 /// The ledger of this process.
 #[derive(Debug)]
 pub struct Ledger {
@@ -96,8 +99,7 @@ pub struct Ledger {
     torn: bool,
     failing: bool,
     max_file_bytes: u64,
-    /// One write call.
-    write: fn(&mut File, &[u8]) -> io::Result<usize>,
+    write: Write,
 }
 
 impl Ledger {

@@ -36,7 +36,7 @@ pub struct Sum {
     pub bytes_out: u64,
     pub cpu_ns: u64,
     pub peak_memory: u64,
-    /// When the first and the last call ended, in milliseconds since 1970.
+    /// When something of it was first and last noted, in milliseconds since 1970.
     pub first: Option<u64>,
     pub last: Option<u64>,
 }

@@ -44,7 +44,7 @@ pub struct Figures {
     pub cpu_nanos: u64,
     /// The most memory that one guest had, in bytes; ONNX models are not measured.
     pub peak_memory_bytes: u64,
-    /// When the first and the last of the calls ended, in milliseconds since 1970.
+    /// When something of it was first and last noted, in milliseconds since 1970.
     pub first_ms: u64,
     pub last_ms: u64,
 }
@@ -106,9 +106,14 @@ impl Meter {
         })
     }
 
+    /// Requests that are on the road now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
     /// Whether everything is noted: no request is on the road, and no run is left of one that was.
     pub fn settled(&self) -> bool {
-        self.open.load(Ordering::Acquire) == 0
+        self.open() == 0
             && self.with(|counted| {
                 counted.settle();
                 counted.late.is_empty()

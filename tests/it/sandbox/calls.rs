@@ -98,6 +98,39 @@ async fn a_hundred_good_requests_around_hostile_ones_all_succeed() {
     hostile_ones.join_all().await;
 }
 
+/// Runs a guest until it answers, or the caller has lost patience: its CPU time in nanoseconds and its memory in bytes.
+async fn consumed(fixture: &str, deadline: Duration, patience: Duration) -> (u64, u64) {
+    let model = load(fixture).await;
+    let call = call(deadline);
+    let consumed = call.consumed.clone();
+    let request = InferRequest { inputs: vec![fp32(&[1.0])], ..InferRequest::default() };
+    let _ = timeout(patience, model.infer(request, call)).await;
+    // A guest whose caller has gone ends at its next turn.
+    while Arc::strong_count(&consumed) > 1 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    (consumed.cpu_nanos(), consumed.peak_memory_bytes())
+}
+
+#[tokio::test]
+async fn what_a_call_takes_is_counted_however_it_ends() {
+    const OWN_MEMORY: u64 = 2 << 16;
+    let soon = Duration::from_millis(100);
+    for fixture in [guest::ECHO, hostile::INVALID_INPUT, hostile::UNREACHABLE, hostile::OUT_OF_BOUNDS] {
+        let (nanos, bytes) = consumed(fixture, PATIENCE, PATIENCE).await;
+        assert!(nanos > 1000 && bytes == OWN_MEMORY, "{nanos} ns, {bytes} bytes: {fixture}");
+    }
+    for (deadline, patience) in [(soon, PATIENCE), (PATIENCE, soon)] {
+        let (nanos, bytes) = consumed(hostile::LOOP_IN_INFER, deadline, patience).await;
+        // On a busy machine it gets less than a whole thread.
+        let allowed = 5_000_000..=200_000_000;
+        assert!(allowed.contains(&nanos) && bytes == OWN_MEMORY, "{nanos} ns, {bytes} bytes");
+    }
+    let (_, bytes) = consumed(hostile::GROW_MEMORY, PATIENCE, PATIENCE).await;
+    let limit = limits().memory_bytes as u64;
+    assert!((limit - (1 << 20)..=limit).contains(&bytes), "{bytes} bytes");
+}
+
 fn one_slot() -> Arc<Sandbox> {
     Sandbox::new(SandboxLimits { max_instances: 1, ..limits() }).expect("the sandbox starts")
 }

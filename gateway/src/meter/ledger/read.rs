@@ -1,10 +1,18 @@
 //! Reading a ledger: the sum of every line of every instance.
 
-use std::io::{BufRead, BufReader};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+};
 
-use crate::name::NameError;
+use crate::{
+    meter::{Figures, Key},
+    name::NameError,
+};
 
-use super::*;
+use super::Line;
 
 /// Why a ledger has no sum that could be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +78,10 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn file(&mut self, folder: &Path, file: &str) -> Result<(), ReadError> {
         let failed = |source| ReadError::Io { file: file.into(), source };
-        let mut text = BufReader::new(File::open(folder.join(file)).map_err(failed)?);
+        let open = File::open(folder.join(file)).map_err(failed)?;
+        // What is written while we read comes too late: half a line of it would look like a torn one.
+        let length = open.metadata().map_err(failed)?.len();
+        let mut text = BufReader::new(open.take(length));
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();

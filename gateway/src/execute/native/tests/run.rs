@@ -220,6 +220,31 @@ fn a_run_ends_at_its_deadline_and_gives_its_thread_back() {
 }
 
 #[test]
+fn a_run_is_billed_for_its_thread_s_time_also_when_it_is_stopped() {
+    let limits = NativeLimits { threads: 1, ..limits() };
+    let model =
+        load_with(limits, Source { artifact: long_chain().file(), ..Default::default() }).expect("loads");
+    let infer = |deadline| {
+        let inputs =
+            vec![fp32("x", &[512, 512], &[0.5; 512 * 512]), fp32("w", &[512, 512], &[0.5; 512 * 512])];
+        let call = call(deadline);
+        let consumed = Arc::clone(&call.consumed);
+        let request = InferRequest { inputs, ..Default::default() };
+        let started = Instant::now();
+        let answer = runtime().block_on(model.infer(request, call));
+        // Work that was given up goes on until it looks at its watch.
+        while Arc::strong_count(&consumed) > 1 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        (answer.is_ok(), consumed.cpu_nanos(), started.elapsed())
+    };
+    let (answered, whole, took) = infer(Duration::from_secs(60));
+    assert!(answered && whole > 1_000_000 && u128::from(whole) <= took.as_nanos(), "{whole} ns in {took:?}");
+    let (answered, part, _) = infer(took / 20);
+    assert!(!answered && (1..whole).contains(&part), "{part} of {whole} ns");
+}
+
+#[test]
 fn a_full_queue_is_busy_and_abandoned_runs_do_not_start() {
     let pool = Pool::new(&NativeLimits { threads: 1, max_queued: 1, ..limits() }).expect("threads start");
     let deadline = Deadline::after(Duration::from_secs(60));
