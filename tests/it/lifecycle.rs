@@ -1,91 +1,16 @@
 //! The `airlock` binary: its command line, its configuration and its end.
 
-use std::{
-    fs::OpenOptions,
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs::OpenOptions, io::Write, net::SocketAddr, process::Command, time::Duration};
 
 use airlock::meter::ledger;
 use airlock_tests::{
     client::{get, post},
     gateway::{Repository, binary, examples},
     guest,
+    process::Process,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-/// A running `airlock serve`, ended when dropped.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    log: std::thread::JoinHandle<String>,
-}
-
-impl Process {
-    /// Starts the binary and waits until it says that it is ready.
-    fn serve(arguments: &[&str]) -> Self {
-        Self::serve_in(arguments, &[])
-    }
-
-    /// The same, with variables in its environment.
-    fn serve_in(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(binary())
-            .args(["serve", "--http", "127.0.0.1:0"])
-            .args(arguments)
-            .envs(variables.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let mut seen = String::new();
-        let mut address = None;
-        for line in lines.by_ref() {
-            let line = line.expect("text");
-            seen += &format!("{line}\n");
-            if let Some((_, listening)) = line.split_once("listening on http://") {
-                address = listening.trim().parse().ok();
-            }
-            if line.contains("ready models=") {
-                break;
-            }
-        }
-        let address = address.unwrap_or_else(|| panic!("no address in the log:\n{seen}"));
-        // The rest of the log is read too, or the process would block on a full pipe.
-        let log = std::thread::spawn(move || {
-            lines.map_while(Result::ok).fold(seen, |log, line| log + &line + "\n")
-        });
-        Self { child, address, log }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
-        assert!(status.success());
-    }
-
-    /// Waits for the end: exit code, time it took, and the whole log.
-    fn end(mut self) -> (Option<i32>, Duration, String) {
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(20) {
-            if let Some(status) = self.child.try_wait().expect("a child of ours") {
-                let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
-                return (status.code(), started.elapsed(), log.join().expect("no panic"));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the process is still there after 20 s");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn good() -> Repository {
     Repository::default().with("good", "1", "model.wasm", guest::good())

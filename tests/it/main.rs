@@ -8,4 +8,6 @@ mod metering;
 mod road;
 mod s3;
 mod sandbox;
+mod storage_faults;
 mod tenants;
+mod uploads;

@@ -3,3 +3,5 @@
 pub mod client;
 pub mod gateway;
 pub mod guest;
+pub mod process;
+pub mod store;

@@ -195,6 +195,14 @@ struct ModelMetadata<'a> {
     platform: &'a str,
     inputs: Vec<TensorMetadata<'a>>,
     outputs: Vec<TensorMetadata<'a>>,
+    properties: Properties,
+}
+
+/// What V2 leaves to servers to say of a model.
+#[derive(Serialize)]
+struct Properties {
+    /// `tenant`: the caller's own model answers; `shared`: the operator's.
+    namespace: String,
 }
 
 #[derive(Serialize)]
@@ -228,6 +236,7 @@ fn model_metadata(
         platform: model.executor.platform(),
         inputs: signature.inputs.iter().map(Into::into).collect(),
         outputs: signature.outputs.iter().map(Into::into).collect(),
+        properties: Properties { namespace: model.namespace.to_string() },
     };
     Ok(json_reply(StatusCode::OK, &metadata))
 }

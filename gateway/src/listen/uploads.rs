@@ -208,8 +208,14 @@ impl LoadRequest {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let wrong = |error| Problem::bad_request(format!("the body is not what load takes: {error}"));
-        tokio::task::block_in_place(|| serde_json::from_slice(&text)).map_err(wrong)
+        let wrong = |error: &dyn std::fmt::Display| {
+            Problem::bad_request(format!("the body is not what load takes: {error}"))
+        };
+        // A list would be taken for the fields in their order.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(wrong(&"expected a JSON object"));
+        }
+        tokio::task::block_in_place(|| serde_json::from_slice(&text)).map_err(|error| wrong(&error))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -41,8 +41,9 @@ impl Uploads {
     ) -> Result<VersionReport, UploadError> {
         let begun = Instant::now();
         let tenant = upload.tenant.clone();
-        let complete = upload.staged.complete()?;
         let config = upload.staged.config.take();
+        read_config(config.as_ref(), model).map_err(UploadError::Rejected)?;
+        let complete = upload.staged.complete()?;
         let paths: Vec<PathBuf> = std::iter::once(&complete.artifact)
             .chain(complete.files.iter().map(|(_, file)| file))
             .map(|file| file.path.clone())

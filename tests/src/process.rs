@@ -1,0 +1,87 @@
+//! A gateway in a process of its own: the built binary, on a port that the kernel picks.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::gateway::binary;
+
+/// A running `airlock serve`, ended when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+    log: std::thread::JoinHandle<String>,
+}
+
+impl Process {
+    /// Starts the binary and waits until it says that it is ready.
+    pub fn serve(arguments: &[&str]) -> Self {
+        Self::serve_in(arguments, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn serve_in(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(binary())
+            .args(["serve", "--http", "127.0.0.1:0"])
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let mut seen = String::new();
+        let mut address = None;
+        for line in lines.by_ref() {
+            let line = line.expect("text");
+            seen += &format!("{line}\n");
+            if let Some((_, listening)) = line.split_once("listening on http://") {
+                address = listening.trim().parse().ok();
+            }
+            if line.contains("ready models=") {
+                break;
+            }
+        }
+        let address = address.unwrap_or_else(|| panic!("no address in the log:\n{seen}"));
+        // The rest of the log is read too, or the process would block on a full pipe.
+        let log = std::thread::spawn(move || {
+            lines.map_while(Result::ok).fold(seen, |log, line| log + &line + "\n")
+        });
+        Self { child, address, log }
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Waits for the end: exit code, time it took, and the whole log.
+    pub fn end(mut self) -> (Option<i32>, Duration, String) {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(20) {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
+                return (status.code(), started.elapsed(), log.join().expect("no panic"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the process is still there after 20 s");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
