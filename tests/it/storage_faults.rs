@@ -88,7 +88,7 @@ async fn nothing_is_half_published_and_nothing_acknowledged_is_lost_when_killed_
         };
         for (version, artifact) in &acknowledged {
             let digest = airlock::digest::Digest::of(artifact).to_string();
-            let found = versions.iter().find(|found| found["version"] == version.to_string());
+            let found = versions.iter().find(|found| found["version"].as_str() == Some(&version.to_string()));
             let found = found
                 .unwrap_or_else(|| panic!("round {round}: version {version} was acknowledged and is gone"));
             assert_eq!(found["digest"], digest, "round {round}");

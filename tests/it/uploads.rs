@@ -375,6 +375,12 @@ async fn settings_choose_what_answers() {
     }
     assert_eq!(seen.len(), 2, "every session got the same version");
 
+    // Names do not tell which is the latest; the order of publishing does.
+    ok(&tenant.put("named", "zebra", constant(1.0)).await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    ok(&tenant.put("named", "ant", constant(2.0)).await);
+    assert_eq!(answered(&tenant.infer("named", 0.0).await), 2.0);
+
     ok(&set(json!({ "version_policy": { "latest": 1 } })).await);
     assert_eq!(answered(&tenant.infer("m", 0.0).await), 3.0);
     assert_eq!(tenant.infer("m/versions/1", 0.0).await.status, 404);

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -142,7 +143,41 @@ impl Clients {
             total.add(checked(self.command(python, script).args(["--url", &url]))?);
         }
         server.stop()?;
+        total.add(self.uploads()?);
         Ok(total)
+    }
+
+    /// The stock client as two tenants that upload models of their own.
+    fn uploads(&self) -> Result<Count> {
+        let store = shell::target().join("store-of-clients");
+        if store.exists() {
+            fs::remove_dir_all(&store)?;
+        }
+        let folder = store.to_str().context("the path of the store is not UTF-8")?;
+        let key = |tenant: &str, scopes: &str| -> Result<String> {
+            let airlock = |arguments: &[&str]| {
+                let output = Command::new(shell::target().join("debug/airlock"))
+                    .args(arguments)
+                    .args(["--store", folder])
+                    .stderr(Stdio::inherit())
+                    .output()
+                    .context("cannot start airlock")?;
+                ensure!(output.status.success(), "airlock {} failed", arguments.join(" "));
+                Ok::<_, anyhow::Error>(String::from_utf8(output.stdout)?.trim().to_owned())
+            };
+            airlock(&["tenant", "create", tenant])?;
+            airlock(&["key", "create", "--tenant", tenant, "--scope", scopes])
+        };
+        let mut client = self.command(&self.python, "uploads.py");
+        client
+            .env("AIRLOCK_TEST_MODELS", shell::target().join("models"))
+            .env("AIRLOCK_TEST_KEY_ACME", key("acme", "infer,repository")?)
+            .env("AIRLOCK_TEST_KEY_UMBRELLA", key("umbrella", "infer,repository")?)
+            .env("AIRLOCK_TEST_KEY_READER", key("acme", "infer")?);
+        let server = gateway("models", &["--store", folder])?;
+        let count = checked(client.args(["--url", &server.address.to_string()]))?;
+        server.stop()?;
+        Ok(count)
     }
 
     /// Real ONNX models: the gateway's answers beside onnxruntime's.

@@ -49,6 +49,15 @@ impl Entry {
 }
 
 impl Entry {
+    /// The version that was published last, if none of those has a number: then the names do not tell which is the latest.
+    pub(super) fn latest(&self, selected: &BTreeSet<Version>) -> Option<Version> {
+        let number = |version: &Version| version.as_str().bytes().all(|byte| byte.is_ascii_digit());
+        let named = selected.iter().all(|version| !number(version));
+        let served = self.published().filter(|(version, _)| selected.contains(version));
+        let latest = served.max_by_key(|(_, manifest)| manifest.published).filter(|_| named);
+        latest.map(|(version, _)| version.clone())
+    }
+
     fn is_unfinished(&self) -> bool {
         let current = |version| self.versions.get(version).map(|(generation, _)| generation);
         self.selected().iter().any(|version| self.loaded.get(version) != current(version))

@@ -180,16 +180,7 @@ impl Uploads {
             return;
         }
         self.drop_others(tenant, model, &selected);
-        let default = settings.default_version.clone().or_else(|| {
-            // Without numbers the text does not tell which is the latest.
-            let number = |version: &Version| version.as_str().bytes().all(|byte| byte.is_ascii_digit());
-            let newest = entry.versions.iter().filter(|(version, _)| selected.contains(version));
-            selected
-                .iter()
-                .all(|version| !number(version))
-                .then(|| newest.last())?
-                .map(|(version, _)| version.clone())
-        });
+        let default = settings.default_version.clone().or_else(|| entry.latest(&selected));
         let aliases = settings.aliases.into_iter();
         let aliases = aliases.map(|(alias, shares)| (alias, shares.into_iter().collect())).collect();
         catalog.route(model, &Routing { default, aliases });

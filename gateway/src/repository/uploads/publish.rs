@@ -3,7 +3,11 @@
 //! Whatever fails before that put leaves nothing behind that anybody could see; blobs without a manifest are not visible.
 //! After it, the version is durable, and every gateway on the store serves it.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use crate::{
     execute::{Executor, LoadError, Source, Step},
@@ -48,7 +52,9 @@ impl Uploads {
             .chain(complete.files.iter().map(|(_, file)| file))
             .map(|file| file.path.clone())
             .collect();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let manifest = Manifest {
+            published: now.map_or(0, |now| now.as_secs()),
             kind: complete.kind,
             artifact: complete.artifact.blob,
             files: complete
@@ -114,7 +120,7 @@ impl Uploads {
         let RecordPath::Version(tenant, model, version) = record else {
             return Err(UploadError::Form("not a version".into()));
         };
-        if *given != there {
+        if !given.has_content_of(&there) {
             return Err(UploadError::Conflict { model: model.clone(), version: version.clone() });
         }
         self.learn_version(tenant, model, version, generation, VersionRecord::Published(there));

@@ -24,10 +24,11 @@ impl VersionRecord {
     }
 }
 
-/// Everything that a version consists of. It says nothing about when or by whom it was published, so that publishing the
-/// same content twice writes the same bytes.
+/// Everything that a version consists of.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Manifest {
+    /// Seconds since 1970, by the clock of the gateway that published it.
+    pub published: u64,
     pub kind: Kind,
     pub artifact: Blob,
     /// What lies beside the artifact, ordered by name.
@@ -63,6 +64,11 @@ pub enum ConfigText {
 }
 
 impl Manifest {
+    /// Whether publishing one is as good as publishing the other.
+    pub(super) fn has_content_of(&self, other: &Self) -> bool {
+        *self == Self { published: self.published, ..other.clone() }
+    }
+
     /// Bytes of all its blobs.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.blob.size).fold(self.artifact.size, u64::saturating_add)

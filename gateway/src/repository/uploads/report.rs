@@ -27,6 +27,8 @@ pub struct ModelReport {
 pub struct VersionReport {
     pub name: ModelName,
     pub version: Version,
+    /// Seconds since 1970.
+    pub published: u64,
     pub kind: Kind,
     /// Of the artifact; files beside it have their own.
     pub digest: Digest,
@@ -112,12 +114,12 @@ impl Uploads {
             .index()
             .into_iter()
             .find(|entry| entry.name == *model && entry.version.as_ref() == Some(version))
-            .map_or((State::Unavailable, Some("the version policy does not select it".into())), |entry| {
-                (entry.state, entry.reason)
-            });
+            .map(|entry| (entry.state, entry.reason))
+            .unwrap_or_else(|| (State::Unavailable, Some("the version policy does not select it".into())));
         VersionReport {
             name: model.clone(),
             version: version.clone(),
+            published: manifest.published,
             kind: manifest.kind,
             digest: manifest.artifact.digest,
             size: manifest.size(),
