@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     limits::Limits,
+    listen::tls::TlsFiles,
     repository::artifacts::Location,
     store::{StoreError, StorePlace},
 };
@@ -69,6 +70,14 @@ pub struct Settings {
     /// The gateway's secret; made if there is none [default: `secret` in that folder]
     #[arg(long, value_name = "FILE", env = "AIRLOCK_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
+
+    /// Speak HTTPS: this file's certificates in PEM, the server's own first; renewed without a restart
+    #[arg(long, value_name = "FILE", env = "AIRLOCK_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM
+    #[arg(long, value_name = "FILE", env = "AIRLOCK_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
 
     /// How JSON answers carry NaN and infinities: literal (as Triton does, Python clients read it) or null [default: literal]
     #[arg(long, value_name = "FORM", env = "AIRLOCK_NON_FINITE")]
@@ -141,6 +150,8 @@ pub enum ConfigError {
     Limit(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("--tls-cert and --tls-key belong together: one of them is missing")]
+    HalfTls,
 }
 
 impl Settings {
@@ -167,6 +178,8 @@ impl Settings {
             poll_interval: self.poll_interval.or(other.poll_interval),
             http: self.http.or(other.http),
             insecure: self.insecure.or(other.insecure),
+            tls_cert: self.tls_cert.or(other.tls_cert),
+            tls_key: self.tls_key.or(other.tls_key),
             store: self.store.or(other.store),
             state: self.state.or(other.state),
             secret_file: self.secret_file.or(other.secret_file),
@@ -186,6 +199,7 @@ pub struct Config {
     pub state: Option<PathBuf>,
     pub http: SocketAddr,
     pub insecure: bool,
+    pub tls: Option<TlsFiles>,
     pub store: Option<StorePlace>,
     pub non_finite: crate::reply::NonFinite,
     pub drain_delay: Duration,
@@ -211,6 +225,11 @@ impl TryFrom<Settings> for Config {
         }
         let http = settings.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000)));
         let insecure = settings.insecure.unwrap_or(false);
+        let tls = match (settings.tls_cert, settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            (None, None) => None,
+            _ => return Err(ConfigError::HalfTls),
+        };
         let (state, secret_file) = (settings.state, settings.secret_file);
         let place = |store| StorePlace::new(&store, state.clone(), secret_file.clone());
         let store = settings.store.map(place).transpose()?;
@@ -234,6 +253,7 @@ impl TryFrom<Settings> for Config {
             state,
             http,
             insecure,
+            tls,
             store,
             non_finite: match settings.non_finite.unwrap_or_default() {
                 NonFiniteName::Literal => crate::reply::NonFinite::Literal,

@@ -10,6 +10,8 @@ const MIB: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct ListenLimits {
     pub max_connections: usize,
+    /// Time for the handshake of a TLS connection.
+    pub handshake_timeout: Duration,
     /// Time for a request's header block, and for the wait between two requests of a connection.
     pub header_timeout: Duration,
     /// Time within which the next piece of a request's body has to arrive.
@@ -29,6 +31,7 @@ impl Default for ListenLimits {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            handshake_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),

@@ -24,7 +24,10 @@ use crate::{
     config::Config,
     execute::{LoadError, native::Engine, wasm::Sandbox},
     infer::Gateway,
-    listen,
+    listen::{
+        self,
+        tls::{Tls, TlsError},
+    },
     meter::{
         Meter,
         ledger::{Ledger, LedgerError},
@@ -54,6 +57,8 @@ pub enum StartError {
     Secret(#[from] SecretError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(
         "{0} is not a loopback address and there is no API key yet: anybody could use this gateway. \
          Make a key first (airlock tenant create, airlock key create), or say --insecure"
@@ -91,6 +96,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Kind::Onnx => engine.load(source),
     });
     let trust = if config.insecure { Trust::Network } else { Trust::Loopback };
+    let tls = config.tls.map(Tls::open).transpose()?;
     let store = config.store.as_ref().map(StorePlace::open).transpose()?;
     // Without a store there are no keys, and nothing that a secret would have to fit.
     let secret = match &store {
@@ -130,12 +136,16 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     });
 
     let (stop, stopped) = watch::channel(None);
-    tracing::info!("listening on http://{address}");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!("listening on {scheme}://{address}");
+    if let Some(tls) = &tls {
+        tokio::spawn(Arc::clone(tls).follow(stopped.clone()));
+    }
     if let Some(keys) = keys {
         tokio::spawn(keys.run(FOLLOW_INTERVAL, told_to_stop(stopped.clone())));
     }
     let repository = tokio::spawn(keep_loaded(Arc::clone(&gateway), stopped.clone()));
-    let listener = tokio::spawn(listen::serve(listener, Arc::clone(&gateway), stopped));
+    let listener = tokio::spawn(listen::serve(listener, tls, Arc::clone(&gateway), stopped));
     Ok(Server { gateway, address, stop, listener, repository, ledger })
 }
 

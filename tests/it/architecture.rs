@@ -13,7 +13,7 @@ const VOCABULARY: [&str; 8] =
 const STATIONS: [&str; 7] = ["authenticate", "route", "admit", "decode", "encode", "execute", "meter"];
 
 /// Foreign crates, and the only places that may name them.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("wasmtime", &["execute/wasm"]),
     ("wasmtime_wizer", &["execute/wasm"]),
     ("wasmparser", &["execute/wasm"]),
@@ -25,6 +25,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("ring", &["digest.rs", "secret.rs"]),
     ("reqwest", &["cli"]),
     ("rustls", &["cli", "listen", "repository"]),
+    ("tokio_rustls", &["listen"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

@@ -10,4 +10,5 @@ mod s3;
 mod sandbox;
 mod storage_faults;
 mod tenants;
+mod tls;
 mod uploads;

@@ -7,7 +7,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Request, client::conn::http2, header::HeaderName};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// What came back.
 #[derive(Debug)]
@@ -56,6 +59,18 @@ pub async fn call(
     body: impl Into<Bytes>,
 ) -> Answer {
     let stream = TcpStream::connect(address).await.expect("the gateway listens");
+    call_on(stream, address, method, path, headers, body).await
+}
+
+/// The same on a connection that is there already.
+pub async fn call_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
     let connection = tokio::spawn(connection);
@@ -87,6 +102,14 @@ pub struct Http2 {
 
 pub async fn open_http2(address: SocketAddr) -> Http2 {
     let stream = TcpStream::connect(address).await.expect("the gateway listens");
+    open_http2_on(stream, address).await
+}
+
+/// The same on a connection that is there already.
+pub async fn open_http2_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+) -> Http2 {
     let (sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
     tokio::spawn(connection);
@@ -124,7 +147,8 @@ fn request(
     request.body(Full::new(body.into())).expect("a valid request")
 }
 
-async fn collect(response: hyper::Response<hyper::body::Incoming>) -> Answer {
+/// The whole of an answer.
+pub async fn collect(response: hyper::Response<hyper::body::Incoming>) -> Answer {
     let (head, body) = response.into_parts();
     let body = body.collect().await.expect("a whole body").to_bytes();
     Answer { status: head.status.as_u16(), headers: head.headers, body }

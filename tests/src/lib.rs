@@ -5,3 +5,4 @@ pub mod gateway;
 pub mod guest;
 pub mod process;
 pub mod store;
+pub mod tls;

@@ -61,6 +61,8 @@ fn value_name(kind: &str) -> &'static str {
 limit_settings! {
     /// Connections at a time; more wait in the kernel's queue [default: 4096]
     max_connections: usize, "AIRLOCK_MAX_CONNECTIONS" => listen.max_connections;
+    /// Time for the handshake of a TLS connection [default: 5s]
+    handshake_timeout: Span, "AIRLOCK_HANDSHAKE_TIMEOUT" => listen.handshake_timeout;
     /// Time for a request's head, and idle time of an HTTP/1 connection [default: 30s]
     header_timeout: Span, "AIRLOCK_HEADER_TIMEOUT" => listen.header_timeout;
     /// Time within which the next piece of a request body has to come [default: 10s]

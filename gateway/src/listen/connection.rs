@@ -2,7 +2,8 @@
 
 use std::{
     convert::Infallible,
-    io,
+    io::{self, Cursor},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,11 +13,20 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::graceful::Watcher,
 };
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, ReadHalf, WriteHalf},
+    net::TcpStream,
+    sync::watch,
+};
+use tokio_rustls::server::TlsStream;
 
 use crate::{infer::Gateway, limits::ListenLimits};
 
-use super::{Stop, rest, sending::Sending};
+use super::{
+    Stop, rest,
+    sending::Sending,
+    tls::{self, Tls},
+};
 
 /// What every HTTP/2 connection begins with, and no HTTP/1 request does (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -25,27 +35,81 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// nobody holds the other side of `ends` any more: then its requests are dropped where they are.
 pub(super) async fn serve(
     stream: TcpStream,
+    tls: Option<Arc<Tls>>,
     gateway: Arc<Gateway>,
     watcher: Watcher,
     mut stop: Stop,
     mut ends: watch::Receiver<()>,
 ) {
-    let limits = gateway.limits.listen.clone();
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
-    let version = tokio::select! {
-        version = tokio::time::timeout(limits.header_timeout, version(&stream)) => version,
+    let Ok(peer) = stream.peer_addr() else { return };
+    let limits = &gateway.limits.listen;
+    let begun = async {
+        match tls {
+            None => {
+                let version = tokio::time::timeout(limits.header_timeout, version(&stream)).await??;
+                Ok::<_, io::Error>((Stream::Plain(stream), version))
+            }
+            Some(tls) => secured(stream, &tls, limits).await,
+        }
+    };
+    let begun = tokio::select! {
+        begun = begun => begun,
         // Who has said nothing yet has no request to finish.
         _ = stop.wait_for(Option::is_some) => return,
     };
-    let Ok(Ok(version)) = version else { return };
-    let Ok(peer) = stream.peer_addr() else { return };
+    let served = async {
+        match begun {
+            Ok((Stream::Plain(stream), version)) => speak(stream, version, peer.ip(), gateway, watcher).await,
+            Ok((Stream::Secured(stream), version)) => {
+                speak(stream, version, peer.ip(), gateway, watcher).await;
+            }
+            Err(error) => tracing::debug!(%error, "connection ended before its first request"),
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        _ = ends.changed() => tracing::debug!("connection cut: the gateway stops"),
+    }
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Secured(Secured),
+}
+
+/// A TLS connection, with what was read from it already in front.
+type Secured = Join<Chain<Cursor<Vec<u8>>, ReadHalf<TlsStream<TcpStream>>>, WriteHalf<TlsStream<TcpStream>>>;
+
+/// The handshake, and the version of HTTP that was agreed on in it.
+async fn secured(stream: TcpStream, tls: &Tls, limits: &ListenLimits) -> io::Result<(Stream, Version)> {
+    let mut stream = tokio::time::timeout(limits.handshake_timeout, tls.acceptor().accept(stream)).await??;
+    let (mut version, mut preface) = (Version::Http1, Vec::new());
+    if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
+        // Here as well the whole preface has to be there before hyper waits for it.
+        version = Version::Http2;
+        preface = vec![0; HTTP2_PREFACE.len()];
+        tokio::time::timeout(limits.header_timeout, stream.read_exact(&mut preface)).await??;
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    Ok((Stream::Secured(tokio::io::join(Cursor::new(preface).chain(reader), writer)), version))
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    version: Version,
+    peer: IpAddr,
+    gateway: Arc<Gateway>,
+    watcher: Watcher,
+) {
+    let limits = gateway.limits.listen.clone();
     let sending = Sending::default();
     let service = service_fn({
         let sending = sending.clone();
         move |request: Request<Incoming>| {
             let (gateway, sending) = (Arc::clone(&gateway), sending.clone());
-            async move { Ok::<_, Infallible>(rest::handle(&gateway, &sending, peer.ip(), request).await) }
+            async move { Ok::<_, Infallible>(rest::handle(&gateway, &sending, peer, request).await) }
         }
     });
     let io = TokioIo::new(stream);
@@ -65,7 +129,6 @@ pub(super) async fn serve(
         () = sending.stalled(limits.send_timeout) => {
             tracing::debug!("connection cut: an answer was not read in time");
         }
-        _ = ends.changed() => tracing::debug!("connection cut: the gateway stops"),
     }
 }
 

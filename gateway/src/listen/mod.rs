@@ -1,10 +1,11 @@
-//! Listen: sockets, HTTP/1.1 and HTTP/2 on one port, and the end of both.
+//! Listen: sockets, HTTP/1.1 and HTTP/2 on one port, with TLS or without, and the end of both.
 
 mod authorise;
 pub mod body;
 mod connection;
 pub mod rest;
 pub mod sending;
+pub mod tls;
 mod uploads;
 
 use std::{
@@ -21,12 +22,19 @@ use tokio::{
 
 use crate::infer::Gateway;
 
+use tls::Tls;
+
 /// Told to stop accepting: the moment by which running requests must have finished.
 pub type Stop = watch::Receiver<Option<Instant>>;
 
 /// Accepts connections until told to stop, then lets running requests finish until the moment that comes with it.
 /// Cuts the connections that are left, and returns how many there were.
-pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: Stop) -> usize {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    gateway: Arc<Gateway>,
+    mut stop: Stop,
+) -> usize {
     let limits = &gateway.limits.listen;
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
@@ -41,10 +49,9 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, mut stop: Stop)
         };
         let watcher = graceful.watcher();
         let gateway = Arc::clone(&gateway);
-        let stop = stop.clone();
-        let ends = ends.clone();
+        let (tls, stop, ends) = (tls.clone(), stop.clone(), ends.clone());
         tokio::spawn(async move {
-            connection::serve(stream, gateway, watcher, stop, ends).await;
+            connection::serve(stream, tls, gateway, watcher, stop, ends).await;
             drop(permit);
         });
     }
