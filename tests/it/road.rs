@@ -41,6 +41,7 @@ async fn health_and_metadata() {
         model,
         json!({
             "name": "good", "versions": ["1", "2"], "platform": "wasm_component",
+            "properties": { "namespace": "shared" },
             "inputs": tensor("INPUT0"), "outputs": tensor("OUTPUT0"),
         })
     );

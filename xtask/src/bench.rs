@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the gateway's identity models against a bare hyper server, in one interleaved run.
 
 mod report;
+mod uploads;
 
 use std::{
     fs,
@@ -72,7 +73,8 @@ pub fn run(options: &Options) -> Result<()> {
     build(&["--release", "-p", "airlock-bench"])?;
     let load_before = report::load_average();
     let rows = measure(&shell::target().join("release"), options.rounds, options.seconds, 0.3)?;
-    let text = report::render(&rows, options.rounds, options.seconds, &load_before);
+    let uploads = uploads::measure(&shell::target().join("release"), 2 * options.rounds)?;
+    let text = report::render(&rows, &uploads, options.rounds, options.seconds, &load_before);
     let path = shell::root().join("docs/benchmarks.md");
     fs::create_dir_all(shell::root().join("docs"))?;
     fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -85,6 +87,7 @@ pub fn run(options: &Options) -> Result<()> {
 pub fn smoke() -> Result<()> {
     build(&["--workspace", "--bins"])?;
     let rows = measure(&shell::target().join("debug"), 1, 0.1, 0.0)?;
+    uploads::measure(&shell::target().join("debug"), 1)?;
     ensure!(rows.len() == CASES.len() * CONCURRENCY.len() * TARGETS.len(), "a measurement is missing");
     Ok(())
 }

@@ -57,6 +57,13 @@ impl Server {
         Self::start(&binaries.join("airlock"), &arguments, core, address, LOAD_PATIENCE)
     }
 
+    /// Starts the gateway with a store for uploads and nothing else.
+    pub fn store(binaries: &Path, address: SocketAddr, more: &[&str]) -> Result<Self> {
+        let http = address.to_string();
+        let arguments = [&["serve", "--http", &http], more].concat();
+        Self::start(&binaries.join("airlock"), &arguments, None, address, LOAD_PATIENCE)
+    }
+
     /// Starts a program, on one processor core if one is named, and waits until it is ready to serve `address`.
     pub fn start(
         program: &Path,
@@ -94,7 +101,7 @@ impl Server {
             if http::get(self.address, "/v2/health/ready").is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(10));
         }
         bail!("{} was not ready after {} s", program.display(), patience.as_secs())
     }

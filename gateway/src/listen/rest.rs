@@ -96,7 +96,7 @@ async fn answer(
             } else if let Some(uploads) = owner(gateway, tenant, &model) {
                 uploads.set_loaded(tenant, &model, true).await?;
             } else {
-                shared_model(gateway, &principal, &model)?;
+                shared_model(&principal, &model)?;
                 gateway.repository.load(&model).await?;
             }
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "load": true })))
@@ -106,7 +106,7 @@ async fn answer(
             if let Some(uploads) = owner(gateway, tenant, &model) {
                 uploads.set_loaded(tenant, &model, false).await?;
             } else {
-                shared_model(gateway, &principal, &model)?;
+                shared_model(&principal, &model)?;
                 gateway.repository.unload(&model).await?;
             }
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "unload": true })))
@@ -146,11 +146,8 @@ fn owner<'a>(gateway: &'a Gateway, tenant: &TenantName, model: &ModelName) -> Op
 
 /// The operator's models serve everybody: only an operator loads and unloads them. To others they are not there to be
 /// changed, which is what they hear of any model that is not theirs.
-fn shared_model(gateway: &Gateway, principal: &Principal, model: &ModelName) -> Result<(), Problem> {
-    match (&gateway.uploads, principal.require(Scope::Admin)) {
-        (Some(_), Err(_)) => Err(UploadError::UnknownModel(model.clone()).into()),
-        (_, allowed) => Ok(allowed?),
-    }
+fn shared_model(principal: &Principal, model: &ModelName) -> Result<(), Problem> {
+    principal.require(Scope::Admin).map_err(|_| UploadError::UnknownModel(model.clone()).into())
 }
 
 fn inferred(answer: infer::Answer, sending: &Sending) -> Response<ReplyBody> {

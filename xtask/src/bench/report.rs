@@ -2,12 +2,21 @@
 
 use std::{fmt::Write, fs, process::Command};
 
-use super::{CASES, Row, Sample, TARGETS};
+use super::{
+    CASES, Row, Sample, TARGETS,
+    uploads::{self, Uploads},
+};
 
 /// Above this share of its core, the generator may be what limits the figures.
 const GENERATOR_LIMIT: f64 = 0.9;
 
-pub fn render(rows: &[Row], rounds: usize, seconds: f64, load_before: &str) -> String {
+pub fn render(
+    rows: &[Row],
+    uploads: &uploads::Report,
+    rounds: usize,
+    seconds: f64,
+    load_before: &str,
+) -> String {
     let mut text = String::from(INTRODUCTION);
     let _ = write!(
         text,
@@ -34,8 +43,50 @@ pub fn render(rows: &[Row], rounds: usize, seconds: f64, load_before: &str) -> S
     } else {
         ": it was not the limit.\n"
     };
+    text += &upload_section(uploads);
     text + LIMITS
 }
+
+/// Milliseconds of uploads and of starts.
+fn upload_section(report: &uploads::Report) -> String {
+    let mut text = String::from(UPLOADS);
+    for (name, uploads) in [("plugin (wasm)", &report.plugin), ("ONNX model", &report.onnx)] {
+        let Uploads { bytes, published, first_call, later_call } = uploads;
+        let _ = writeln!(
+            text,
+            "| {name} | {bytes} | {} | {} | {} |",
+            spread(published),
+            spread(first_call),
+            spread(later_call)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nA gateway that is started again with these {} versions is ready after {} ms with compiled code in its local \
+         cache, after {} ms without it.",
+        report.models,
+        spread(&report.start_cached),
+        spread(&report.start_cold)
+    );
+    text
+}
+
+/// The median, and the least and the most beside it.
+fn spread(values: &[f64]) -> String {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(0.0, f64::max);
+    format!("{} ({}–{})", figure(middle(values.to_vec())), figure(least), figure(most))
+}
+
+const UPLOADS: &str = "
+## From an upload to the first answer
+
+Each round publishes a version that was never seen before, over loopback into a store in a folder with fsync, calls it, and
+calls it again; nothing is pinned to a core. Both models are identities; the ONNX model is padded with documentation. Milliseconds: the median, and least and most.
+
+| model | bytes | upload until published | first call | later call |
+|---|---|---|---|---|
+";
 
 const INTRODUCTION: &str = "\
 # Benchmarks
@@ -102,7 +153,10 @@ fn figure(value: f64) -> String {
 }
 
 fn median(row: &Row, of: impl Fn(&Sample) -> f64) -> f64 {
-    let mut values: Vec<f64> = row.samples.iter().map(of).collect();
+    middle(row.samples.iter().map(of).collect())
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -173,7 +227,11 @@ mod tests {
 
     #[test]
     fn the_report_has_a_table_for_each_measured_case() {
-        let text = render(&[row(0, &[100_000.0]), row(1, &[50_000.0])], 1, 2.0, "0.1");
+        let rows = [row(0, &[100_000.0]), row(1, &[50_000.0])];
+        let mut uploads = uploads::Report { models: 2, ..uploads::Report::default() };
+        uploads.plugin.published = vec![30.0, 10.0, 20.0];
+        let text = render(&rows, &uploads, 1, 2.0, "0.1");
+        assert!(text.contains("| plugin (wasm) | 0 | 20.0 (10.0–30.0) |"), "{text}");
         assert!(text.contains("| `identity` (wasm) | 8 | 50000 |"), "{text}");
         assert!(text.contains("The generator used at most 50 %"), "{text}");
     }
