@@ -26,8 +26,8 @@ use crate::{
     secret,
 };
 
-/// Bytes that are sent at once. S3 wants 5 MiB at least, and at most 10,000 pieces.
-pub(super) const PUT_BYTES: usize = 8 << 20;
+/// Bytes that are sent at once. S3 wants 5 MiB at least, and at most 10,000 pieces: 48 GiB.
+pub(super) const PUT_BYTES: usize = 5 << 20;
 /// Bytes that are read at once.
 const GET_BYTES: u64 = 4 << 20;
 

@@ -158,12 +158,17 @@ async fn what_is_not_a_record_of_that_place_and_secret_is_refused() {
         others.push(flipped);
     }
     others.push([&good[..], b" "].concat());
-    others.push(vec![b'0'; usize::try_from(objects::MAX_BYTES + 1).expect("it fits")]);
     for bytes in others {
         put(&path, bytes.clone()).await;
         assert!(is_corrupt(&artifacts.read::<Value>(&ours, Generation::FIRST).await), "{bytes:?}");
         assert!(is_corrupt(&artifacts.newest::<Value>(&ours).await));
         assert!(is_corrupt(&artifacts.append(&ours, None, &json!(2)).await), "it is not taken for a record");
+    }
+    let max = usize::try_from(objects::MAX_BYTES).expect("it fits");
+    for (length, reason) in [(max, "begin with a tag"), (max + 1, "more than")] {
+        put(&path, vec![b'0'; length]).await;
+        let error = artifacts.read::<Value>(&ours, Generation::FIRST).await.expect_err("it is no record");
+        assert!(error.to_string().contains(reason), "{error}");
     }
     // Moved to another tenant, and an old one replayed as a new one.
     for moved in [theirs.at(Generation::FIRST), ours.at(Generation::FIRST.next())] {

@@ -45,6 +45,8 @@ async fn a_folder_is_made_for_its_owner_and_what_is_in_it_is_found_again() {
         let mode = fs::metadata(folder.path().join(made)).expect("it was made").permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{made}");
     }
+    // That what is written survives a loss of power cannot be tried here; that it is asked for can.
+    assert!(format!("{:?}", artifacts.store).contains("fsync: true"));
     artifacts.self_test().await.expect("a good store");
     let (acme, other) = (record("acme"), record("other"));
     let first = artifacts.append(&acme, None, &json!(1)).await.expect("a record");
