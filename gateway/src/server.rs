@@ -68,6 +68,9 @@ pub enum StartError {
     Ledger(#[from] LedgerError),
 }
 
+/// Age from which an unfinished file in the store belongs to nobody.
+const LEFTOVERS: Duration = Duration::from_secs(24 * 3600);
+
 /// Time for the last usage to be written, once the grace period is over.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -112,6 +115,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let ledger = config.state.map(|state| keep_ledger(&state, &meter)).transpose()?;
     if let Some(Store { artifacts, state, .. }) = store {
         artifacts.self_test().await.map_err(StoreError::from)?;
+        artifacts.remove_leftovers(LEFTOVERS).await.map_err(StoreError::from)?;
         let mut follow = Follow::new(Arc::clone(&artifacts), Arc::clone(&authenticator));
         // Before the first request: whether there are keys decides who may send one.
         follow.look().await.map_err(StoreError::from)?;

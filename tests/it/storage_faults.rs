@@ -198,6 +198,22 @@ async fn what_runs_is_what_was_published_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn publishing_again_mends_what_is_damaged() {
+    let store = Store::default();
+    let gateway = store.serve().await;
+    assert_eq!(Caller::anybody(&gateway).put("m", "2", unique(2)).await.status, 200);
+    gateway.stop(Duration::ZERO).await;
+    let _ = fs::remove_dir_all(store.path().join("local/cache"));
+    rewrite(&blob(&store.path().join("objects")), |bytes| bytes[100] ^= 1);
+    let gateway = store.serve().await;
+    let tenant = Caller::anybody(&gateway);
+    assert_eq!(tenant.infer("m", 1.0).await.status, 503);
+    let mended = tenant.put("m", "2", unique(2)).await;
+    assert_eq!((mended.status, &mended.json()["state"]), (200, &json!("READY")), "{}", mended.error());
+    assert_eq!(tenant.infer("m", 1.0).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_away_costs_nothing_that_is_loaded() {
     let store = Store::default();
     let gateway = store.serve().await;

@@ -42,7 +42,7 @@ pub struct Blob {
 }
 
 impl Artifacts {
-    /// Stores a file's content under its digest, unless it is there. When it returns, the blob is durable.
+    /// Stores a file's content under its digest, unless it is there unharmed. When it returns, the blob is durable.
     ///
     /// If it is given up half way (the future dropped, the gateway killed), nothing can be read under the digest. What a
     /// bucket then keeps of an unfinished upload is removed by a lifecycle rule of the bucket's; on a disk,
@@ -55,9 +55,10 @@ impl Artifacts {
         let file = file.to_owned();
         let open = move || File::open(file).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (size, file) = blocking(open).await?.map_err(|error| ArtifactError::disk(&error))?;
-        match self.blob_size(&path).await {
-            Ok(found) if found == size => return self.settle(&path).await,
-            Ok(_) | Err(ArtifactError::Missing(_)) => {}
+        // What is there is read, not believed: publishing again is how a damaged blob is mended.
+        match self.check_blob(digest, &path, size).await {
+            Ok(()) => return self.settle(&path).await,
+            Err(ArtifactError::Missing(_) | ArtifactError::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
         let pieces = Pieces { file, hasher: Hasher::default() };
@@ -84,6 +85,26 @@ impl Artifacts {
             }
             (Err(error), Ok(())) => Err(error),
         }
+    }
+
+    /// Reads a blob of that size to its end, a piece at a time, and compares its digest.
+    async fn check_blob(&self, digest: &Digest, path: &Path, size: u64) -> Result<(), ArtifactError> {
+        let found = self.blob_size(path).await?;
+        if found != size {
+            return Err(ArtifactError::corrupt(path, format!("it has {found} bytes instead of {size}")));
+        }
+        let mut hasher = Hasher::default();
+        let mut at = 0;
+        while at < size {
+            let piece = self.piece(path, at, size).await?;
+            at += piece.len() as u64;
+            hasher = blocking(move || {
+                hasher.update(&piece);
+                hasher
+            })
+            .await?;
+        }
+        check(path, digest, &hasher.finish())
     }
 
     /// A blob's content, which is what its digest says.

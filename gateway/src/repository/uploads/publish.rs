@@ -16,6 +16,7 @@ use crate::{
     repository::{
         Origin,
         artifacts::{ArtifactError, Generation, RecordPath},
+        catalog::State,
         lock,
         model_config::ModelConfig,
         model_toml, triton_config,
@@ -69,6 +70,11 @@ impl Uploads {
         let record = RecordPath::Version(tenant.clone(), model.clone(), version.clone());
         let after = match self.artifacts.newest::<VersionRecord>(&record).await? {
             Some((generation, VersionRecord::Published(there))) => {
+                if manifest.has_content_of(&there) && !self.is_ready(&tenant, model, version) {
+                    // Something is wrong with it. If that is what lies in the store, it is mended by this.
+                    self.keep_blobs(&manifest, &paths).await?;
+                    lock(&self.directory).entry_mut(&tenant, model).loaded.remove(version);
+                }
                 return self.already(&record, generation, &manifest, there).await;
             }
             Some((generation, VersionRecord::Removed)) => Some(generation),
@@ -78,9 +84,7 @@ impl Uploads {
         let loading = Instant::now();
         let loaded = self.load_staged(&tenant, model, version, &manifest, complete).await?;
         let load_time = loading.elapsed();
-        for (blob, file) in manifest.blobs().zip(&paths) {
-            self.artifacts.put_blob(&blob.digest, file).await?;
-        }
+        self.keep_blobs(&manifest, &paths).await?;
         let published = VersionRecord::Published(manifest.clone());
         let generation = match self.artifacts.append(&record, after, &published).await {
             Ok(generation) => generation,
@@ -107,6 +111,17 @@ impl Uploads {
         let mut report = self.version(&tenant, model, version)?;
         report.load_ms = Some(u64::try_from(load_time.as_millis()).unwrap_or(u64::MAX));
         Ok(report)
+    }
+
+    async fn keep_blobs(&self, manifest: &Manifest, files: &[PathBuf]) -> Result<(), UploadError> {
+        for (blob, file) in manifest.blobs().zip(files) {
+            self.artifacts.put_blob(&blob.digest, file).await?;
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self, tenant: &TenantName, model: &ModelName, version: &Version) -> bool {
+        self.namespaces.own(tenant).state(model, Some(version)) == Some(State::Ready)
     }
 
     /// The version exists already: that is as good as publishing it, if it is the same.
