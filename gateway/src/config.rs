@@ -71,6 +71,10 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "AIRLOCK_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
 
+    /// Address of the admin port, for tenants and keys; only with a store [default: 127.0.0.1:8003]
+    #[arg(long, value_name = "ADDR", env = "AIRLOCK_ADMIN")]
+    pub admin: Option<SocketAddr>,
+
     /// Speak HTTPS: this file's certificates in PEM, the server's own first; renewed without a restart
     #[arg(long, value_name = "FILE", env = "AIRLOCK_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
@@ -178,6 +182,7 @@ impl Settings {
             poll_interval: self.poll_interval.or(other.poll_interval),
             http: self.http.or(other.http),
             insecure: self.insecure.or(other.insecure),
+            admin: self.admin.or(other.admin),
             tls_cert: self.tls_cert.or(other.tls_cert),
             tls_key: self.tls_key.or(other.tls_key),
             store: self.store.or(other.store),
@@ -198,6 +203,8 @@ pub struct Config {
     /// The folder for what is this machine's own.
     pub state: Option<PathBuf>,
     pub http: SocketAddr,
+    /// Opened only with a store.
+    pub admin: SocketAddr,
     pub insecure: bool,
     pub tls: Option<TlsFiles>,
     pub store: Option<StorePlace>,
@@ -252,6 +259,7 @@ impl TryFrom<Settings> for Config {
             },
             state,
             http,
+            admin: settings.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8003))),
             insecure,
             tls,
             store,

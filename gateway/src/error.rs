@@ -6,13 +6,14 @@
 use hyper::StatusCode;
 
 use crate::{
+    admin::AdminError,
     admit::AdmitError,
     authenticate::AuthenticateError,
     decode::{self, DecodeError},
     encode::EncodeError,
     execute::{ExecuteError, Step},
     listen::body::BodyError,
-    repository::{FindError, RepositoryError, uploads::UploadError},
+    repository::{FindError, RepositoryError, artifacts::ArtifactError, uploads::UploadError},
     route::RouteError,
 };
 
@@ -64,6 +65,10 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", text)
     }
 
+    pub fn not_found() -> Self {
+        RouteError::UnknownPath.into()
+    }
+
     pub fn draining() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the gateway is stopping").retry()
     }
@@ -112,6 +117,28 @@ impl From<AuthenticateError> for Problem {
             AuthenticateError::KeyInUrl | AuthenticateError::Repeated => {
                 Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
             }
+        }
+    }
+}
+
+impl From<AdminError> for Problem {
+    fn from(error: AdminError) -> Self {
+        match &error {
+            AdminError::UnknownTenant(_) => Self::new(StatusCode::NOT_FOUND, "tenant_not_found", error),
+            AdminError::UnknownKey(_) => Self::new(StatusCode::NOT_FOUND, "key_not_found", error),
+            AdminError::TooManyKeys { .. } => Self::new(StatusCode::CONFLICT, "too_many_keys", error),
+            AdminError::NoScopes | AdminError::Label | AdminError::Expired => {
+                Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
+            }
+            AdminError::Artifacts(ArtifactError::Unavailable(_) | ArtifactError::Taken(_)) => {
+                let text = "the artifact store does not answer; try again";
+                let mut problem =
+                    Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", text).retry();
+                problem.detail = Some(error.to_string());
+                problem
+            }
+            // What lies in the store, and where, is for the log.
+            AdminError::Artifacts(_) | AdminError::Secret(_) => Self::internal(error.to_string()),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::{
 use hyper::{HeaderMap, body::Incoming};
 
 use crate::{
+    admin::Tenants,
     admit::{Admission, Reservation},
     authenticate::{Authenticator, Principal},
     deadline::Deadline,
@@ -49,6 +50,8 @@ pub struct Gateway {
     /// Everything that is served.
     pub models: Arc<Namespaces>,
     pub meter: Arc<Meter>,
+    /// For the admin port; `None` without a store.
+    pub tenants: Option<Tenants>,
     /// The first load of the repository has ended.
     pub started: AtomicBool,
     /// The gateway is stopping.

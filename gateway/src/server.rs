@@ -18,14 +18,14 @@ use tokio::{
 };
 
 use crate::{
-    admin::{FOLLOW_INTERVAL, Follow},
+    admin::{FOLLOW_INTERVAL, Follow, Tenants},
     admit::Admission,
     authenticate::{Authenticator, Trust},
     config::Config,
     execute::{LoadError, native::Engine, wasm::Sandbox},
     infer::Gateway,
     listen::{
-        self,
+        self, Door,
         tls::{Tls, TlsError},
     },
     meter::{
@@ -81,6 +81,8 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<Option<Instant>>,
     listener: JoinHandle<usize>,
+    /// The admin port, with a store.
+    admin: Option<(SocketAddr, JoinHandle<usize>)>,
     repository: JoinHandle<()>,
     /// Writes what is left when told to stop; none without a folder to write to.
     ledger: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -88,9 +90,11 @@ pub struct Server {
 
 /// Binds the port, then loads the models; answers from the first moment, and is ready when the first load has ended.
 pub async fn start(config: Config) -> Result<Server, StartError> {
-    let listen_error = |source| StartError::Listen { address: config.http, source };
-    let listener = TcpListener::bind(config.http).await.map_err(listen_error)?;
-    let address = listener.local_addr().map_err(listen_error)?;
+    let (listener, address) = bind(config.http).await?;
+    let admin = match &config.store {
+        None => None,
+        Some(_) => Some(bind(config.admin).await?),
+    };
 
     let sandbox = Sandbox::new(config.limits.sandbox.clone()).map_err(StartError::Sandbox)?;
     let engine = Engine::new(config.limits.native.clone()).map_err(StartError::Engine)?;
@@ -111,12 +115,13 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
     let models = Arc::new(Namespaces::new(repository.catalog()));
     let meter = Arc::<Meter>::default();
-    let (mut keys, mut uploads) = (None, None);
+    let (mut keys, mut uploads, mut tenants) = (None, None, None);
     let ledger = config.state.map(|state| keep_ledger(&state, &meter)).transpose()?;
     if let Some(Store { artifacts, state, .. }) = store {
         artifacts.self_test().await.map_err(StoreError::from)?;
         artifacts.remove_leftovers(LEFTOVERS).await.map_err(StoreError::from)?;
         let mut follow = Follow::new(Arc::clone(&artifacts), Arc::clone(&authenticator));
+        tenants = Some(Tenants::new(Arc::clone(&artifacts), authenticator.pepper().clone()));
         // Before the first request: whether there are keys decides who may send one.
         follow.look().await.map_err(StoreError::from)?;
         keys = Some(follow);
@@ -134,6 +139,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         uploads,
         models,
         meter,
+        tenants,
         limits: config.limits,
         started: AtomicBool::new(false),
         draining: AtomicBool::new(false),
@@ -149,8 +155,22 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         tokio::spawn(keys.run(FOLLOW_INTERVAL, told_to_stop(stopped.clone())));
     }
     let repository = tokio::spawn(keep_loaded(Arc::clone(&gateway), stopped.clone()));
-    let listener = tokio::spawn(listen::serve(listener, tls, Arc::clone(&gateway), stopped));
-    Ok(Server { gateway, address, stop, listener, repository, ledger })
+    let serve = |listener, door, tls, stopped| {
+        tokio::spawn(listen::serve(listener, door, tls, Arc::clone(&gateway), stopped))
+    };
+    let admin = admin.map(|(listener, address)| {
+        tracing::info!("admin port on {scheme}://{address}");
+        (address, serve(listener, Door::Admin, tls.clone(), stopped.clone()))
+    });
+    let listener = serve(listener, Door::Data, tls, stopped);
+    Ok(Server { gateway, address, stop, listener, admin, repository, ledger })
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 fn keep_ledger(
@@ -182,6 +202,10 @@ impl Server {
         self.address
     }
 
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(address, _)| *address)
+    }
+
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
     }
@@ -200,7 +224,10 @@ impl Server {
         tracing::info!(drain_delay_ms = drain_delay.as_millis(), "stopping: readiness is down");
         tokio::time::sleep(drain_delay.min(self.gateway.limits.listen.grace_period)).await;
         self.stop.send_replace(Some(end));
-        let cut = self.listener.await.unwrap_or(0);
+        let mut cut = self.listener.await.unwrap_or(0);
+        if let Some((_, admin)) = self.admin {
+            cut += admin.await.unwrap_or(0);
+        }
         // A load that still runs publishes nothing that anybody could call.
         self.repository.abort();
         if let Some((stop, ledger)) = self.ledger {

@@ -1,5 +1,6 @@
 //! Integration tests, in one binary: they drive the real listeners over loopback.
 
+mod admin;
 mod architecture;
 mod hostile_guest;
 mod keys;

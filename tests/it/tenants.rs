@@ -173,6 +173,7 @@ async fn beyond_loopback_a_key_has_to_be_there_first() {
     let settings = || Settings {
         model_repository: Some(repository.path().into()),
         http: Some(([0, 0, 0, 0], 0).into()),
+        admin: Some(([127, 0, 0, 1], 0).into()),
         store: Some(folder.path().to_str().expect("UTF-8").parse().expect("a location")),
         ..Settings::default()
     };

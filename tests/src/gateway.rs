@@ -74,6 +74,7 @@ impl Gateway {
 
     async fn start(mut settings: Settings) -> Self {
         settings.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        settings.admin = settings.http;
         let config = Config::try_from(settings).expect("a valid configuration");
         let server = server::start(config).await.expect("the gateway starts");
         let gateway = Self { server, _repository: None };
@@ -89,6 +90,11 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// The admin port of a gateway with a store.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.server.admin_address().expect("a store")
     }
 
     /// Where a test puts keys; without any, everybody is the tenant `default`.

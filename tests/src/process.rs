@@ -26,7 +26,7 @@ impl Process {
     /// The same, with variables in its environment.
     pub fn serve_in(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(binary())
-            .args(["serve", "--http", "127.0.0.1:0"])
+            .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(arguments)
             .envs(variables.iter().copied())
             .stderr(Stdio::piped())

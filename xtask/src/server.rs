@@ -53,7 +53,9 @@ impl Server {
     ) -> Result<Self> {
         let models = models.to_str().context("the path of the models is not UTF-8")?;
         let http = address.to_string();
-        let arguments = [&["serve", "--model-repository", models, "--http", &http], more].concat();
+        let arguments =
+            [&["serve", "--model-repository", models, "--http", &http, "--admin", "127.0.0.1:0"], more]
+                .concat();
         Self::start(&binaries.join("airlock"), &arguments, core, address, LOAD_PATIENCE)
     }
 

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 use super::{AdminError, MAX_LABEL, MAX_LIVE_KEYS, TenantRecord};
 use crate::{
@@ -37,6 +38,18 @@ pub struct NewKey {
 pub struct KeyOf {
     pub tenant: TenantName,
     pub record: KeyRecord,
+}
+
+impl KeyOf {
+    /// What may be told of a key at `now`: everything but how to use it.
+    pub fn shown(&self, now: u64) -> Value {
+        let record = &self.record;
+        json!({
+            "id": record.id, "tenant": self.tenant, "scopes": record.scopes, "state": record.state(now),
+            "created": record.created, "expires": record.expires, "revoked": record.revoked,
+            "label": record.label,
+        })
+    }
 }
 
 impl Tenants {
@@ -115,7 +128,7 @@ impl Tenants {
         tenant: &TenantName,
         new: NewKey,
         now: u64,
-    ) -> Result<(ApiKey, KeyRecord), AdminError> {
+    ) -> Result<(ApiKey, KeyOf), AdminError> {
         if new.scopes.is_empty() {
             return Err(AdminError::NoScopes);
         }
@@ -145,7 +158,7 @@ impl Tenants {
         let (key, record) = mint(&self.pepper, new.scopes, now)?;
         let record = KeyRecord { label: new.label, expires: new.expires, ..record };
         self.artifacts.append(&RecordPath::Key(tenant.clone(), record.id.to_string()), None, &record).await?;
-        Ok((key, record))
+        Ok((key, KeyOf { tenant: tenant.clone(), record }))
     }
 
     /// All keys, or those of one tenant, revoked and expired ones included; the oldest first.

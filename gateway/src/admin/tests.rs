@@ -65,7 +65,7 @@ async fn a_tenant_s_key_is_let_in_after_one_look_and_shut_out_after_another() {
     let (tenants, acme) = (place.tenants(), name("acme"));
     assert!(tenants.create(&acme, 10).await.expect("a tenant").1);
     assert!(!tenants.create(&acme, 11).await.expect("the same tenant").1);
-    let (key, record) = tenants.create_key(&acme, infer(), now()).await.expect("a key");
+    let (key, KeyOf { record, .. }) = tenants.create_key(&acme, infer(), now()).await.expect("a key");
     assert_eq!(ask(&authenticator, Some(&key)).expect("not seen yet").tenant.as_str(), "default");
     follow.look().await.expect("a look");
     let principal = ask(&authenticator, Some(&key)).expect("a valid key");
@@ -86,7 +86,7 @@ async fn a_gateway_that_starts_later_never_opens_if_there_ever_was_a_key() {
     let place = Place::new();
     let (tenants, acme) = (place.tenants(), name("acme"));
     tenants.create(&acme, 10).await.expect("a tenant");
-    let (key, record) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
+    let (key, KeyOf { record, .. }) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
     tenants.revoke(None, record.id, 20).await.expect("revoked");
     let (authenticator, mut follow) = place.gateway();
     follow.look().await.expect("a look");
@@ -99,8 +99,8 @@ async fn two_live_keys_with_the_same_scopes_are_enough_for_rotation() {
     let place = Place::new();
     let (tenants, acme) = (place.tenants(), name("acme"));
     tenants.create(&acme, 10).await.expect("a tenant");
-    let (_, first) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
-    let (_, second) =
+    let (_, KeyOf { record: first, .. }) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
+    let (_, KeyOf { record: second, .. }) =
         tenants.create_key(&acme, NewKey { expires: Some(50), ..infer() }, 20).await.expect("a key");
     let refused = tenants.create_key(&acme, infer(), 30).await.expect_err("a third");
     let text = refused.to_string();
@@ -142,7 +142,7 @@ async fn another_tenant_s_key_is_not_found() {
     for tenant in ["acme", "umbrella"] {
         tenants.create(&name(tenant), 10).await.expect("a tenant");
     }
-    let (_, record) = tenants.create_key(&name("acme"), infer(), 10).await.expect("a key");
+    let (_, KeyOf { record, .. }) = tenants.create_key(&name("acme"), infer(), 10).await.expect("a key");
     let foreign = tenants.revoke(Some(&name("umbrella")), record.id, 20).await;
     assert!(matches!(foreign, Err(AdminError::UnknownKey(_))));
     let keys = tenants.keys(None).await.expect("keys");
@@ -180,7 +180,7 @@ async fn a_removal_that_is_cut_short_leaves_no_key_that_comes_back() {
     let place = Place::new();
     let (tenants, acme) = (place.tenants(), name("acme"));
     tenants.create(&acme, 10).await.expect("a tenant");
-    let (key, record) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
+    let (key, KeyOf { record, .. }) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
     // The first of the removal's puts, and nothing after it.
     let path = RecordPath::Tenant(acme.clone());
     let removed = TenantRecord { created: 10, removed: Some(20) };
@@ -198,7 +198,7 @@ async fn two_who_revoke_and_remove_at_once_both_succeed() {
     let place = Place::new();
     let (tenants, acme) = (place.tenants(), name("acme"));
     tenants.create(&acme, 10).await.expect("a tenant");
-    let (_, record) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
+    let (_, KeyOf { record, .. }) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
     let (one, other) = (place.tenants(), place.tenants());
     let id = record.id;
     let (revoked, removed) = tokio::join!(one.revoke(None, id, 20), other.remove(&acme, 21));
@@ -226,7 +226,7 @@ async fn a_record_that_is_put_back_or_lost_does_not_bring_a_key_back() {
     let (tenants, acme) = (place.tenants(), name("acme"));
     tenants.create(&acme, 10).await.expect("a tenant");
     let (live, _) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
-    let (ended, record) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
+    let (ended, KeyOf { record, .. }) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
     tenants.revoke(None, record.id, 20).await.expect("revoked");
     let (authenticator, mut follow) = place.gateway();
     follow.look().await.expect("a look");
@@ -254,7 +254,7 @@ async fn a_revocation_is_followed_without_asking() {
     let place = Place::new();
     let (tenants, acme) = (place.tenants(), name("acme"));
     tenants.create(&acme, 10).await.expect("a tenant");
-    let (key, record) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
+    let (key, KeyOf { record, .. }) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
     let (authenticator, mut follow) = place.gateway();
     follow.look().await.expect("a look");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -279,7 +279,7 @@ async fn the_store_holds_nothing_by_which_a_key_could_be_used() {
     let (tenants, acme) = (place.tenants(), name("acme"));
     tenants.create(&acme, 10).await.expect("a tenant");
     let new = NewKey { label: Some("laptop".into()), ..infer() };
-    let (key, record) = tenants.create_key(&acme, new, 10).await.expect("a key");
+    let (key, KeyOf { record, .. }) = tenants.create_key(&acme, new, 10).await.expect("a key");
     let text = key.reveal();
     let secret = text.split('_').nth(2).expect("the secret");
     let listed: Vec<_> = place.store.list(None).try_collect().await.expect("a listing");

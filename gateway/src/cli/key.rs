@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::records::{Output, StoreArguments, moment, table};
 use crate::{
@@ -80,8 +80,8 @@ impl Action {
                     }
                 };
                 let new = NewKey { scopes: scope.into_iter().collect(), label, expires };
-                let (key, record) = tenants.create_key(&tenant, new, now).await?;
-                let (id, scopes) = (record.id, record.scopes);
+                let (key, of) = tenants.create_key(&tenant, new, now).await?;
+                let (id, scopes) = (of.record.id, of.record.scopes);
                 // The key alone on stdout, so that a script can keep it without looking for it.
                 match output {
                     Output::Text => {
@@ -91,7 +91,7 @@ impl Action {
                         );
                     }
                     Output::Json => {
-                        let mut told = entry(&KeyOf { tenant, record }, now);
+                        let mut told = of.shown(now);
                         told["key"] = json!(*key.reveal());
                         println!("{told}");
                     }
@@ -101,7 +101,7 @@ impl Action {
                 let (keys, now) = (tenants.keys(tenant.as_ref()).await?, now());
                 match output {
                     Output::Json => {
-                        println!("{}", json!(keys.iter().map(|key| entry(key, now)).collect::<Vec<_>>()));
+                        println!("{}", json!(keys.iter().map(|key| key.shown(now)).collect::<Vec<_>>()));
                     }
                     Output::Text => {
                         let rows: Vec<_> = keys.iter().map(|key| row(key, now)).collect();
@@ -114,7 +114,7 @@ impl Action {
                 let key = tenants.revoke(None, id, now()).await?;
                 match output {
                     Output::Text => println!("key {id} of tenant '{}' is revoked", key.tenant),
-                    Output::Json => println!("{}", entry(&key, now())),
+                    Output::Json => println!("{}", key.shown(now())),
                 }
             }
         }
@@ -133,12 +133,4 @@ fn row(key: &KeyOf, now: u64) -> Vec<String> {
         record.expires.map_or_else(|| "never".to_owned(), moment),
         record.label.clone().unwrap_or_default(),
     ]
-}
-
-fn entry(key: &KeyOf, now: u64) -> Value {
-    let record = &key.record;
-    json!({
-        "id": record.id, "tenant": key.tenant.as_str(), "scopes": record.scopes, "state": record.state(now),
-        "created": record.created, "expires": record.expires, "revoked": record.revoked, "label": record.label,
-    })
 }

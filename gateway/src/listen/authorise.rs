@@ -5,9 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use hyper::http::request::Parts;
 
 use crate::{
-    authenticate::{Authenticator, Principal, Scope},
+    authenticate::{AuthenticateError, Authenticator, Principal, Scope},
     error::Problem,
-    route::{self, Route},
+    route::{self, AdminRoute, Route},
 };
 
 /// What a request asks for, and who asks, who may do so. Without a valid key nobody learns which paths there are.
@@ -26,6 +26,20 @@ pub(super) fn authorise(
     let route = route?;
     principal.require(needed)?;
     Ok((route, principal))
+}
+
+/// The same at the admin port, where the scope comes before the path and no request goes without a key.
+pub(super) fn authorise_admin(
+    authenticator: &Authenticator,
+    peer: IpAddr,
+    head: &Parts,
+) -> Result<AdminRoute, Problem> {
+    let principal = authenticator.principal(peer, &head.uri, &head.headers)?;
+    if principal.key.is_none() {
+        return Err(AuthenticateError::Missing.into());
+    }
+    principal.require(Scope::Admin)?;
+    Ok(route::admin(&head.method, head.uri.path())?)
 }
 
 /// The scope that a route needs; `None` for what answers everybody: health, which probes ask for without a key.

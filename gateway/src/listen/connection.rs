@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use crate::{infer::Gateway, limits::ListenLimits};
 
 use super::{
-    Stop, rest,
+    Door, Stop, admin, rest,
     sending::Sending,
     tls::{self, Tls},
 };
@@ -35,6 +35,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// nobody holds the other side of `ends` any more: then its requests are dropped where they are.
 pub(super) async fn serve(
     stream: TcpStream,
+    door: Door,
     tls: Option<Arc<Tls>>,
     gateway: Arc<Gateway>,
     watcher: Watcher,
@@ -61,9 +62,11 @@ pub(super) async fn serve(
     };
     let served = async {
         match begun {
-            Ok((Stream::Plain(stream), version)) => speak(stream, version, peer.ip(), gateway, watcher).await,
+            Ok((Stream::Plain(stream), version)) => {
+                speak(stream, version, door, peer.ip(), gateway, watcher).await
+            }
             Ok((Stream::Secured(stream), version)) => {
-                speak(stream, version, peer.ip(), gateway, watcher).await;
+                speak(stream, version, door, peer.ip(), gateway, watcher).await;
             }
             Err(error) => tracing::debug!(%error, "connection ended before its first request"),
         }
@@ -99,6 +102,7 @@ async fn secured(stream: TcpStream, tls: &Tls, limits: &ListenLimits) -> io::Res
 async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     version: Version,
+    door: Door,
     peer: IpAddr,
     gateway: Arc<Gateway>,
     watcher: Watcher,
@@ -109,7 +113,12 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         let sending = sending.clone();
         move |request: Request<Incoming>| {
             let (gateway, sending) = (Arc::clone(&gateway), sending.clone());
-            async move { Ok::<_, Infallible>(rest::handle(&gateway, &sending, peer, request).await) }
+            async move {
+                Ok::<_, Infallible>(match door {
+                    Door::Data => rest::handle(&gateway, &sending, peer, request).await,
+                    Door::Admin => admin::handle(&gateway, peer, request).await,
+                })
+            }
         }
     });
     let io = TokioIo::new(stream);

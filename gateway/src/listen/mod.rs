@@ -1,5 +1,6 @@
 //! Listen: sockets, HTTP/1.1 and HTTP/2 on one port, with TLS or without, and the end of both.
 
+mod admin;
 mod authorise;
 pub mod body;
 mod connection;
@@ -27,10 +28,20 @@ use tls::Tls;
 /// Told to stop accepting: the moment by which running requests must have finished.
 pub type Stop = watch::Receiver<Option<Instant>>;
 
+/// What a port answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// V2, and tenants' own models.
+    Data,
+    /// Tenants and their keys.
+    Admin,
+}
+
 /// Accepts connections until told to stop, then lets running requests finish until the moment that comes with it.
 /// Cuts the connections that are left, and returns how many there were.
 pub async fn serve(
     listener: TcpListener,
+    door: Door,
     tls: Option<Arc<Tls>>,
     gateway: Arc<Gateway>,
     mut stop: Stop,
@@ -51,13 +62,13 @@ pub async fn serve(
         let gateway = Arc::clone(&gateway);
         let (tls, stop, ends) = (tls.clone(), stop.clone(), ends.clone());
         tokio::spawn(async move {
-            connection::serve(stream, tls, gateway, watcher, stop, ends).await;
+            connection::serve(stream, door, tls, gateway, watcher, stop, ends).await;
             drop(permit);
         });
     }
     drop(listener);
     let open = open_connections(&permits, limits.max_connections);
-    tracing::info!(open, "no longer accepting connections; running requests finish");
+    tracing::info!(?door, open, "no longer accepting connections; running requests finish");
     let end = stop.borrow().unwrap_or_else(Instant::now);
     let cut = match tokio::time::timeout_at(end.into(), graceful.shutdown()).await {
         Ok(()) => 0,

@@ -53,7 +53,14 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    let mut answer = pin!(answer(gateway, sending, peer, &head, body));
+    answered(answer(gateway, sending, peer, &head, body)).await
+}
+
+/// What becomes of an answer that may be a problem or a panic.
+pub(super) async fn answered(
+    answer: impl Future<Output = Result<Response<ReplyBody>, Problem>>,
+) -> Response<ReplyBody> {
+    let mut answer = pin!(answer);
     let answer = std::future::poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
             Ok(poll) => poll,
@@ -290,7 +297,7 @@ async fn repository_index(
 }
 
 /// The JSON object that a repository call carries; stock clients send nothing at all where there is nothing to say.
-async fn control_body(gateway: &Gateway, body: Incoming) -> Result<serde_json::Value, Problem> {
+pub(super) async fn control_body(gateway: &Gateway, body: Incoming) -> Result<serde_json::Value, Problem> {
     let body = body::read(body, MAX_CONTROL_BYTES, &gateway.limits.listen, |_| Ok::<_, Problem>(())).await?;
     if body.is_empty() {
         return Ok(serde_json::Value::Null);

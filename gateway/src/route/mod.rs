@@ -8,6 +8,10 @@ use percent_encoding::percent_decode_str;
 
 use crate::name::{ModelName, Version};
 
+mod admin;
+
+pub use admin::{AdminRoute, admin};
+
 /// A model, and the version of it if the path names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -53,11 +57,7 @@ pub enum RouteError {
 
 /// Finds the route of a request, or says what the path or method should have been.
 pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
-    let path = path.strip_prefix("/v2").ok_or(RouteError::UnknownPath)?;
-    let segments: Vec<&str> = match path {
-        "" | "/" => Vec::new(),
-        _ => path.strip_prefix('/').ok_or(RouteError::UnknownPath)?.split('/').collect(),
-    };
+    let segments = segments(path)?;
     if let ["repository", "models", own @ ..] = segments.as_slice()
         && let Some(route) = own_models(method, own)
     {
@@ -117,10 +117,22 @@ fn target(model: &str, version: Option<&str>) -> Result<Target, RouteError> {
     Ok(Target { model: name(model)?, version: version.map(name).transpose()? })
 }
 
+/// The segments of a path behind `/v2`, not decoded yet.
+fn segments(path: &str) -> Result<Vec<&str>, RouteError> {
+    let path = path.strip_prefix("/v2").ok_or(RouteError::UnknownPath)?;
+    match path {
+        "" | "/" => Ok(Vec::new()),
+        _ => Ok(path.strip_prefix('/').ok_or(RouteError::UnknownPath)?.split('/').collect()),
+    }
+}
+
+fn decoded(segment: &str) -> Option<String> {
+    percent_decode_str(segment).decode_utf8().ok().map(Into::into)
+}
+
 fn name<T: std::str::FromStr>(segment: &str) -> Result<T, RouteError> {
     let unknown = || RouteError::UnknownModel(segment.chars().take(crate::name::MAX_LENGTH).collect());
-    let decoded = percent_decode_str(segment).decode_utf8().map_err(|_| unknown())?;
-    decoded.parse().map_err(|_| unknown())
+    decoded(segment).ok_or_else(unknown)?.parse().map_err(|_| unknown())
 }
 
 #[cfg(test)]
