@@ -200,8 +200,12 @@ impl Settings {
 pub struct Config {
     pub source: crate::repository::RepositorySource,
     pub control_mode: crate::repository::ControlMode,
-    /// The folder for what is this machine's own.
+    /// The folder for what is this machine's own; without it there is no cache of compiled code.
     pub state: Option<PathBuf>,
+    /// Where the gateway's secret is; by default in that folder.
+    pub secret_file: Option<PathBuf>,
+    /// The program that workers run; this one if none is named. For tests, whose own program is another.
+    pub worker_program: Option<PathBuf>,
     pub http: SocketAddr,
     /// Opened only with a store.
     pub admin: SocketAddr,
@@ -245,9 +249,7 @@ impl TryFrom<Settings> for Config {
         if !http.ip().is_loopback() && !insecure && store.is_none() {
             return Err(ConfigError::NotLoopback(http));
         }
-        let mut limits = Limits::default();
-        settings.limits.apply(&mut limits).map_err(ConfigError::Limit)?;
-        check(&limits).map_err(ConfigError::Limit)?;
+        let limits = settings.limits.limits()?;
         Ok(Self {
             source,
             control_mode: match mode {
@@ -257,7 +259,9 @@ impl TryFrom<Settings> for Config {
                 },
                 ControlModeName::Explicit => ControlMode::Explicit { initial },
             },
+            secret_file: secret_file.or_else(|| state.as_ref().map(|state| state.join("secret"))),
             state,
+            worker_program: None,
             http,
             admin: settings.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8003))),
             insecure,
@@ -273,12 +277,22 @@ impl TryFrom<Settings> for Config {
     }
 }
 
+impl LimitSettings {
+    /// All limits: what is set, and the defaults for the rest.
+    pub fn limits(&self) -> Result<Limits, ConfigError> {
+        let mut limits = Limits::default();
+        self.apply(&mut limits).map_err(ConfigError::Limit)?;
+        check(&limits).map_err(ConfigError::Limit)?;
+        Ok(limits)
+    }
+}
+
 /// Refuses limits with which the gateway could not start, or would start and answer nobody.
 fn check(limits: &Limits) -> Result<(), String> {
     const MANY: usize = 1 << 20;
     const THREADS: usize = 1024;
     let (listen, decode, admit) = (&limits.listen, &limits.decode, &limits.admit);
-    let (sandbox, native) = (&limits.sandbox, &limits.native);
+    let (sandbox, native, worker) = (&limits.sandbox, &limits.native, &limits.worker);
     let instances = sandbox.max_instances as usize;
     for (name, value, least, most) in [
         ("max-connections", listen.max_connections, 1, MANY),
@@ -298,6 +312,9 @@ fn check(limits: &Limits) -> Result<(), String> {
         ("native-threads", native.threads, 0, THREADS),
         ("native-queued", native.max_queued, 0, MANY),
         ("native-plans", native.max_plans, 1, MANY),
+        ("worker-memory", worker.memory_bytes, 256 << 20, 1 << 40),
+        ("worker-file", worker.file_bytes, 1 << 20, 1 << 40),
+        ("workers", worker.max_concurrent, 0, THREADS),
     ] {
         if !(least..=most).contains(&value) {
             return Err(format!("--{name}: {value} is not between {least} and {most}"));

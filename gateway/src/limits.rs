@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
@@ -85,7 +87,7 @@ impl Default for AdmitLimits {
 }
 
 /// Bounds on one instance of a wasm model, and on all of them together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SandboxLimits {
     /// Bytes of linear memory of one request, over all memories of the component.
     pub memory_bytes: usize,
@@ -129,7 +131,7 @@ impl Default for SandboxLimits {
 pub const MAX_CALL_DEPTH: u32 = 4;
 
 /// Bounds on the native engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NativeLimits {
     /// Threads that run ONNX models; 0 takes one for each core.
     pub threads: usize,
@@ -184,6 +186,36 @@ impl Default for UploadLimits {
     }
 }
 
+/// Bounds on one worker process, in which models are compiled and checked, and on all of them together.
+#[derive(Clone, Debug)]
+pub struct WorkerLimits {
+    /// Processor time of one worker, over all its threads; counted in whole seconds, rounded up.
+    pub cpu: Duration,
+    /// Time from the start of a worker to its answer.
+    pub time: Duration,
+    /// Address space of one worker, its program included.
+    pub memory_bytes: usize,
+    /// Bytes of the compiled code.
+    pub file_bytes: usize,
+    /// Workers at a time; 0 takes one for each core.
+    pub max_concurrent: usize,
+    /// Bytes of compiled code that are kept on disk.
+    pub cache_bytes: usize,
+}
+
+impl Default for WorkerLimits {
+    fn default() -> Self {
+        Self {
+            cpu: Duration::from_secs(30),
+            time: Duration::from_secs(60),
+            memory_bytes: 2048 * MIB,
+            file_bytes: 256 * MIB,
+            max_concurrent: 0,
+            cache_bytes: 4096 * MIB,
+        }
+    }
+}
+
 /// All of them, as a gateway is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
@@ -193,4 +225,5 @@ pub struct Limits {
     pub sandbox: SandboxLimits,
     pub native: NativeLimits,
     pub upload: UploadLimits,
+    pub worker: WorkerLimits,
 }

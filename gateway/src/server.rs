@@ -1,9 +1,11 @@
 //! Building a gateway from its configuration, starting it and stopping it: the only place that makes concrete types.
 
 use std::{
+    fs::DirBuilder,
     io,
     net::SocketAddr,
-    path::Path,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +24,12 @@ use crate::{
     admit::Admission,
     authenticate::{Authenticator, Trust},
     config::Config,
-    execute::{LoadError, native::Engine, wasm::Sandbox},
+    execute::{
+        LoadError,
+        native::Engine,
+        wasm::{Cache, Sandbox},
+        worker::Workers,
+    },
     infer::Gateway,
     listen::{
         self, Door,
@@ -33,7 +40,7 @@ use crate::{
         ledger::{Ledger, LedgerError},
     },
     repository::{
-        Kind, Loader, Repository, RepositoryError,
+        Kind, Loader, Origin, Repository, RepositoryError,
         namespaces::Namespaces,
         uploads::{UploadError, Uploads},
     },
@@ -47,6 +54,8 @@ pub enum StartError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the wasm sandbox cannot start: {0}")]
     Sandbox(LoadError),
+    #[error("the state folder {} cannot be used: {source}", path.display())]
+    State { path: PathBuf, source: io::Error },
     #[error("the native engine cannot start: {0}")]
     Engine(LoadError),
     #[error(transparent)]
@@ -96,20 +105,14 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Some(_) => Some(bind(config.admin).await?),
     };
 
-    let sandbox = Sandbox::new(config.limits.sandbox.clone()).map_err(StartError::Sandbox)?;
-    let engine = Engine::new(config.limits.native.clone()).map_err(StartError::Engine)?;
-    let loader: Loader = Arc::new(move |kind, _, source| match kind {
-        Kind::Wasm => sandbox.load(source),
-        Kind::Onnx => engine.load(source),
-    });
     let trust = if config.insecure { Trust::Network } else { Trust::Loopback };
     let tls = config.tls.map(Tls::open).transpose()?;
     let store = config.store.as_ref().map(StorePlace::open).transpose()?;
-    // Without a store there are no keys, and nothing that a secret would have to fit.
     let secret = match &store {
         Some(store) => store.secret.clone(),
-        None => Secret::from_bytes(secret::random()?),
+        None => secret_of(&config)?,
     };
+    let loader = loader(&config, &secret)?;
     let authenticator = Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey)));
     let repository =
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
@@ -164,6 +167,39 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     });
     let listener = serve(listener, Door::Data, tls, stopped);
     Ok(Server { gateway, address, stop, listener, admin, repository, ledger })
+}
+
+/// The secret of a gateway without a store: it has no keys to check, at most compiled code to recognise.
+fn secret_of(config: &Config) -> Result<Secret, StartError> {
+    let (Some(state), Some(file)) = (&config.state, &config.secret_file) else {
+        return Ok(Secret::from_bytes(secret::random()?));
+    };
+    let failed = |source| StartError::State { path: state.clone(), source };
+    DirBuilder::new().mode(0o700).recursive(true).create(state).map_err(failed)?;
+    Ok(Secret::open_or_create(file)?)
+}
+
+/// What makes executors of artifacts: workers prepare them, the engines of this process run them.
+fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
+    let limits = &config.limits;
+    let cache = config.state.as_ref().map(|state| {
+        let folder = state.join("cache");
+        Cache::open(folder.clone(), secret.key(Purpose::CompiledCode), limits.worker.cache_bytes)
+            .map_err(|source| StartError::State { path: folder, source })
+    });
+    let folder = config.state.as_ref().map(|state| state.join("workers"));
+    let workers = Workers::new(limits.worker.clone(), config.worker_program.clone(), folder)
+        .map_err(StartError::Sandbox)?;
+    let sandbox = Sandbox::new(limits.sandbox.clone(), Arc::clone(&workers), cache.transpose()?)
+        .map_err(StartError::Sandbox)?;
+    let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
+    let native = limits.native.clone();
+    Ok(Arc::new(move |kind, origin, source| match (kind, origin) {
+        (Kind::Wasm, _) => sandbox.load(source),
+        (Kind::Onnx, Origin::Operator) => engine.load(source),
+        // What makes the engine panic, abort or take all memory does so to a worker first.
+        (Kind::Onnx, Origin::Tenant) => workers.check_onnx(&native, &source).and_then(|_| engine.load(source)),
+    }))
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

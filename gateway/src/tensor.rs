@@ -6,9 +6,11 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// Element type of a tensor, as the V2 protocol names them (BF16 is Triton's addition).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Datatype {
     Bool,
     Uint8,
@@ -202,7 +204,7 @@ pub fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], LayoutEr
 }
 
 /// A shape as messages and metadata write it: `[1,4]`, with -1 for a dimension that varies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape(pub Vec<i64>);
 
 impl From<&[u64]> for Shape {
@@ -225,7 +227,7 @@ impl fmt::Display for Shape {
 }
 
 /// A tensor as a signature announces it; -1 is a dimension that varies from request to request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorSpec {
     pub name: String,
     pub datatype: Datatype,
@@ -246,7 +248,7 @@ impl TensorSpec {
 }
 
 /// What a model takes and gives.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,

@@ -172,8 +172,9 @@ async fn a_scope_opens_its_own_routes_only() {
             }
         }
     }
-    // What all tenants share is the operator's to load and unload, and here not even that: the mode is not explicit.
-    for (key, status) in [(1, 403), (2, 403), (3, 403), (4, 503)] {
+    // What all tenants share is the operator's to load and unload, and here not even that: the mode is not explicit. To a
+    // tenant it is like any model that is not its own.
+    for (key, status) in [(1, 404), (2, 403), (3, 404), (4, 503)] {
         let answer = gateway.call(key, "POST", "/v2/repository/models/good/load", &Value::Null).await;
         assert_eq!(answer.status, status, "{key}: {}", answer.error());
     }

@@ -13,3 +13,4 @@ mod storage_faults;
 mod tenants;
 mod tls;
 mod uploads;
+mod worker;

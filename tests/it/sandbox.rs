@@ -18,7 +18,7 @@ use airlock::{
     limits::SandboxLimits,
     tensor::{Datatype, InferRequest, InferResponse, Tensor},
 };
-use airlock_tests::guest;
+use airlock_tests::{gateway::workers, guest};
 use tokio::task::spawn_blocking;
 
 /// Long enough for any guest that ends by itself, on a busy machine too.
@@ -38,7 +38,7 @@ fn limits() -> SandboxLimits {
 fn sandbox() -> &'static Arc<Sandbox> {
     static SANDBOX: OnceLock<Arc<Sandbox>> = OnceLock::new();
     SANDBOX.get_or_init(|| {
-        let sandbox = Sandbox::new(limits()).expect("the sandbox starts");
+        let sandbox = Sandbox::new(limits(), workers(), None).expect("the sandbox starts");
         assert_eq!(sandbox.memories(), Memories::Pooled, "these tests take 1 TiB of address space");
         sandbox
     })

@@ -1,10 +1,18 @@
 //! A gateway of the test's own: the real server on a port that the kernel picks, over a repository in a folder of its own.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use airlock::{
     authenticate::Authenticator,
     config::{Config, Settings},
+    execute::worker::Workers,
+    limits::WorkerLimits,
     meter::Meter,
     server::{self, Server},
 };
@@ -67,15 +75,21 @@ impl Gateway {
         let mut settings =
             Settings { model_repository: Some(repository.path().into()), ..Settings::default() };
         set(&mut settings);
-        let mut gateway = Self::start(settings).await;
+        Self::serve_with_worker(repository, settings, binary()).await
+    }
+
+    /// The same, with a program of the test's choice as the worker.
+    pub async fn serve_with_worker(repository: Repository, settings: Settings, program: PathBuf) -> Self {
+        let mut gateway = Self::start(settings, program).await;
         gateway._repository = Some(repository);
         gateway
     }
 
-    async fn start(mut settings: Settings) -> Self {
+    async fn start(mut settings: Settings, program: PathBuf) -> Self {
         settings.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         settings.admin = settings.http;
-        let config = Config::try_from(settings).expect("a valid configuration");
+        let mut config = Config::try_from(settings).expect("a valid configuration");
+        config.worker_program = Some(program);
         let server = server::start(config).await.expect("the gateway starts");
         let gateway = Self { server, _repository: None };
         // Loading compiles wasm; a machine with both cores busy takes its time.
@@ -121,6 +135,11 @@ pub fn target() -> std::path::PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     // target/PROFILE/deps/it-HASH
     test.ancestors().nth(3).expect("cargo's layout").to_owned()
+}
+
+/// Workers that run the `airlock` binary of the same build, with default limits.
+pub fn workers() -> Arc<Workers> {
+    Workers::new(WorkerLimits::default(), Some(binary()), None).expect("a folder for temporary files")
 }
 
 /// The `airlock` binary of the same build.

@@ -1,9 +1,10 @@
-//! The command line: `airlock serve`, and the commands on what a gateway keeps.
+//! The command line: `airlock serve`, the commands on what a gateway keeps, and what workers are started as.
 
 mod key;
 mod records;
 mod serve;
 mod tenant;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -22,12 +23,14 @@ enum Command {
     Serve(Box<serve::Serve>),
     Tenant(tenant::Tenant),
     Key(key::Key),
+    Worker(worker::Worker),
 }
 
 /// Parses the command line, runs the command and says what went wrong, if anything did.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Worker(worker) => worker.run(),
         Command::Tenant(tenant) => told(tenant.run()),
         Command::Key(key) => told(key.run()),
     }

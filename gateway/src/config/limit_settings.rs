@@ -139,4 +139,16 @@ limit_settings! {
     native_artifact: ByteSize, "AIRLOCK_NATIVE_ARTIFACT" => native.max_artifact_bytes;
     /// Bytes of an ONNX model's answer [default: 256MiB]
     native_output: ByteSize, "AIRLOCK_NATIVE_OUTPUT" => native.output_bytes;
+    /// Processor time of a worker process, which compiles or checks one model [default: 30s]
+    worker_cpu: Span, "AIRLOCK_WORKER_CPU" => worker.cpu;
+    /// Time of a worker process from its start to its answer [default: 1m]
+    worker_time: Span, "AIRLOCK_WORKER_TIME" => worker.time;
+    /// Address space of a worker process [default: 2GiB]
+    worker_memory: ByteSize, "AIRLOCK_WORKER_MEMORY" => worker.memory_bytes;
+    /// Bytes of the compiled code of one model [default: 256MiB]
+    worker_file: ByteSize, "AIRLOCK_WORKER_FILE" => worker.file_bytes;
+    /// Worker processes at a time; 0 takes one for each core [default: 0]
+    workers: usize, "AIRLOCK_WORKERS" => worker.max_concurrent;
+    /// Bytes of compiled code kept in the state folder; those used longest ago go first [default: 4GiB]
+    compiled_cache: ByteSize, "AIRLOCK_COMPILED_CACHE" => worker.cache_bytes;
 }

@@ -65,6 +65,10 @@ fn values_that_make_no_sense_are_refused_with_the_flag_s_name() {
         ("--guest-instances", "0"),
         ("--native-threads", "100000"),
         ("--max-body", "2GiB"),
+        ("--worker-memory", "1MiB"),
+        ("--worker-file", "0"),
+        ("--worker-cpu", "0s"),
+        ("--workers", "100000"),
     ] {
         assert!(refused(&["a.wasm", flag, value]).starts_with(&format!("{flag}: ")), "{flag}");
     }

@@ -5,8 +5,11 @@
 pub mod native;
 mod output;
 pub mod wasm;
+pub mod worker;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     consumption::Consumption,
@@ -97,7 +100,8 @@ pub enum ExecuteError {
 }
 
 /// The step of loading at which a model was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Step {
     Read,
     Check,
@@ -121,7 +125,7 @@ impl fmt::Display for Step {
 }
 
 /// Why a model could not be loaded: the step, and a reason that names what to change.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{step}: {reason}")]
 pub struct LoadError {
     pub step: Step,
@@ -132,6 +136,32 @@ impl LoadError {
     pub fn new(step: Step, reason: impl fmt::Display) -> Self {
         Self { step, reason: reason.to_string() }
     }
+}
+
+/// What kind of artifact a model is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    Component,
+    /// A core module that carries its component type; the gateway makes a component of it.
+    CoreModule,
+    Onnx,
+}
+
+/// What checking a model showed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub format: Format,
+    pub signature: Signature,
+    /// Names of the interfaces that a component imports.
+    pub imports: Vec<String>,
+    pub artifact_bytes: u64,
+    /// Of all the files beside it.
+    pub file_bytes: u64,
+    /// Of the machine code with the snapshot; 0 for ONNX.
+    pub compiled_bytes: u64,
+    /// How long each step took, in the order in which they were first entered.
+    pub steps: Vec<(Step, Duration)>,
 }
 
 /// Everything a version is loaded from; an executor reads nothing else.

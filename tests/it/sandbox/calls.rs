@@ -14,7 +14,10 @@ use airlock::{
     limits::{MAX_CALL_DEPTH, SandboxLimits},
     tensor::{InferRequest, Tensor},
 };
-use airlock_tests::guest::{self, hostile};
+use airlock_tests::{
+    gateway::workers,
+    guest::{self, hostile},
+};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -64,8 +67,9 @@ async fn requests_start_from_what_load_left_behind() {
 
 #[tokio::test]
 async fn files_beside_the_model_are_bounded() {
-    let sandbox = Sandbox::new(SandboxLimits { max_file_bytes: 1000, max_instances: 4, ..limits() })
-        .expect("it starts");
+    let sandbox =
+        Sandbox::new(SandboxLimits { max_file_bytes: 1000, max_instances: 4, ..limits() }, workers(), None)
+            .expect("it starts");
     let mut source = source(guest::module(guest::ECHO).expect("the fixture assembles"));
     source.files = vec![("a".into(), vec![0; 600]), ("b".into(), vec![0; 600])];
     let error = load_into(&sandbox, source).await.expect_err("too many bytes");
@@ -132,7 +136,7 @@ async fn what_a_call_takes_is_counted_however_it_ends() {
 }
 
 fn one_slot() -> Arc<Sandbox> {
-    Sandbox::new(SandboxLimits { max_instances: 1, ..limits() }).expect("the sandbox starts")
+    Sandbox::new(SandboxLimits { max_instances: 1, ..limits() }, workers(), None).expect("the sandbox starts")
 }
 
 /// Tries until the only slot is free again.
@@ -338,8 +342,8 @@ async fn no_bytes_of_one_request_are_seen_by_another() {
 
 /// More slots than there is address space.
 fn without_a_pool() -> Arc<Sandbox> {
-    let sandbox =
-        Sandbox::new(SandboxLimits { max_instances: 200_000, ..limits() }).expect("the sandbox starts");
+    let sandbox = Sandbox::new(SandboxLimits { max_instances: 200_000, ..limits() }, workers(), None)
+        .expect("the sandbox starts");
     assert_eq!(sandbox.memories(), Memories::OnDemand);
     sandbox
 }

@@ -41,25 +41,29 @@ impl Engine {
 
     /// Loads and optimises an ONNX model. Blocks for as long as that takes, on the caller's thread.
     pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
-        let bytes = source
-            .files
-            .iter()
-            .map(|(_, bytes)| bytes.len())
-            .fold(source.artifact.len(), usize::saturating_add);
-        if bytes > self.limits.max_artifact_bytes {
-            return Err(LoadError::new(
-                Step::Check,
-                format!(
-                    "the model has {bytes} bytes, at most {} are accepted",
-                    self.limits.max_artifact_bytes
-                ),
-            ));
-        }
-        let model = pool::caught(|| Model::load(source, &self.limits)).map_err(|panic| {
-            LoadError::new(Step::Compile, format!("the native engine cannot load it: {panic:.400}"))
-        })??;
+        let model = load(source, &self.limits)?;
         Ok(Arc::new(NativeExecutor { model: Arc::new(model), engine: Arc::clone(self) }))
     }
+}
+
+/// Loads and optimises a model as [`Engine::load`] does, and says what its signature is. Blocks; for a process that may die
+/// of it.
+pub(super) fn check(source: Source, limits: &NativeLimits) -> Result<Signature, LoadError> {
+    load(source, limits).map(|model| model.graph.signature)
+}
+
+fn load(source: Source, limits: &NativeLimits) -> Result<Model, LoadError> {
+    let bytes =
+        source.files.iter().map(|(_, bytes)| bytes.len()).fold(source.artifact.len(), usize::saturating_add);
+    if bytes > limits.max_artifact_bytes {
+        return Err(LoadError::new(
+            Step::Check,
+            format!("the model has {bytes} bytes, at most {} are accepted", limits.max_artifact_bytes),
+        ));
+    }
+    pool::caught(|| Model::load(source, limits)).map_err(|panic| {
+        LoadError::new(Step::Compile, format!("the native engine cannot load it: {panic:.400}"))
+    })?
 }
 
 /// One loaded version of an ONNX model.

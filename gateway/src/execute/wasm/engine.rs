@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, thread, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -29,7 +30,7 @@ const FULL_RESERVATION: u64 = 4 << 30;
 const GUARD: u64 = 32 << 20;
 
 /// Where the instances of an engine live. Compiled code fits the mode that it was compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Memories {
     /// Slots that are reserved once, 4 GiB of address space each, and reset after each request.
     Pooled,

@@ -13,6 +13,7 @@ pub(super) struct Limiter {
     memory: Allowance,
     table: Allowance,
     refused: bool,
+    starved: bool,
 }
 
 #[derive(Debug)]
@@ -49,6 +50,7 @@ impl Limiter {
             memory: Allowance::new(limits.memory_bytes),
             table: Allowance::new(limits.table_elements),
             refused: false,
+            starved: false,
         }
     }
 
@@ -60,6 +62,11 @@ impl Limiter {
     /// Bytes of all memories. They only ever grow, so at the end this is the most that there was.
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory.used
+    }
+
+    /// Whether a growth within bounds failed because this process itself could get no more memory.
+    pub(super) fn starved(&self) -> bool {
+        self.starved
     }
 
     /// Room for what the gateway itself adds to a guest's memory while taking the snapshot, in bytes.
@@ -83,6 +90,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn memory_grow_failed(&mut self, _: Error) -> Result<()> {
+        self.starved = true;
         self.memory.give_back();
         Ok(())
     }
@@ -151,6 +159,7 @@ mod tests {
         assert!(limiter.memory_growing(0, 100, None).expect("an answer"));
         limiter.memory_grow_failed(Error::msg("no memory")).expect("an answer");
         assert_eq!(limiter.memory_bytes(), 0);
+        assert!(limiter.starved() && !limiter.refused());
         assert!(!limiter.memory_growing(0, 50, Some(40)).expect("an answer"));
         assert!(!limiter.refused(), "the module's own maximum is not a refusal");
         assert!(limiter.memory_growing(0, 100, None).expect("an answer"));

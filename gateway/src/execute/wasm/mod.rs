@@ -2,6 +2,7 @@
 //!
 //! - [`profile`]: what a guest may consist of, checked before anything is compiled
 //! - `prepare`, `componentize`, `snapshot`, `signature`: from bytes to compiled code that starts from the loaded state
+//! - `cache`: compiled code on disk, so that a second start compiles nothing
 //! - `artifact`: from compiled code to a component, the one place with `unsafe`
 //! - `engine`, `limiter`: settings and bounds
 //! - `bindings`, `host`: the types and imports of `wit/inference.wit`
@@ -9,6 +10,7 @@
 
 mod artifact;
 mod bindings;
+mod cache;
 mod call;
 mod componentize;
 mod engine;
@@ -28,20 +30,24 @@ use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::Semaphore,
 };
-use wasmtime::{Engine, component::Linker};
+use wasmtime::{
+    Engine,
+    component::{Component, Linker},
+};
 
 use crate::limits::SandboxLimits;
 
-use super::{ExecuteError, Executor, LoadError, Source, Step};
+use super::{ExecuteError, Executor, LoadError, Report, Source, Step, worker::Workers};
 use call::{Model, WasmModel};
 use host::Guest;
-use prepare::Settings;
 
 /// The engine that serves, its ticker, and the threads that run guests, apart from those that serve sockets.
 pub struct Sandbox {
     settings: Settings,
     engine: Engine,
     linker: Linker<Guest>,
+    workers: Arc<Workers>,
+    cache: Option<Cache>,
     /// One permit for each instance that may be alive. The pool has the same bound; without a pool this is the only one.
     slots: Arc<Semaphore>,
     /// Taken only by `drop`.
@@ -49,12 +55,17 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts the engine and the threads for guests.
+    /// Starts the engine and the threads for guests. Models are compiled by `workers`; what they compiled is kept in the
+    /// cache, if there is one.
     ///
     /// # Errors
     /// If the engine or a thread cannot be started. Too little address space for the instance pool is not an error: then
     /// instances are made on demand, and a line in the log says so.
-    pub fn new(limits: SandboxLimits) -> Result<Arc<Self>, LoadError> {
+    pub fn new(
+        limits: SandboxLimits,
+        workers: Arc<Workers>,
+        cache: Option<Cache>,
+    ) -> Result<Arc<Self>, LoadError> {
         let (engine, memories) = engine::serving(&limits)?;
         engine::start_ticker(&engine)?;
         let linker =
@@ -62,7 +73,7 @@ impl Sandbox {
         let threads = guest_threads(&limits)?;
         let slots = Arc::new(Semaphore::new(limits.max_instances as usize));
         let settings = Settings { limits, memories };
-        Ok(Arc::new(Self { settings, engine, linker, slots, threads: Some(threads) }))
+        Ok(Arc::new(Self { settings, engine, linker, workers, cache, slots, threads: Some(threads) }))
     }
 
     /// Where the instances live.
@@ -77,6 +88,29 @@ impl Sandbox {
     /// The step at which the model was refused, and why.
     pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
         let label: Arc<str> = source.label.as_str().into();
+        let (report, component) = self.component(&source)?;
+        drop(source);
+        let infer = bindings::Exports::find(&component)
+            .ok_or_else(|| LoadError::new(Step::Check, "it does not export airlock:inference/plugin@0.1"))?
+            .infer;
+        let instance = self
+            .linker
+            .instantiate_pre(&component)
+            .map_err(|error| LoadError::new(Step::Check, format_args!("{error:#}")))?;
+        let model = Model { sandbox: self.clone(), instance, infer, signature: report.signature, label };
+        Ok(Arc::new(WasmModel(Arc::new(model))))
+    }
+
+    /// Does all that loading does but for serving: what is compiled is in the cache afterwards, if there is one.
+    ///
+    /// # Errors
+    /// As [`Sandbox::load`].
+    pub fn check(&self, source: &Source) -> Result<Report, LoadError> {
+        self.component(source).map(|(report, _)| report)
+    }
+
+    /// From the cache if it can be, else from a worker.
+    fn component(&self, source: &Source) -> Result<(Report, Component), LoadError> {
         let limits = &self.settings.limits;
         let beside: usize = source.files.iter().map(|(_, bytes)| bytes.len()).sum();
         if beside > limits.max_file_bytes {
@@ -88,18 +122,26 @@ impl Sandbox {
                 ),
             ));
         }
-        let prepared = prepare::prepare(&self.settings, source)?;
+        let cached = self.cache.as_ref().and_then(|cache| {
+            let key = cache::key(&self.engine, &self.settings, source)?;
+            Some((cache, key))
+        });
+        if let Some((cache, key)) = &cached
+            && let Some(prepared) = cache.get(key)
+        {
+            match artifact::map(&self.engine, &prepared) {
+                Ok(component) => return Ok((prepared.report, component)),
+                Err(error) => {
+                    tracing::warn!(model = source.label, %error, "compiled again: cached code does not fit")
+                }
+            }
+        }
+        let prepared = self.workers.prepare(&self.settings, source)?;
         let component = artifact::map(&self.engine, &prepared)?;
-        let infer = bindings::Exports::find(&component)
-            .ok_or_else(|| LoadError::new(Step::Check, "it does not export airlock:inference/plugin@0.1"))?
-            .infer;
-        let instance = self
-            .linker
-            .instantiate_pre(&component)
-            .map_err(|error| LoadError::new(Step::Check, format_args!("{error:#}")))?;
-        let signature = prepared.into_signature();
-        let model = Model { sandbox: self.clone(), instance, infer, signature, label };
-        Ok(Arc::new(WasmModel(Arc::new(model))))
+        if let Some((cache, key)) = &cached {
+            cache.put(key, &prepared);
+        }
+        Ok((prepared.report, component))
     }
 
     fn threads(&self) -> Result<&Handle, ExecuteError> {
@@ -139,4 +181,7 @@ impl fmt::Debug for Sandbox {
     }
 }
 
+pub(super) use artifact::Prepared;
+pub use cache::Cache;
 pub use engine::Memories;
+pub(super) use prepare::{Settings, prepare};

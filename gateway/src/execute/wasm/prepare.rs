@@ -1,7 +1,7 @@
 //! From an artifact's bytes to compiled code that starts from the loaded state.
 //!
-//! Bytes in, bytes out: nothing is shared with the serving side but the settings, so that this work can be done in a process
-//! of its own.
+//! Bytes in, bytes out: nothing is shared with the serving side but the settings, because this work is done in a process of
+//! its own.
 
 use std::{
     any::Any,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use wasmtime::{
     Engine, Store, UpdateDeadline,
     component::{Component, Instance, InstancePre},
@@ -35,36 +36,33 @@ use super::{
     text::{MAX_ERROR, shown},
 };
 
-/// What a serving engine needs to run a model.
+/// What a serving engine needs to run a model, and what there is to tell of it.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    compiled: Vec<u8>,
-    signature: Signature,
-}
-
-impl Prepared {
-    pub(super) fn compiled(&self) -> &[u8] {
-        &self.compiled
-    }
-
-    pub(super) fn into_signature(self) -> Signature {
-        self.signature
-    }
+pub(in crate::execute) struct Compiled {
+    pub(in crate::execute) code: Vec<u8>,
+    pub(in crate::execute) signature: Signature,
+    pub(in crate::execute) form: Form,
+    pub(in crate::execute) imports: Vec<String>,
 }
 
 /// Settings that the serving side and this one have to agree on.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) limits: SandboxLimits,
-    pub(super) memories: Memories,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::execute) struct Settings {
+    pub(in crate::execute) limits: SandboxLimits,
+    pub(in crate::execute) memories: Memories,
 }
 
-/// Checks, componentizes, loads, snapshots and compiles a model. Blocks for as long as that takes.
+/// Checks, componentizes, loads, snapshots and compiles a model, and says at which step it is. Blocks for as long as that
+/// takes.
 ///
 /// # Errors
 /// The step that refused it, with the reason. Panics of the tools that take components apart become such errors too.
-pub(super) fn prepare(settings: &Settings, source: Source) -> Result<Prepared, LoadError> {
-    catch_unwind(AssertUnwindSafe(|| run(settings, source))).unwrap_or_else(|panic| {
+pub(in crate::execute) fn prepare(
+    settings: &Settings,
+    source: Source,
+    step: &mut dyn FnMut(Step),
+) -> Result<Compiled, LoadError> {
+    catch_unwind(AssertUnwindSafe(|| run(settings, source, step))).unwrap_or_else(|panic| {
         let reason = shown(panic_text(&*panic), MAX_ERROR);
         Err(LoadError::new(Step::Snapshot, format_args!("its shape is not supported ({reason})")))
     })
@@ -75,31 +73,39 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
 }
 
-fn run(settings: &Settings, source: Source) -> Result<Prepared, LoadError> {
+fn run(settings: &Settings, source: Source, step: &mut dyn FnMut(Step)) -> Result<Compiled, LoadError> {
     let limits = &settings.limits;
-    let component = component(source.artifact, limits)?;
+    step(Step::Check);
+    let (form, component) = component(source.artifact, limits)?;
 
     // Loading runs once and must not depend on address space: on-demand memories, whatever serves.
     let loader = engine::compiling(limits, Memories::OnDemand)?;
     engine::start_ticker(&loader)?;
+    step(Step::Snapshot);
     let (context, instrumented) =
         Wizer::new().keep_init_func(true).instrument_component(&component).map_err(|error| {
             failed(Step::Snapshot, &error.context("a snapshot cannot keep the state of its instances"))
         })?;
+    step(Step::Compile);
     let instrumented =
         Component::from_binary(&loader, &instrumented).map_err(|error| failed(Step::Compile, &error))?;
+    let imports = instrumented.component_type().imports(&loader).map(|(name, _)| name.to_owned()).collect();
+    step(Step::Load);
     let mut loaded = Loaded::new(&loader, &instrumented, limits, &source.label)?;
     loaded.load(source.parameters, source.files)?;
+    step(Step::Snapshot);
     let snapshot = loaded.snapshot(&context)?;
+    step(Step::Signature);
     let signature = loaded.signature()?;
     drop(loaded);
 
+    step(Step::Compile);
     let compiler = match settings.memories {
         Memories::OnDemand => loader,
         Memories::Pooled => engine::compiling(limits, Memories::Pooled)?,
     };
-    let compiled = compiler.precompile_component(&snapshot).map_err(|error| failed(Step::Compile, &error))?;
-    Ok(Prepared { compiled, signature })
+    let code = compiler.precompile_component(&snapshot).map_err(|error| failed(Step::Compile, &error))?;
+    Ok(Compiled { code, signature, form, imports })
 }
 
 fn failed(step: Step, error: &wasmtime::Error) -> LoadError {
@@ -107,13 +113,14 @@ fn failed(step: Step, error: &wasmtime::Error) -> LoadError {
 }
 
 /// An admissible component, made from a core module if need be.
-fn component(artifact: Vec<u8>, limits: &SandboxLimits) -> Result<Vec<u8>, LoadError> {
-    if profile::check(&artifact, limits)? == Form::Component {
-        return Ok(artifact);
+fn component(artifact: Vec<u8>, limits: &SandboxLimits) -> Result<(Form, Vec<u8>), LoadError> {
+    let form = profile::check(&artifact, limits)?;
+    if form == Form::Component {
+        return Ok((form, artifact));
     }
     let component = componentize(&artifact)?;
     profile::check(&component, limits)?;
-    Ok(component)
+    Ok((form, component))
 }
 
 /// An instance in which `load` runs, and whose state becomes the snapshot.
@@ -209,6 +216,10 @@ fn refused(step: Step, error: &wasmtime::Error, store: &Store<Guest>, limits: &S
         ExecuteError::Deadline => {
             LoadError::new(step, format_args!("it did not end within {:?}", limits.load_deadline))
         }
+        ExecuteError::Trapped { .. } if store.data().limiter.starved() => LoadError::new(
+            step,
+            "the worker has no memory left for it; let the model take less, or raise --worker-memory",
+        ),
         ExecuteError::Trapped { reason, detail } => {
             // The reason is told to clients as well; the guest's stack is the operator's to see.
             tracing::warn!(%step, detail, "{reason}");

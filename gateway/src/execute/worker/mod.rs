@@ -1,0 +1,171 @@
+//! Worker processes: compiling, `load`, the snapshot and the check of ONNX files each happen in a process of its own, which is
+//! bounded in time and memory and can be killed.
+//!
+//! - [`Workers`]: the gateway's side, one job at a time for each slot
+//! - `job`: what the two sides say to each other
+//! - `folder`: the private folder that a job's files are in
+//! - `process`: a running worker, and what its end means
+//! - [`work`]: the worker's own side
+//!
+//! It keeps a model that makes the compiler loop, swell or crash away from the gateway and from everybody else's models. It
+//! does not contain a compiler that was taken over: a worker runs as the gateway's own user, and what it compiles is run.
+
+mod child;
+mod folder;
+mod job;
+mod process;
+
+use std::{
+    fmt::Display,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread::available_parallelism,
+};
+
+use crate::{
+    digest::Digest,
+    limits::{NativeLimits, SandboxLimits, WorkerLimits},
+};
+
+use super::{
+    LoadError, Report, Source, Step,
+    wasm::{Memories, Prepared, Settings},
+};
+
+pub use child::{Bounds, WorkError, work};
+pub(super) use folder::{open_regular, private_folder};
+
+use folder::Folder;
+use job::{ARTIFACT, CODE, Done, JOB, Job, Task, file_name};
+
+/// The program that runs now, whatever became of its file meanwhile: a worker of another version would not be understood.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// What starts workers, as many at a time as there are slots.
+#[derive(Debug)]
+pub struct Workers {
+    limits: WorkerLimits,
+    program: PathBuf,
+    folder: PathBuf,
+    slots: Slots,
+}
+
+impl Workers {
+    /// Workers that run `program`, this one if none is named, and have their folders below `folder`, or below the system's
+    /// folder for temporary files.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn new(
+        limits: WorkerLimits,
+        program: Option<PathBuf>,
+        folder: Option<PathBuf>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let program = program.unwrap_or_else(|| THIS_PROGRAM.into());
+        let folder = match folder {
+            Some(folder) => folder::private_folder(&folder).map(|()| folder),
+            None => Ok(std::env::temp_dir()),
+        };
+        let folder = folder
+            .map_err(|error| LoadError::new(Step::Load, format_args!("no folder for workers: {error}")))?;
+        folder::sweep(&folder);
+        let most = match limits.max_concurrent {
+            0 => available_parallelism().map_or(1, usize::from),
+            most => most,
+        };
+        Ok(Arc::new(Self { limits, program, folder, slots: Slots::new(most) }))
+    }
+
+    /// Checks a wasm model in every way in which it is checked before it is served, and compiles it. Blocks; waits for a slot
+    /// first.
+    ///
+    /// # Errors
+    /// The step at which the model was refused or its worker ended, and why.
+    pub fn check_wasm(&self, limits: &SandboxLimits, source: &Source) -> Result<Report, LoadError> {
+        let settings = Settings { limits: limits.clone(), memories: Memories::Pooled };
+        self.prepare(&settings, source).map(|prepared| prepared.report)
+    }
+
+    /// Checks an ONNX model by loading it, and says what it takes and gives. Blocks; waits for a slot first.
+    ///
+    /// # Errors
+    /// The step at which the model was refused or its worker ended, and why.
+    pub fn check_onnx(&self, limits: &NativeLimits, source: &Source) -> Result<Report, LoadError> {
+        let _slot = self.slots.take();
+        let folder = self.hand_over(Task::Onnx(limits.clone()), source)?;
+        let Done { report, .. } = process::run(&self.program, &self.limits, &folder)?;
+        Ok(report)
+    }
+
+    /// What a serving engine with these settings needs to run a model.
+    pub(super) fn prepare(&self, settings: &Settings, source: &Source) -> Result<Prepared, LoadError> {
+        let _slot = self.slots.take();
+        let folder = self.hand_over(Task::Wasm(settings.clone()), source)?;
+        let Done { report, code } = process::run(&self.program, &self.limits, &folder)?;
+        let bytes = folder.read(CODE, self.limits.file_bytes).map_err(|error| {
+            LoadError::new(Step::Compile, format_args!("its compiled code cannot be read: {error}"))
+        })?;
+        if code != Some(Digest::of(&bytes)) {
+            return Err(LoadError::new(Step::Compile, "its compiled code is not what the worker announced"));
+        }
+        Ok(Prepared::trusted(report, bytes))
+    }
+
+    /// A folder with the job and its files.
+    fn hand_over(&self, task: Task, source: &Source) -> Result<Folder, LoadError> {
+        let failed = |error: &dyn Display| {
+            tracing::error!(folder = %self.folder.display(), "no folder for a worker: {error}");
+            LoadError::new(Step::Read, format_args!("the gateway cannot hand it to a worker: {error}"))
+        };
+        let folder = Folder::new(&self.folder).map_err(|error| failed(&error))?;
+        let job = Job {
+            task,
+            label: source.label.clone(),
+            artifact: Digest::of(&source.artifact),
+            files: source.files.iter().map(|(name, bytes)| (name.clone(), Digest::of(bytes))).collect(),
+            parameters: source.parameters.clone(),
+            declared_inputs: source.declared_inputs.clone(),
+        };
+        let job = serde_json::to_vec(&job).map_err(|error| failed(&error))?;
+        let write = || {
+            folder.write(JOB, &job)?;
+            folder.write(ARTIFACT, &source.artifact)?;
+            source
+                .files
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, (_, bytes))| folder.write(&file_name(index), bytes))
+        };
+        write().map_err(|error| failed(&error))?;
+        Ok(folder)
+    }
+}
+
+/// A number of places. Each is held for a bounded time, so waiting for one needs no bound of its own.
+#[derive(Debug)]
+struct Slots {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Slots {
+    fn new(slots: usize) -> Self {
+        Self { free: Mutex::new(slots), freed: Condvar::new() }
+    }
+
+    fn take(&self) -> Slot<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Slot(self)
+    }
+}
+
+struct Slot<'a>(&'a Slots);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}

@@ -1,0 +1,215 @@
+//! A running worker: what it says, how long it may take, and what its end means.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::Path,
+    process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::{
+    execute::{LoadError, Step},
+    limits::WorkerLimits,
+};
+
+use super::{
+    child::Bounds,
+    folder::Folder,
+    job::{Done, JOB, Message},
+};
+
+/// Bytes that a worker may say. A signature of the largest admitted size takes a fraction of it.
+const MAX_ANSWER: u64 = 4 << 20;
+
+/// Bytes of a worker's stderr that are read for the log.
+const MAX_STDERR: u64 = 64 << 10;
+
+/// Runs a program as the worker for the job in a folder.
+pub(super) fn run(program: &Path, limits: &WorkerLimits, folder: &Folder) -> Result<Done, LoadError> {
+    let end = Instant::now() + limits.time;
+    let mut worker = Worker::start(program, limits, folder).map_err(|error| {
+        tracing::error!(program = %program.display(), "a worker cannot be started: {error}");
+        LoadError::new(Step::Read, format_args!("a worker process cannot be started: {error}"))
+    })?;
+    let mut step = Step::Read;
+    let ended = worker.listen(end, &mut step);
+    let (status, stderr) = worker.end();
+    let reason = match ended {
+        // Only a worker that also ended well is believed.
+        Ok(Some(answer)) if status.is_some_and(|status| status.success()) => return answer,
+        Ok(_) => meaning(status, &stderr, limits),
+        Err(Fault::Late) => format!(
+            "it took longer than the {:?} that a worker has; make the model smaller, or raise --worker-time",
+            limits.time
+        ),
+        Err(Fault::Garbage) => "the worker's answer makes no sense, so it was stopped".to_owned(),
+    };
+    tracing::warn!(%step, ?status, reason, "a worker gave no answer");
+    Err(LoadError { step, reason })
+}
+
+/// Why a worker was stopped.
+enum Fault {
+    Late,
+    /// It said something that no worker says, or more than one may.
+    Garbage,
+}
+
+struct Worker {
+    child: Child,
+    messages: Receiver<Option<Message>>,
+    stderr: Receiver<String>,
+}
+
+impl Worker {
+    fn start(program: &Path, limits: &WorkerLimits, folder: &Folder) -> std::io::Result<Self> {
+        let job = File::open(folder.path().join(JOB))?;
+        let mut child = Command::new(program)
+            .arg0("airlock")
+            .args(Bounds::of(limits).arguments())
+            .env_clear()
+            .current_dir(folder.path())
+            // A group of its own: it can be killed with whatever it started, and ctrl-C does not reach it.
+            .process_group(0)
+            .stdin(Stdio::from(job))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (said, messages) = mpsc::channel();
+        let (told, log) = mpsc::channel();
+        let worker = Self { child, messages, stderr: log };
+        // From here on the child is killed and reaped whatever happens.
+        if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
+            thread::Builder::new()
+                .name("worker-answer".into())
+                .spawn(move || read_messages(stdout, &said))?;
+            thread::Builder::new().name("worker-log".into()).spawn(move || read_log(stderr, &told))?;
+        }
+        Ok(worker)
+    }
+
+    /// Listens until the worker's stdout is closed, which it is at its end, or until there is reason to stop it.
+    fn listen(&mut self, end: Instant, step: &mut Step) -> Result<Option<Result<Done, LoadError>>, Fault> {
+        let mut answer = None;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.messages.recv_timeout(left) {
+                Ok(Some(message)) if answer.is_none() => match message {
+                    Message::Step(entered) => *step = entered,
+                    Message::Done(done) => answer = Some(Ok(done)),
+                    Message::Refused(error) => answer = Some(Err(error)),
+                },
+                Ok(_) => return Err(Fault::Garbage),
+                Err(RecvTimeoutError::Timeout) => return Err(Fault::Late),
+                Err(RecvTimeoutError::Disconnected) => return Ok(answer),
+            }
+        }
+    }
+
+    /// Ends the worker and what it started, and reaps it. One that is ending by itself keeps its own status.
+    fn end(&mut self) -> (Option<ExitStatus>, String) {
+        self.kill();
+        let status = self.child.wait().ok();
+        // Its pipe is closed now, unless something that left its group holds it.
+        let stderr = self.stderr.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+        (status, stderr)
+    }
+
+    fn kill(&mut self) {
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // After `end` the number may be another process's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Hands on each line; `None` for one that is no message, after which nothing is read any more.
+fn read_messages(stdout: ChildStdout, said: &Sender<Option<Message>>) {
+    let mut stdout = BufReader::new(stdout.take(MAX_ANSWER));
+    let mut line = Vec::new();
+    while let Ok(1..) = stdout.read_until(b'\n', &mut line) {
+        let message = line.ends_with(b"\n").then(|| serde_json::from_slice(&line).ok()).flatten();
+        let is_message = message.is_some();
+        if said.send(message).is_err() || !is_message {
+            return;
+        }
+        line.clear();
+    }
+    if stdout.get_ref().limit() == 0 {
+        let _ = said.send(None);
+    }
+}
+
+/// Puts each line into the log, those of the model's own `load` at the level that it gave them, and hands on the whole.
+fn read_log(mut stderr: ChildStderr, told: &Sender<String>) {
+    let mut bytes = Vec::new();
+    let _ = stderr.by_ref().take(MAX_STDERR).read_to_end(&mut bytes);
+    // The rest is read as well, or a worker that says too much would stand still.
+    let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    for line in text.lines().map(|line| line.trim().replace(char::is_control, "?")) {
+        let (level, rest) = line.split_once(' ').unwrap_or_default();
+        match (level, rest.trim_start()) {
+            ("ERROR", line) => tracing::error!(target: "worker", "{line}"),
+            ("WARN", line) => tracing::warn!(target: "worker", "{line}"),
+            ("INFO", line) => tracing::info!(target: "worker", "{line}"),
+            _ => tracing::debug!(target: "worker", "{line}"),
+        }
+    }
+    let _ = told.send(text);
+}
+
+/// What it means that a worker ended without an answer.
+fn meaning(status: Option<ExitStatus>, stderr: &str, limits: &WorkerLimits) -> String {
+    let is = |signal: Signal| status.and_then(|status| status.signal()) == Some(signal.as_raw());
+    if is(Signal::XCPU) {
+        format!(
+            "it took more than the {:?} of processor time that a worker has; make the model smaller or its functions \
+             shorter, or raise --worker-cpu",
+            limits.cpu
+        )
+    } else if is(Signal::XFSZ) {
+        format!(
+            "its compiled code is larger than {} bytes; make the model smaller, or raise --worker-file",
+            limits.file_bytes
+        )
+    } else if stderr.contains("memory allocation of ") {
+        format!(
+            "it took more than the {} bytes of memory that a worker has; make the model smaller or its functions shorter, \
+             or raise --worker-memory",
+            limits.memory_bytes
+        )
+    } else if stderr.contains("has overflowed its stack") {
+        "it is nested so deeply that the worker's stack overflowed; make it flatter".to_owned()
+    } else if is(Signal::KILL) {
+        "the worker was killed from outside, perhaps because the machine has no memory left; try again"
+            .to_owned()
+    } else {
+        let end = match status {
+            None => "for unknown reasons".to_owned(),
+            Some(status) => match (status.signal(), status.code()) {
+                (Some(signal), _) => format!("by signal {signal}"),
+                (None, Some(101)) => "by a panic".to_owned(),
+                (None, code) => format!("with exit code {}", code.unwrap_or(-1)),
+            },
+        };
+        format!("the worker ended {end} and without an answer; the gateway's log has its last words")
+    }
+}
