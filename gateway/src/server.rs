@@ -106,7 +106,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     };
 
     let trust = if config.insecure { Trust::Network } else { Trust::Loopback };
-    let tls = config.tls.map(Tls::open).transpose()?;
+    let tls = config.tls.clone().map(Tls::open).transpose()?;
     let store = config.store.as_ref().map(StorePlace::open).transpose()?;
     let secret = match &store {
         Some(store) => store.secret.clone(),
@@ -198,7 +198,9 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
         (Kind::Wasm, _) => sandbox.load(source),
         (Kind::Onnx, Origin::Operator) => engine.load(source),
         // What makes the engine panic, abort or take all memory does so to a worker first.
-        (Kind::Onnx, Origin::Tenant) => workers.check_onnx(&native, &source).and_then(|_| engine.load(source)),
+        (Kind::Onnx, Origin::Tenant) => {
+            workers.check_onnx(&native, &source).and_then(|_| engine.load(source))
+        }
     }))
 }
 

@@ -1,6 +1,7 @@
 //! Worker processes: what hostile models do to them, what is left of them, and the cache of what they compiled.
 
 mod cache;
+mod check;
 mod fake;
 mod hostile;
 

@@ -1,5 +1,6 @@
-//! The command line: `airlock serve`, the commands on what a gateway keeps, and what workers are started as.
+//! The command line: `airlock serve`, `airlock check`, the commands on what a gateway keeps, and what workers are started as.
 
+mod check;
 mod key;
 mod records;
 mod serve;
@@ -23,6 +24,7 @@ enum Command {
     Serve(Box<serve::Serve>),
     Tenant(tenant::Tenant),
     Key(key::Key),
+    Check(Box<check::Check>),
     Worker(worker::Worker),
 }
 
@@ -30,6 +32,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Check(check) => check.run(),
         Command::Worker(worker) => worker.run(),
         Command::Tenant(tenant) => told(tenant.run()),
         Command::Key(key) => told(key.run()),
