@@ -131,6 +131,22 @@ fn a_secret_that_others_can_read_is_refused() {
     assert!(bad(folder.path(), &["tenant", "list"]).contains("chmod 600"));
 }
 
+#[test]
+fn another_secret_than_the_store_s_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = folder.path();
+    good(store, &["tenant", "create", "acme"]);
+    let other = store.join("other");
+    let other = other.to_str().expect("UTF-8");
+    for arguments in
+        [&["tenant", "create", "evil"][..], &["key", "create", "--tenant", "acme"], &["key", "list"]]
+    {
+        let error = bad(store, &[arguments, &["--secret-file", other]].concat());
+        assert!(error.contains("this gateway's secret is not the one"), "{error}");
+    }
+    assert!(!good(store, &["tenant", "list"]).contains("evil"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_gateway_follows_the_store_within_five_seconds() {
     let folder = tempfile::tempdir().expect("a temporary folder");

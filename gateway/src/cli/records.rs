@@ -47,6 +47,8 @@ impl StoreArguments {
             let store = self.store.context("say which gateway's store to work on: --store DIR")?;
             let place = StorePlace::new(&store, self.state, self.secret_file)?;
             let Store { artifacts, secret, .. } = place.open()?;
+            // A record that is made with another secret would be of no use to any gateway.
+            artifacts.self_test().await?;
             work(Tenants::new(artifacts, secret.key(Purpose::ApiKey))).await
         })
     }
