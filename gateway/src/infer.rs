@@ -11,14 +11,16 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use hyper::{HeaderMap, body::Incoming};
 
 use crate::{
     admin::Tenants,
     admit::{Admission, Reservation},
     authenticate::{Authenticator, Principal},
+    consumption::Consumption,
     deadline::Deadline,
-    decode::{self, Head},
+    decode::{self, Decoded, Head},
     encode::{self, Encoded},
     error::Problem,
     execute::{BoxFuture, Call, ExecuteError, Models, NestedError},
@@ -28,12 +30,12 @@ use crate::{
     name::{ModelName, NameError},
     reply::NonFinite,
     repository::{
-        FindError, Repository,
+        FindError, Model, Repository,
         namespaces::{Namespace, Namespaces, Wanted},
         uploads::Uploads,
     },
     route::Target,
-    tensor::{InferRequest, Tensor},
+    tensor::{InferRequest, InferResponse, Tensor},
 };
 
 /// Everything that a request may need; built once, by `server.rs`.
@@ -105,11 +107,7 @@ async fn travel(
     body: Incoming,
     usage: &mut Usage,
 ) -> Result<(Encoded, Reservation), Problem> {
-    let limits = &gateway.limits;
-    let head = Head {
-        inference_header_content_length: single(headers, "inference-header-content-length")?,
-        content_encoding: single(headers, "content-encoding")?,
-    };
+    let head = head(headers)?;
 
     // Route: which version answers.
     let sticky = single(headers, "airlock-session")?;
@@ -121,37 +119,10 @@ async fn travel(
     let model = found?;
     usage.answered_by(&model.version);
 
-    // Reserve, then read: nothing is held in memory that was not asked for.
-    let mut reservation = gateway.admission.reservation();
-    let body = body::read(body, limits.decode.max_body_bytes, &limits.listen, |bytes| {
-        usage.received(bytes);
-        reservation.grow(bytes).map_err(Problem::from)
-    })
-    .await?;
-    let received = Instant::now();
-
-    let signature = model.executor.signature();
-    let body_bytes = body.len();
-    let weight = if head.content_encoding.is_some() { usize::MAX } else { body_bytes };
-    let latest = Deadline::at(received + limits.admit.deadline);
-    let turn = if weight > MAX_INLINE_BYTES { Some(gateway.admission.decode(latest).await?) } else { None };
-    let decoded = off_the_sockets(weight, || decode::infer(&head, body, signature, &limits.decode))?;
-    drop(turn);
-    model.check_batch(&decoded.request).map_err(Problem::bad_request)?;
-    // Decompressed, or parsed from JSON, a request may hold more than it sent.
-    reservation.resize(body_bytes.max(tensor_bytes(&decoded.request.inputs)))?;
-
-    let time = decoded.timeout.map_or(limits.admit.deadline, |timeout| timeout.min(limits.admit.deadline));
-    let deadline = Deadline::at(received + time);
+    let Received { decoded, mut reservation, deadline } =
+        receive(gateway, &model, &head, body, usage).await?;
     let permit = gateway.admission.enter(deadline).await?;
-
-    let models = Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone() };
-    let call = Call { deadline, depth: 0, consumed: usage.consumed(), models: Arc::new(models) };
-    let run = model.executor.infer(decoded.request, call);
-    // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
-    let response = tokio::time::timeout_at(deadline.instant().into(), run)
-        .await
-        .unwrap_or(Err(ExecuteError::Deadline))?;
+    let response = run(gateway, &model, decoded.request, deadline, usage.consumed()).await?;
 
     let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
         let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
@@ -164,7 +135,75 @@ async fn travel(
     Ok((encoded, reservation))
 }
 
-fn tensor_bytes(tensors: &[Tensor]) -> usize {
+/// A request that was read and fits its model, what it holds in memory, and by when it wants its answer.
+pub(crate) struct Received {
+    pub(crate) decoded: Decoded,
+    pub(crate) reservation: Reservation,
+    pub(crate) deadline: Deadline,
+}
+
+/// Reads and decodes a body for a model.
+pub(crate) async fn receive(
+    gateway: &Gateway,
+    model: &Model,
+    head: &Head<'_>,
+    body: Incoming,
+    usage: &mut Usage,
+) -> Result<Received, Problem> {
+    let max_bytes = model.limits.decode(&gateway.limits.decode).max_body_bytes;
+    // Reserve, then read: nothing is held in memory that was not asked for.
+    let mut reservation = gateway.admission.reservation();
+    let body = body::read(body, max_bytes, &gateway.limits.listen, |bytes| {
+        usage.received(bytes);
+        reservation.grow(bytes).map_err(Problem::from)
+    })
+    .await?;
+    decode_body(gateway, model, head, body, reservation).await
+}
+
+/// Decodes a body that has just arrived, and that the reservation counts, for a model.
+pub(crate) async fn decode_body(
+    gateway: &Gateway,
+    model: &Model,
+    head: &Head<'_>,
+    body: Bytes,
+    mut reservation: Reservation,
+) -> Result<Received, Problem> {
+    let received = Instant::now();
+    let limits = &gateway.limits;
+    let decode_limits = model.limits.decode(&limits.decode);
+    let signature = model.executor.signature();
+    let body_bytes = body.len();
+    let weight = if head.content_encoding.is_some() { usize::MAX } else { body_bytes };
+    let latest = Deadline::at(received + limits.admit.deadline);
+    let turn = if weight > MAX_INLINE_BYTES { Some(gateway.admission.decode(latest).await?) } else { None };
+    let decoded = off_the_sockets(weight, || decode::infer(head, body, signature, &decode_limits))?;
+    drop(turn);
+    model.check_batch(&decoded.request).map_err(Problem::bad_request)?;
+    // Decompressed, or parsed from JSON, a request may hold more than it sent.
+    reservation.resize(body_bytes.max(tensor_bytes(&decoded.request.inputs)))?;
+
+    let time = decoded.timeout.map_or(limits.admit.deadline, |timeout| timeout.min(limits.admit.deadline));
+    Ok(Received { decoded, reservation, deadline: Deadline::at(received + time) })
+}
+
+/// Runs a request, which has its place among the running, on a model.
+pub(crate) async fn run(
+    gateway: &Arc<Gateway>,
+    model: &Model,
+    request: InferRequest,
+    deadline: Deadline,
+    consumed: Arc<Consumption>,
+) -> Result<InferResponse, ExecuteError> {
+    let deadline = model.limits.within(deadline);
+    let models = Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone() };
+    let call = Call { deadline, depth: 0, consumed, models: Arc::new(models) };
+    let run = model.executor.infer(request, call);
+    // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
+    tokio::time::timeout_at(deadline.instant().into(), run).await.unwrap_or(Err(ExecuteError::Deadline))
+}
+
+pub(crate) fn tensor_bytes(tensors: &[Tensor]) -> usize {
     tensors.iter().map(|tensor| tensor.bytes.len()).sum()
 }
 
@@ -204,7 +243,8 @@ impl Models for Neighbours {
             let request = InferRequest { inputs, ..InferRequest::default() };
             found.check_batch(&request).map_err(|error| invalid(&error))?;
             let models = Self { gateway: Arc::clone(&self.gateway), namespace: found.namespace.clone() };
-            let call = Call { depth: caller.depth + 1, models: Arc::new(models), ..caller.clone() };
+            let deadline = found.limits.within(caller.deadline);
+            let call = Call { deadline, depth: caller.depth + 1, models: Arc::new(models), ..caller.clone() };
             match found.executor.infer(request, call).await {
                 Ok(response) => Ok(response.outputs),
                 Err(ExecuteError::InvalidInput(text)) => Err(invalid(&text)),
@@ -218,8 +258,16 @@ impl Models for Neighbours {
 const MAX_INLINE_BYTES: usize = 256 << 10;
 
 /// Does work whose time grows with `bytes`; a large one gives up its place among the serving threads first.
-fn off_the_sockets<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub(crate) fn off_the_sockets<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes > MAX_INLINE_BYTES { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// The headers that decoding needs.
+pub(crate) fn head(headers: &HeaderMap) -> Result<Head<'_>, Problem> {
+    Ok(Head {
+        inference_header_content_length: single(headers, "inference-header-content-length")?,
+        content_encoding: single(headers, "content-encoding")?,
+    })
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a [u8]>, Problem> {

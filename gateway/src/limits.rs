@@ -1,8 +1,11 @@
 //! What a request, a model and the gateway itself may use. Every figure has a flag, a key in the configuration file and
 //! an environment variable, see `config.rs`; the defaults stand here.
 
+mod model;
+
 use std::time::Duration;
 
+pub use model::ModelLimits;
 use serde::{Deserialize, Serialize};
 
 const KIB: usize = 1 << 10;

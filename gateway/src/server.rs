@@ -25,7 +25,7 @@ use crate::{
     authenticate::{Authenticator, Trust},
     config::Config,
     execute::{
-        LoadError,
+        LoadError, Step,
         native::Engine,
         wasm::{Cache, Sandbox},
         worker::Workers,
@@ -193,13 +193,22 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
     let sandbox = Sandbox::new(limits.sandbox.clone(), Arc::clone(&workers), cache.transpose()?)
         .map_err(StartError::Sandbox)?;
     let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
-    let native = limits.native.clone();
-    Ok(Arc::new(move |kind, origin, source| match (kind, origin) {
-        (Kind::Wasm, _) => sandbox.load(source),
-        (Kind::Onnx, Origin::Operator) => engine.load(source),
-        // What makes the engine panic, abort or take all memory does so to a worker first.
-        (Kind::Onnx, Origin::Tenant) => {
-            workers.check_onnx(&native, &source).and_then(|_| engine.load(source))
+    let limits = limits.clone();
+    Ok(Arc::new(move |kind, origin, source| {
+        let output_bytes = match kind {
+            Kind::Wasm => limits.sandbox.output_bytes,
+            Kind::Onnx => limits.native.output_bytes,
+        };
+        let own = source.limits.check(&limits, output_bytes);
+        own.map_err(|reason| LoadError::new(Step::Read, reason))?;
+        match (kind, origin) {
+            (Kind::Wasm, _) => sandbox.load(source),
+            (Kind::Onnx, Origin::Operator) => engine.load(source),
+            // What makes the engine panic, abort or take all memory does so to a worker first.
+            (Kind::Onnx, Origin::Tenant) => {
+                workers.check_onnx(&limits.native, &source)?;
+                engine.load(source)
+            }
         }
     }))
 }

@@ -102,8 +102,7 @@ impl Check {
             files.push((name.to_owned(), read(path)?));
         }
         let label = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let source =
-            Source { label, artifact, files, parameters: self.parameters, declared_inputs: Vec::new() };
+        let source = Source { label, artifact, files, parameters: self.parameters, ..Source::default() };
         let workers = Workers::new(limits.worker, None, None)?;
         Ok(if onnx {
             workers.check_onnx(&limits.native, &source)

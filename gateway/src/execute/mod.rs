@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     consumption::Consumption,
     deadline::Deadline,
+    limits::ModelLimits,
     tensor::{InferRequest, InferResponse, Signature, Tensor, TensorSpec},
 };
 
@@ -177,4 +178,6 @@ pub struct Source {
     /// Inputs as the model's configuration declares them; empty if it does not. The native engine takes dimensions
     /// from here that the graph leaves open.
     pub declared_inputs: Vec<TensorSpec>,
+    /// What the model's configuration allows it of what the gateway allows.
+    pub limits: ModelLimits,
 }

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 
 use crate::{
     execute::Executor,
+    limits::ModelLimits,
     name::{ModelName, Version},
     tensor::{InferRequest, Shape},
 };
@@ -30,6 +31,8 @@ pub struct Model {
     pub executor: Arc<dyn Executor>,
     /// The largest first dimension that the model's configuration allows; `None` if it says nothing of batches.
     pub max_batch_size: Option<u64>,
+    /// What the model's configuration allows it of what the gateway allows.
+    pub limits: ModelLimits,
 }
 
 impl Model {

@@ -162,6 +162,7 @@ impl Disk {
         read.source.label = format!("{model}/{version}");
         read.source.parameters = config.parameters.clone();
         read.source.declared_inputs = config.inputs.clone();
+        read.source.limits = config.limits;
         Ok(read)
     }
 }

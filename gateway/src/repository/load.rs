@@ -276,6 +276,7 @@ impl Load {
             version: self.version.clone(),
             executor,
             max_batch_size: self.config.max_batch_size,
+            limits: self.config.limits,
         });
         Ok(platform)
     }

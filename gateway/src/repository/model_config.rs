@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    limits::ModelLimits,
     name::Version,
     tensor::{Signature, TensorSpec},
 };
@@ -47,6 +48,7 @@ pub(super) struct ModelConfig {
     pub(super) inputs: Vec<TensorSpec>,
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) max_batch_size: Option<u64>,
+    pub(super) limits: ModelLimits,
     /// The kind of artifact that the configuration asks for.
     pub(super) kind: Option<Kind>,
     /// The artifact's file name, where it is not `model.wasm` or `model.onnx`.

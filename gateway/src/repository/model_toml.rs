@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::{
+    limits::ModelLimits,
     name::Version,
     tensor::{Datatype, Shape, TensorSpec},
 };
@@ -31,6 +33,7 @@ struct File {
     parameters: BTreeMap<String, Parameter>,
     #[serde(default)]
     inputs: Vec<toml::Spanned<Input>>,
+    limits: Option<toml::Spanned<OwnLimits>>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +65,16 @@ struct Input {
     shape: Vec<i64>,
 }
 
+/// Bounds below the gateway's own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnLimits {
+    deadline: Option<String>,
+    memory: Option<ByteSize>,
+    output: Option<ByteSize>,
+    max_body: Option<ByteSize>,
+}
+
 pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
     let file: File = toml::from_str(text)
         .map_err(|error| wrong(text, error.span().map_or(0, |span| span.start), error.message()))?;
@@ -75,6 +88,10 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
         let start = policy.span().start;
         config.version_policy =
             Some(policy.into_inner().read().map_err(|reason| wrong(text, start, &reason))?);
+    }
+    if let Some(limits) = file.limits {
+        let start = limits.span().start;
+        config.limits = limits.into_inner().read().map_err(|reason| wrong(text, start, &reason))?;
     }
     for input in file.inputs {
         let start = input.span().start;
@@ -102,6 +119,28 @@ impl Policy {
                 .collect::<Result<_, _>>()
                 .map(VersionPolicy::Specific),
         }
+    }
+}
+
+impl OwnLimits {
+    fn read(self) -> Result<ModelLimits, String> {
+        let deadline = self.deadline.map(|text| {
+            let time = humantime::parse_duration(&text).ok().filter(|time| !time.is_zero());
+            time.ok_or_else(|| {
+                format!("deadline '{}' is not a time above zero, as in \"500ms\"", brief(&text))
+            })
+        });
+        let bytes = |name: &str, size: Option<ByteSize>| {
+            let bytes = size.map(|size| usize::try_from(size.as_u64()).ok().filter(|bytes| *bytes > 0));
+            let wrong = || format!("{name} has to be above zero: it would refuse everything");
+            bytes.map(|bytes| bytes.ok_or_else(wrong)).transpose()
+        };
+        Ok(ModelLimits {
+            deadline: deadline.transpose()?,
+            memory_bytes: bytes("memory", self.memory)?,
+            output_bytes: bytes("output", self.output)?,
+            max_body_bytes: bytes("max_body", self.max_body)?,
+        })
     }
 }
 

@@ -61,6 +61,12 @@ fn load(source: Source, limits: &NativeLimits) -> Result<Model, LoadError> {
             format!("the model has {bytes} bytes, at most {} are accepted", limits.max_artifact_bytes),
         ));
     }
+    if source.limits.memory_bytes.is_some() {
+        return Err(LoadError::new(
+            Step::Read,
+            "limits: memory cannot be enforced for an ONNX model, which runs without a sandbox: leave it out",
+        ));
+    }
     pool::caught(|| Model::load(source, limits)).map_err(|panic| {
         LoadError::new(Step::Compile, format!("the native engine cannot load it: {panic:.400}"))
     })?
@@ -108,13 +114,9 @@ struct Model {
 impl Model {
     fn load(source: Source, limits: &NativeLimits) -> Result<Self, LoadError> {
         let label = source.label.clone();
+        let max_output_bytes = source.limits.native_output(limits);
         let graph = Graph::load(source)?;
-        let model = Self {
-            label,
-            graph,
-            plans: PlanCache::new(limits.max_plans),
-            max_output_bytes: limits.output_bytes,
-        };
+        let model = Self { label, graph, plans: PlanCache::new(limits.max_plans), max_output_bytes };
         // A graph with one shape only is optimised now or refused. Where just the batch varies, the plan for one item is
         // made ready; that it cannot be does not speak against other sizes.
         if let Some(shapes) = model.graph.only_shapes() {

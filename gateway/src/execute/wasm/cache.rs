@@ -173,8 +173,15 @@ pub(super) fn key(engine: &Engine, settings: &Settings, source: &Source) -> Opti
     let limits = SandboxLimits { max_instances: 0, threads: 0, log_bytes: 0, ..settings.limits.clone() };
     let files: Vec<(&str, Digest)> =
         source.files.iter().map(|(name, bytes)| (name.as_str(), Digest::of(bytes))).collect();
-    let made_from =
-        (FORMAT, Digest::of(&source.artifact), files, &source.parameters, settings.memories, limits);
+    let made_from = (
+        FORMAT,
+        Digest::of(&source.artifact),
+        files,
+        &source.parameters,
+        source.limits,
+        settings.memories,
+        limits,
+    );
     let mut parts = Parts::default();
     parts.0.update(&serde_json::to_vec(&made_from).ok()?);
     engine.precompile_compatibility_hash().hash(&mut parts);

@@ -14,6 +14,7 @@ use wasmtime::{
 
 use crate::{
     execute::{BoxFuture, Call, ExecuteError, Executor, check_outputs},
+    limits::SandboxLimits,
     tensor::{InferRequest, InferResponse, Signature},
 };
 
@@ -33,6 +34,8 @@ pub(super) struct Model {
     pub(super) infer: ComponentExportIndex,
     pub(super) signature: Signature,
     pub(super) label: Arc<str>,
+    /// The sandbox's, or less.
+    pub(super) limits: SandboxLimits,
 }
 
 /// The executor of one version of a model.
@@ -94,7 +97,7 @@ async fn run(
     call: Call,
     slot: OwnedSemaphorePermit,
 ) -> Result<InferResponse, ExecuteError> {
-    let limits = &model.sandbox.settings.limits;
+    let limits = &model.limits;
     let requested = request.outputs.clone();
     let end = call.deadline.instant();
     if call.deadline.passed() {

@@ -88,6 +88,7 @@ impl Sandbox {
     /// The step at which the model was refused, and why.
     pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
         let label: Arc<str> = source.label.as_str().into();
+        let limits = source.limits.sandbox(&self.settings.limits);
         let (report, component) = self.component(&source)?;
         drop(source);
         let infer = bindings::Exports::find(&component)
@@ -97,7 +98,8 @@ impl Sandbox {
             .linker
             .instantiate_pre(&component)
             .map_err(|error| LoadError::new(Step::Check, format_args!("{error:#}")))?;
-        let model = Model { sandbox: self.clone(), instance, infer, signature: report.signature, label };
+        let model =
+            Model { sandbox: self.clone(), instance, infer, signature: report.signature, label, limits };
         Ok(Arc::new(WasmModel(Arc::new(model))))
     }
 

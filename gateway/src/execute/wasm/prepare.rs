@@ -91,7 +91,9 @@ fn run(settings: &Settings, source: Source, step: &mut dyn FnMut(Step)) -> Resul
         Component::from_binary(&loader, &instrumented).map_err(|error| failed(Step::Compile, &error))?;
     let imports = instrumented.component_type().imports(&loader).map(|(name, _)| name.to_owned()).collect();
     step(Step::Load);
-    let mut loaded = Loaded::new(&loader, &instrumented, limits, &source.label)?;
+    // What the model may not have later, it does not get now: its snapshot has to fit. Code does not depend on that.
+    let own = source.limits.sandbox(limits);
+    let mut loaded = Loaded::new(&loader, &instrumented, &own, &source.label)?;
     loaded.load(source.parameters, source.files)?;
     step(Step::Snapshot);
     let snapshot = loaded.snapshot(&context)?;

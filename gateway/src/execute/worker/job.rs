@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::Digest,
     execute::{LoadError, Report, Step, wasm::Settings},
-    limits::NativeLimits,
+    limits::{ModelLimits, NativeLimits},
     tensor::TensorSpec,
 };
 
@@ -29,6 +29,7 @@ pub(super) struct Job {
     pub(super) files: Vec<(String, Digest)>,
     pub(super) parameters: Vec<(String, String)>,
     pub(super) declared_inputs: Vec<TensorSpec>,
+    pub(super) limits: ModelLimits,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -125,6 +125,7 @@ impl Workers {
             files: source.files.iter().map(|(name, bytes)| (name.clone(), Digest::of(bytes))).collect(),
             parameters: source.parameters.clone(),
             declared_inputs: source.declared_inputs.clone(),
+            limits: source.limits,
         };
         let job = serde_json::to_vec(&job).map_err(|error| failed(&error))?;
         let write = || {

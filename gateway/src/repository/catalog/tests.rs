@@ -1,5 +1,6 @@
 use crate::{
     execute::{BoxFuture, Call, ExecuteError},
+    limits::ModelLimits,
     tensor::{InferRequest, InferResponse, Signature},
 };
 
@@ -38,6 +39,7 @@ fn model(text: &str) -> Model {
         version: version(text),
         executor,
         max_batch_size: None,
+        limits: ModelLimits::default(),
     }
 }
 

@@ -43,6 +43,38 @@ fn a_whole_configuration_is_read() {
 }
 
 #[test]
+fn limits_are_times_and_sizes_above_zero() {
+    assert_eq!(config("").limits, ModelLimits::default());
+    let limits =
+        config("[limits]\ndeadline = \"500ms\"\nmemory = \"64MiB\"\noutput = 1000\nmax_body = \"1KB\"")
+            .limits;
+    let expected = ModelLimits {
+        deadline: Some(std::time::Duration::from_millis(500)),
+        memory_bytes: Some(64 << 20),
+        output_bytes: Some(1000),
+        max_body_bytes: Some(1000),
+    };
+    assert_eq!(limits, expected);
+    let line = "model.toml line 1: ";
+    for (text, part) in [
+        ("[limits]\ndeadline = \"0s\"", "deadline '0s' is not a time"),
+        ("[limits]\ndeadline = \"soon\"", "deadline 'soon' is not a time"),
+        ("[limits]\nmemory = \"0\"", "memory has to be above zero"),
+        ("[limits]\nmax_body = 0", "max_body has to be above zero"),
+    ] {
+        let error = error(text);
+        assert!(error.starts_with(line) && error.contains(part), "{error}");
+    }
+    for text in
+        ["[limits]\noutput = -1", "[limits]\noutput = \"much\"", "[limits]\nthreads = 1", "limits = 1"]
+    {
+        assert!(error(text).starts_with("model.toml line "), "{text}");
+    }
+    let long = format!("[limits]\ndeadline = \"{}\"", "x".repeat(10_000));
+    assert!(error(&long).len() < 200);
+}
+
+#[test]
 fn version_policies_are_read() {
     assert_eq!(config("").version_policy, None);
     assert_eq!(config(r#"version_policy = "all""#).version_policy, Some(VersionPolicy::All));
@@ -58,7 +90,7 @@ fn version_policies_are_read() {
 fn faults_are_named_with_line_and_key() {
     assert_eq!(
         error("\n# comment\nbatch = 1"),
-        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs`"
+        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs`, `limits`"
     );
     assert_eq!(
         error("max_batch_size = \"8\""),

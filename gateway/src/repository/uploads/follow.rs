@@ -212,6 +212,7 @@ impl Uploads {
             version: version.clone(),
             executor: loaded.executor,
             max_batch_size: loaded.config.max_batch_size,
+            limits: loaded.config.limits,
         });
         self.mark(tenant, model, version, generation);
     }

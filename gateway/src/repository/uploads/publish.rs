@@ -207,6 +207,7 @@ impl Uploads {
             files,
             parameters: config.parameters.clone(),
             declared_inputs: config.inputs.clone(),
+            limits: config.limits,
         };
         let turn = self.turns(tenant).load.acquire_owned().await;
         let slot = Arc::clone(&self.slots).acquire_owned().await;

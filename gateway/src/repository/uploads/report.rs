@@ -114,8 +114,10 @@ impl Uploads {
             .index()
             .into_iter()
             .find(|entry| entry.name == *model && entry.version.as_ref() == Some(version))
-            .map(|entry| (entry.state, entry.reason))
-            .unwrap_or_else(|| (State::Unavailable, Some("the version policy does not select it".into())));
+            .map_or_else(
+                || (State::Unavailable, Some("the version policy does not select it".into())),
+                |entry| (entry.state, entry.reason),
+            );
         VersionReport {
             name: model.clone(),
             version: version.clone(),
