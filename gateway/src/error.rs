@@ -228,6 +228,7 @@ impl From<UploadError> for Problem {
             }
             UploadError::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "model_rejected"),
             UploadError::Conflict { .. } => (StatusCode::CONFLICT, "version_exists"),
+            UploadError::Unverified { .. } => (StatusCode::CONFLICT, "not_verified"),
             UploadError::UnknownModel(_) | UploadError::UnknownVersion { .. } => {
                 (StatusCode::NOT_FOUND, "model_not_found")
             }

@@ -61,6 +61,7 @@ fn scope(route: &Route) -> Option<Scope> {
         | Route::SetSettings(_)
         | Route::OwnVersion(..)
         | Route::Upload(..)
-        | Route::RemoveVersion(..) => Some(Scope::Repository),
+        | Route::RemoveVersion(..)
+        | Route::Verify(_) => Some(Scope::Repository),
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     },
     route::{Route, Target},
     tensor::TensorSpec,
+    verify,
 };
 
 use super::{
@@ -86,6 +87,9 @@ async fn answer(
         Route::Infer(target) => infer::infer(gateway, &principal, &target, &head.headers, body)
             .await
             .map(|answer| inferred(answer, sending)),
+        Route::Verify(target) => verify::verify(gateway, &principal, &target, &head.headers, body)
+            .await
+            .map(|answer| verified(answer, sending)),
         Route::Live => Ok(json_reply(StatusCode::OK, &json!({ "live": true }))),
         Route::Ready => Ok(server_ready(gateway)),
         Route::ServerMetadata => Ok(json_reply(
@@ -170,6 +174,13 @@ fn inferred(answer: infer::Answer, sending: &Sending) -> Response<ReplyBody> {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     }
+    response
+}
+
+fn verified(answer: verify::Answer, sending: &Sending) -> Response<ReplyBody> {
+    let body = ReplyBody::new([answer.report]).metered(answer.usage).holding(sending.begin());
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -42,6 +42,8 @@ pub enum Route {
     OwnVersion(ModelName, Version),
     Upload(ModelName, Version),
     RemoveVersion(ModelName, Version),
+    /// The same inputs through that version and another one.
+    Verify(Target),
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +73,9 @@ pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
         ["repository", "index"] => (Route::RepositoryIndex, "POST"),
         ["repository", "models", model, "load"] => (Route::RepositoryLoad(name(model)?), "POST"),
         ["repository", "models", model, "unload"] => (Route::RepositoryUnload(name(model)?), "POST"),
+        ["repository", "models", model, "versions", version, "verify"] => {
+            (Route::Verify(target(model, Some(version))?), "POST")
+        }
         ["models", model] => (Route::ModelMetadata(target(model, None)?), "GET"),
         ["models", model, "ready"] => (Route::ModelReady(target(model, None)?), "GET"),
         ["models", model, "infer"] => (Route::Infer(target(model, None)?), "POST"),

@@ -35,6 +35,7 @@ fn server_routes() {
     assert_eq!(get("/v2/health/ready"), Ok(Route::Ready));
     assert_eq!(get("/v2/usage"), Ok(Route::Usage));
     assert_eq!(post("/v2/repository/index"), Ok(Route::RepositoryIndex));
+    assert_eq!(post("/v2/repository/models/a/versions/2/verify"), Ok(Route::Verify(at("a", Some("2")))));
     assert_eq!(post("/v2/repository/models/a/load"), Ok(Route::RepositoryLoad("a".parse().expect("a name"))));
 }
 
@@ -42,6 +43,7 @@ fn server_routes() {
 fn a_wrong_method_names_the_right_one() {
     assert_eq!(post("/v2/health/live"), Err(RouteError::Method { allow: "GET" }));
     assert_eq!(get("/v2/models/iris/infer"), Err(RouteError::Method { allow: "POST" }));
+    assert_eq!(get("/v2/repository/models/a/versions/2/verify"), Err(RouteError::Method { allow: "POST" }));
     assert_eq!(route(&Method::HEAD, "/v2"), Err(RouteError::Method { allow: "GET" }));
 }
 

@@ -12,6 +12,7 @@
 use std::fmt;
 
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
@@ -34,7 +35,7 @@ pub enum RecordPath {
 }
 
 /// How often a record was written; the newest generation counts. The first is 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Generation(u64);
 
 impl Generation {

@@ -1,6 +1,6 @@
 //! Changing what was published: settings of a model, removal of versions and models. Each is one put into the store.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     name::{ModelName, TenantName, Version},
@@ -63,7 +63,11 @@ impl Uploads {
                 Err(error) => return Err(error),
             }
         }
-        self.change_settings(tenant, model, |settings| *settings = ModelSettings::default()).await.map(drop)
+        let reset = |settings: &mut ModelSettings| {
+            *settings = ModelSettings::default();
+            Ok(())
+        };
+        self.change_settings(tenant, model, reset).await.map(drop)
     }
 
     /// Replaces a model's settings. They take effect at once here, and within seconds on other gateways.
@@ -76,7 +80,18 @@ impl Uploads {
         self.model(tenant, model)?;
         settings.check().map_err(UploadError::Settings)?;
         self.check_named(tenant, model, &settings)?;
-        self.change_settings(tenant, model, |now| *now = settings.clone()).await
+        let entry = lock(&self.directory).entry(tenant, model).cloned().unwrap_or_default();
+        let replace =
+            |now: &mut ModelSettings| {
+                let verified = if settings.require_verify { now.verified.clone() } else { BTreeMap::new() };
+                let settings = ModelSettings { verified, ..settings.clone() };
+                entry.check_promotion(now, &settings).map_err(|(version, default)| {
+                    UploadError::Unverified { model: model.clone(), version, default }
+                })?;
+                *now = settings;
+                Ok(())
+            };
+        self.change_settings(tenant, model, replace).await
     }
 
     /// Every version that settings name must be there.
@@ -108,9 +123,11 @@ impl Uploads {
         if now.unwrap_or_default().version_policy == policy {
             return Ok(());
         }
-        self.change_settings(tenant, model, |settings| settings.version_policy = policy.clone())
-            .await
-            .map(drop)
+        let set = |settings: &mut ModelSettings| {
+            settings.version_policy = policy.clone();
+            Ok(())
+        };
+        self.change_settings(tenant, model, set).await.map(drop)
     }
 
     /// Puts a model into service, or takes it out of service without removing anything.
@@ -121,7 +138,11 @@ impl Uploads {
         loaded: bool,
     ) -> Result<(), UploadError> {
         self.model(tenant, model)?;
-        self.change_settings(tenant, model, |settings| settings.unloaded = !loaded).await.map(drop)
+        let set = |settings: &mut ModelSettings| {
+            settings.unloaded = !loaded;
+            Ok(())
+        };
+        self.change_settings(tenant, model, set).await.map(drop)
     }
 
     /// Whether the tenant has a model of that name of its own.
@@ -129,11 +150,11 @@ impl Uploads {
         lock(&self.directory).entry(tenant, model).is_some_and(|entry| entry.published().next().is_some())
     }
 
-    async fn change_settings(
+    pub(super) async fn change_settings(
         self: &Arc<Self>,
         tenant: &TenantName,
         model: &ModelName,
-        change: impl Fn(&mut ModelSettings),
+        change: impl Fn(&mut ModelSettings) -> Result<(), UploadError>,
     ) -> Result<ModelSettings, UploadError> {
         let record = RecordPath::Settings(tenant.clone(), model.clone());
         for _ in 0..ATTEMPTS {
@@ -141,7 +162,7 @@ impl Uploads {
             let after = newest.as_ref().map(|(generation, _)| *generation);
             let before = newest.map(|(_, settings)| settings).unwrap_or_default();
             let mut settings = before.clone();
-            change(&mut settings);
+            change(&mut settings)?;
             if settings == before {
                 return Ok(settings);
             }

@@ -32,9 +32,22 @@ impl Entry {
         self.versions.iter().filter_map(|(version, (_, record))| Some((version, record.published()?)))
     }
 
+    pub(super) fn is_published(&self, version: &Version) -> bool {
+        self.published().any(|(published, _)| published == version)
+    }
+
     /// The versions to serve.
     pub(super) fn selected(&self) -> BTreeSet<Version> {
-        let settings = self.settings();
+        self.selected_by(self.settings())
+    }
+
+    /// What answers where no version is named, under these settings.
+    pub(super) fn default_version(&self, settings: &ModelSettings) -> Option<Version> {
+        let named = settings.default_version.clone().filter(|version| self.is_published(version));
+        named.or_else(|| self.selected_by(settings.clone()).pop_last())
+    }
+
+    fn selected_by(&self, settings: ModelSettings) -> BTreeSet<Version> {
         if settings.unloaded {
             return BTreeSet::new();
         }
@@ -43,7 +56,7 @@ impl Entry {
         // What an alias or the default stands for is served, whatever the policy says of it.
         selected.extend(settings.default_version);
         selected.extend(settings.aliases.into_values().flat_map(BTreeMap::into_keys));
-        selected.retain(|version| self.published().any(|(published, _)| published == version));
+        selected.retain(|version| self.is_published(version));
         selected
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - `receive`: bytes to disk, hashed on the way
 //! - `publish`: from a received upload to a version that is published, or to the step that refused it
+//! - `verified`: which versions may be promoted, if the model's settings ask for that
 //! - `follow`: what any gateway published, seen by this one
 //! - `records`: what the store says of all this
 
@@ -12,6 +13,7 @@ mod publish;
 pub mod receive;
 pub mod records;
 mod report;
+mod verified;
 
 use std::{
     collections::BTreeMap,
@@ -40,6 +42,7 @@ use directory::Directory;
 use receive::Staged;
 
 pub use report::{ModelReport, VersionReport};
+pub use verified::Publications;
 
 /// Why an upload, or a change of what was uploaded, was not done. The texts are for the client.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,10 @@ pub enum UploadError {
     Quota { what: &'static str, used: u64, limit: u64 },
     #[error("{0} uploads of this tenant are running already; try again when one has ended")]
     Busy(usize),
+    #[error(
+        "version {version} of '{model}' was not verified against the current default {default} since it was published, as the model's settings require: POST /v2/repository/models/{model}/versions/{version}/verify first"
+    )]
+    Unverified { model: ModelName, version: Version, default: Version },
     /// What was sent contradicts itself or what is there.
     #[error("{0}")]
     Settings(String),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::Digest,
     name::Version,
-    repository::{Kind, model_config::VersionPolicy},
+    repository::{Kind, artifacts::Generation, model_config::VersionPolicy},
 };
 
 /// A version's record: published, or taken away again.
@@ -93,6 +93,21 @@ pub struct ModelSettings {
     /// Taken out of service; its versions stay in the store.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unloaded: bool,
+    /// Nothing becomes the default, or part of an alias, that was not verified against the current default.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub require_verify: bool,
+    /// The versions that were verified, kept while `require_verify` is on; not for clients to set.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub verified: BTreeMap<Version, Verified>,
+}
+
+/// A version that answered as another one did. A version that is removed and published again has another generation, and so
+/// is not what was verified any more.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Verified {
+    pub generation: Generation,
+    pub against: Version,
+    pub against_generation: Generation,
 }
 
 /// Which of a model's published versions are served.
@@ -139,6 +154,12 @@ impl ModelSettings {
         }
         if self.aliases.len() > MAX_ALIASES {
             return Err(format!("a model may have {MAX_ALIASES} aliases, given {}", self.aliases.len()));
+        }
+        if self.require_verify && self.default_version.is_none() {
+            return Err(
+                "require_verify needs a default_version: without one, a version is the default as soon as it has the highest number"
+                    .into(),
+            );
         }
         for (alias, shares) in &self.aliases {
             if alias.as_str().bytes().all(|byte| byte.is_ascii_digit()) {
