@@ -233,6 +233,7 @@ impl From<UploadError> for Problem {
                 (StatusCode::NOT_FOUND, "model_not_found")
             }
             UploadError::Quota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
+            UploadError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             UploadError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "uploads_busy"),
             UploadError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             UploadError::Disk(_) => return Self::internal(error.to_string()),
@@ -246,7 +247,7 @@ impl From<UploadError> for Problem {
             }
             // Room comes from removing versions, not from waiting.
             UploadError::Quota { .. } => problem.retry_after = Some(60),
-            UploadError::Busy(_) => problem.retry_after = Some(1),
+            UploadError::Busy(_) | UploadError::Overloaded => problem.retry_after = Some(1),
             _ => {}
         }
         problem

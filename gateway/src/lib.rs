@@ -14,7 +14,8 @@
 //! 8. [`encode`] writes the answer;
 //! 9. [`meter`] notes what became of it, on every path.
 //!
-//! A byway is made of the same pieces: [`verify`] runs a request on two versions and compares. [`error`] is where a station's fault becomes an HTTP status. [`server`] builds all of this from a [`config`].
+//! Two byways are made of the same pieces: [`verify`] runs a request on two versions and compares, [`trial`] calls a version
+//! before anybody else can. [`error`] is where a station's fault becomes an HTTP status. [`server`] builds all of this from a [`config`].
 
 pub mod admin;
 pub mod admit;
@@ -40,4 +41,5 @@ pub mod secret;
 pub mod server;
 pub mod store;
 pub mod tensor;
+pub mod trial;
 pub mod verify;

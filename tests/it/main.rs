@@ -13,4 +13,5 @@ mod storage_faults;
 mod tenants;
 mod tls;
 mod uploads;
+mod verify;
 mod worker;

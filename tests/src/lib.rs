@@ -6,3 +6,7 @@ pub mod guest;
 pub mod process;
 pub mod store;
 pub mod tls;
+
+/// Small ONNX files, as the native engine's own tests write them.
+#[path = "../../gateway/src/execute/native/tests/onnx.rs"]
+pub mod onnx;

@@ -110,6 +110,8 @@ pub enum Step {
     Load,
     Snapshot,
     Signature,
+    /// A first call, with the sample that was uploaded.
+    Trial,
 }
 
 impl fmt::Display for Step {
@@ -121,6 +123,7 @@ impl fmt::Display for Step {
             Self::Load => "load",
             Self::Snapshot => "snapshot",
             Self::Signature => "signature",
+            Self::Trial => "trial",
         })
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         receive::{MAX_TEXT, Part},
         records::{ConfigText, ModelSettings},
     },
+    trial,
 };
 
 use super::{
@@ -65,7 +66,7 @@ pub(super) fn uploads(gateway: &Gateway) -> Result<&Arc<Uploads>, Problem> {
 
 /// `PUT …/versions/{V}`: the artifact as the body, or several files as `multipart/form-data`.
 pub(super) async fn upload(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     tenant: &TenantName,
     (model, version): (&ModelName, &Version),
     headers: &HeaderMap,
@@ -105,7 +106,8 @@ pub(super) async fn upload(
     if let Some(expected) = expected.filter(|expected| *expected != received) {
         return Err(UploadError::Digest { expected, received }.into());
     }
-    let report = uploads.publish(upload, model, version).await?;
+    let trial = upload.staged.sample.take().map(|sample| trial::of(gateway, tenant, sample));
+    let report = uploads.publish(upload, model, version, trial).await?;
     Ok(json_reply(StatusCode::OK, &report))
 }
 
@@ -115,7 +117,8 @@ fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
     Digest::from_content_digest(text).map(Some).map_err(|error| Problem::bad_request(error.to_string()))
 }
 
-/// Takes an upload apart: the part `artifact`, any number of parts `file` with file names, and a part `config`.
+/// Takes an upload apart: the part `artifact`, any number of parts `file` with file names, a part `config`, and a
+/// part `sample`.
 async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Result<Digest, Problem> {
     let pieces = Arc::new(Mutex::new(pieces));
     let stream = futures_util::stream::try_unfold(Arc::clone(&pieces), |pieces| async move {
@@ -136,20 +139,18 @@ async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Res
             }
             ("config", file_name) => {
                 let is_json = part.content_type().is_some_and(|kind| kind.subtype() == "json");
-                let mut text = Vec::new();
-                while let Some(piece) = part.chunk().await.map_err(broken)? {
-                    if text.len() + piece.len() > MAX_TEXT {
-                        return Err(UploadError::TooLarge { limit: MAX_TEXT as u64 }.into());
-                    }
-                    text.extend_from_slice(&piece);
-                }
+                let text = whole(&mut part).await?;
                 upload.staged.config = Some(config(text, file_name.as_deref(), is_json)?);
+                continue;
+            }
+            ("sample", _) => {
+                upload.staged.sample = Some(whole(&mut part).await?.into());
                 continue;
             }
             (other, _) => {
                 let shown: String = other.chars().take(64).collect();
                 return Err(Problem::bad_request(format!(
-                    "there is no part {shown:?}: an upload has the part 'artifact', any number of parts 'file', and at most one 'config'"
+                    "there is no part {shown:?}: an upload has the part 'artifact', any number of parts 'file', and at most one 'config' and one 'sample'"
                 )));
             }
         };
@@ -164,6 +165,18 @@ async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Res
     let mut pieces = pieces.lock().await;
     while pieces.next().await?.is_some() {}
     Ok(std::mem::take(&mut pieces.hasher).finish())
+}
+
+/// A part that is a short text.
+async fn whole(part: &mut multer::Field<'_>) -> Result<Vec<u8>, Problem> {
+    let mut text = Vec::new();
+    while let Some(piece) = part.chunk().await.map_err(broken)? {
+        if text.len() + piece.len() > MAX_TEXT {
+            return Err(UploadError::TooLarge { limit: MAX_TEXT as u64 }.into());
+        }
+        text.extend_from_slice(&piece);
+    }
+    Ok(text)
 }
 
 fn config(text: Vec<u8>, file_name: Option<&str>, is_json: bool) -> Result<ConfigText, Problem> {
@@ -267,7 +280,7 @@ pub(super) async fn load_files(
             upload.staged.write(&mut writing, &bytes).await?;
             upload.staged.finish(writing).await?;
         }
-        uploads.publish(upload, model, &version).await?;
+        uploads.publish(upload, model, &version, None).await?;
     }
     Ok(())
 }

@@ -11,9 +11,8 @@ use crate::{
     name::{ModelName, TenantName, Version},
     repository::{
         artifacts::{ArtifactError, Generation, RecordPath, Survey},
-        catalog::{Model, Routing},
+        catalog::Routing,
         lock,
-        namespaces::Namespace,
     },
 };
 
@@ -161,7 +160,7 @@ impl Uploads {
             }
             catalog.loading(model, version);
             match self.fetch(tenant, model, version, manifest).await {
-                Ok(Ok(loaded)) => self.serve(tenant, model, version, *generation, loaded),
+                Ok(Ok(loaded)) => self.serve(tenant, model, version, *generation, &loaded),
                 Ok(Err(reason)) => {
                     tracing::error!(%tenant, %model, %version, reason, "version failed to load");
                     catalog.failed(model, version, &reason);
@@ -204,16 +203,9 @@ impl Uploads {
         model: &ModelName,
         version: &Version,
         generation: Generation,
-        loaded: LoadedVersion,
+        loaded: &LoadedVersion,
     ) {
-        self.namespaces.own(tenant).publish(Model {
-            namespace: Namespace::Tenant(tenant.clone()),
-            name: model.clone(),
-            version: version.clone(),
-            executor: loaded.executor,
-            max_batch_size: loaded.config.max_batch_size,
-            limits: loaded.config.limits,
-        });
+        self.namespaces.own(tenant).publish(loaded.model(tenant, model, version));
         self.mark(tenant, model, version, generation);
     }
 

@@ -41,6 +41,7 @@ use super::{
 use directory::Directory;
 use receive::Staged;
 
+pub use publish::Trial;
 pub use report::{ModelReport, VersionReport};
 pub use verified::Publications;
 
@@ -76,6 +77,8 @@ pub enum UploadError {
         "version {version} of '{model}' was not verified against the current default {default} since it was published, as the model's settings require: POST /v2/repository/models/{model}/versions/{version}/verify first"
     )]
     Unverified { model: ModelName, version: Version, default: Version },
+    #[error("the gateway has no capacity for the trial call now; try again")]
+    Overloaded,
     /// What was sent contradicts itself or what is there.
     #[error("{0}")]
     Settings(String),

@@ -10,16 +10,18 @@ use std::{
 };
 
 use crate::{
-    execute::{Executor, LoadError, Source, Step},
+    execute::{BoxFuture, Executor, LoadError, Source, Step},
     limits::UploadLimits,
     name::{ModelName, TenantName, Version},
     repository::{
         Origin,
         artifacts::{ArtifactError, Generation, RecordPath},
-        catalog::State,
+        catalog::{Model, State},
         lock,
         model_config::ModelConfig,
-        model_toml, triton_config,
+        model_toml,
+        namespaces::Namespace,
+        triton_config,
     },
 };
 
@@ -30,19 +32,37 @@ use super::{
     report::VersionReport,
 };
 
+/// A first call of a version that nobody else can call yet, made by whoever took the upload.
+pub type Trial = Box<dyn FnOnce(Arc<Model>) -> BoxFuture<'static, Result<(), UploadError>> + Send>;
+
 /// A version ready to be served, that is not yet in any catalog.
 pub(super) struct LoadedVersion {
     pub(super) executor: Arc<dyn Executor>,
     pub(super) config: ModelConfig,
 }
 
+impl LoadedVersion {
+    pub(super) fn model(&self, tenant: &TenantName, model: &ModelName, version: &Version) -> Model {
+        Model {
+            namespace: Namespace::Tenant(tenant.clone()),
+            name: model.clone(),
+            version: version.clone(),
+            executor: Arc::clone(&self.executor),
+            max_batch_size: self.config.max_batch_size,
+            limits: self.config.limits,
+        }
+    }
+}
+
 impl Uploads {
-    /// Publishes a received upload as a version. The same content again succeeds; other content is refused.
+    /// Publishes a received upload as a version, if the trial succeeds. The same content again succeeds; other content is
+    /// refused.
     pub async fn publish(
         self: &Arc<Self>,
         mut upload: Upload,
         model: &ModelName,
         version: &Version,
+        trial: Option<Trial>,
     ) -> Result<VersionReport, UploadError> {
         let begun = Instant::now();
         let tenant = upload.tenant.clone();
@@ -84,6 +104,9 @@ impl Uploads {
         let loading = Instant::now();
         let loaded = self.load_staged(&tenant, model, version, &manifest, complete).await?;
         let load_time = loading.elapsed();
+        if let Some(trial) = trial {
+            trial(Arc::new(loaded.model(&tenant, model, version))).await?;
+        }
         self.keep_blobs(&manifest, &paths).await?;
         let published = VersionRecord::Published(manifest.clone());
         let generation = match self.artifacts.append(&record, after, &published).await {
@@ -102,7 +125,7 @@ impl Uploads {
         drop(turn);
         let policy = loaded.config.version_policy.clone();
         self.learn_version(&tenant, model, version, generation, published);
-        self.serve(&tenant, model, version, generation, loaded);
+        self.serve(&tenant, model, version, generation, &loaded);
         if let Some(policy) = policy {
             self.set_policy(&tenant, model, policy).await?;
         }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
@@ -46,6 +47,8 @@ pub struct Staged {
     artifact: Option<StagedFile>,
     files: Vec<(String, StagedFile)>,
     pub config: Option<ConfigText>,
+    /// A request for a first call of the version, as JSON.
+    pub sample: Option<Bytes>,
 }
 
 /// One file of an upload, whole.
@@ -71,7 +74,15 @@ impl Staged {
         );
         let path = staging.join(name);
         fs::create_dir(&path).map_err(|error| disk(&error))?;
-        Ok(Self { folder: Folder(path), left: limit, limit, artifact: None, files: Vec::new(), config: None })
+        Ok(Self {
+            folder: Folder(path),
+            left: limit,
+            limit,
+            artifact: None,
+            files: Vec::new(),
+            config: None,
+            sample: None,
+        })
     }
 
     /// Begins a file. It counts only once [`Staged::finish`] was told of its end.

@@ -44,7 +44,7 @@ fn text(field: u64, value: &str) -> Message {
 }
 
 /// The parts of a graph, each a list of encoded messages.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Graph {
     pub nodes: Vec<Message>,
     pub inputs: Vec<Message>,
