@@ -2,6 +2,7 @@
 
 mod admin;
 mod architecture;
+mod cli;
 mod hostile_guest;
 mod keys;
 mod lifecycle;

@@ -4,7 +4,10 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::records::{Output, StoreArguments, moment, table};
+use super::{
+    records::{Output, StoreArguments, moment, table},
+    say::{note, say},
+};
 use crate::{
     admin::{KeyOf, NewKey, Tenants},
     authenticate::{KeyId, Scope, now},
@@ -85,15 +88,15 @@ impl Action {
                 // The key alone on stdout, so that a script can keep it without looking for it.
                 match output {
                     Output::Text => {
-                        println!("{}", *key.reveal());
-                        eprintln!(
+                        say(key.reveal().as_str())?;
+                        note(format!(
                             "key {id} of tenant '{tenant}' for {scopes}: keep it, it is not shown again"
-                        );
+                        ));
                     }
                     Output::Json => {
                         let mut told = of.shown(now);
                         told["key"] = json!(*key.reveal());
-                        println!("{told}");
+                        say(told)?;
                     }
                 }
             }
@@ -101,20 +104,20 @@ impl Action {
                 let (keys, now) = (tenants.keys(tenant.as_ref()).await?, now());
                 match output {
                     Output::Json => {
-                        println!("{}", json!(keys.iter().map(|key| key.shown(now)).collect::<Vec<_>>()));
+                        say(json!(keys.iter().map(|key| key.shown(now)).collect::<Vec<_>>()))?;
                     }
                     Output::Text => {
                         let rows: Vec<_> = keys.iter().map(|key| row(key, now)).collect();
                         let headings = ["ID", "TENANT", "SCOPES", "STATE", "CREATED", "EXPIRES", "LABEL"];
-                        println!("{}", table(&headings, &rows));
+                        say(table(&headings, &rows))?;
                     }
                 }
             }
             Self::Revoke { id } => {
                 let key = tenants.revoke(None, id, now()).await?;
                 match output {
-                    Output::Text => println!("key {id} of tenant '{}' is revoked", key.tenant),
-                    Output::Json => println!("{}", key.shown(now())),
+                    Output::Text => say(format!("key {id} of tenant '{}' is revoked", key.tenant))?,
+                    Output::Json => say(key.shown(now()))?,
                 }
             }
         }

@@ -1,19 +1,44 @@
-//! The command line: `airlock serve`, `airlock check`, the commands on what a gateway keeps, and what workers are started as.
+//! The command line: `airlock serve`, `airlock check`, the operator's commands on what a gateway keeps, the tenants'
+//! commands, which talk to a gateway that runs, and what workers are started as.
 
 mod check;
+mod client;
+mod completions;
+mod connection;
+mod infer;
 mod key;
+mod list;
+mod npy;
+mod package;
+mod profile;
+mod progress;
+mod push;
 mod records;
+mod remove;
+mod say;
 mod serve;
+mod settings;
+mod show;
 mod tenant;
+mod tensors;
+mod usage;
+mod values;
 mod worker;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// A WebAssembly-sandboxed inference gateway that speaks the V2 (Open Inference) Protocol.
 #[derive(Debug, Parser)]
-#[command(name = "airlock", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "airlock",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Exit codes: 0 done; 1 refused or failed; 2 the command line is wrong; 3 the gateway cannot be reached."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,6 +51,23 @@ enum Command {
     Key(key::Key),
     Check(Box<check::Check>),
     Worker(worker::Worker),
+    Push(push::Push),
+    List(list::List),
+    Show(show::Show),
+    Remove(remove::Remove),
+    Infer(infer::Infer),
+    Default(settings::Default),
+    Alias(settings::Alias),
+    Usage(usage::Usage),
+    Completions(completions::Completions),
+}
+
+/// How the tenants' commands answer.
+#[derive(Args, Clone, Copy, Debug)]
+struct Answer {
+    /// How to answer
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    output: records::Output,
 }
 
 /// Parses the command line, runs the command and says what went wrong, if anything did.
@@ -36,15 +78,23 @@ pub fn main() -> ExitCode {
         Command::Worker(worker) => worker.run(),
         Command::Tenant(tenant) => told(tenant.run()),
         Command::Key(key) => told(key.run()),
+        Command::Push(push) => told(push.run()),
+        Command::List(list) => told(list.run()),
+        Command::Show(show) => told(show.run()),
+        Command::Remove(remove) => told(remove.run()),
+        Command::Infer(infer) => told(infer.run()),
+        Command::Default(default) => told(default.run()),
+        Command::Alias(alias) => told(alias.run()),
+        Command::Usage(usage) => told(usage.run()),
+        Command::Completions(completions) => told(completions.run()),
     }
 }
 
 fn told(outcome: anyhow::Result<()>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("airlock: {error:#}");
-            ExitCode::FAILURE
-        }
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    say::note(format!("airlock: {error:#}"));
+    match error.downcast_ref::<client::ClientError>() {
+        Some(error) if error.is_silence() => ExitCode::from(3),
+        _ => ExitCode::FAILURE,
     }
 }

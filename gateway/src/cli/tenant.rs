@@ -4,7 +4,10 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::records::{Output, StoreArguments, moment, table};
+use super::{
+    records::{Output, StoreArguments, moment, table},
+    say::say,
+};
 use crate::{admin::Tenants, authenticate::now, name::TenantName};
 
 /// Create, list and remove tenants
@@ -33,8 +36,7 @@ impl Tenant {
     pub(super) fn run(self) -> Result<()> {
         let output = self.output;
         let text = self.store.with(|tenants| self.action.run(tenants, output))?;
-        println!("{text}");
-        Ok(())
+        say(text)
     }
 }
 
