@@ -178,6 +178,11 @@ async fn a_version_never_changes() {
     // Without a version it is the next number, and both are there.
     let pushed = desk.json(&["push", "other.wasm", "--name", "m"]);
     assert_eq!((&pushed["version"], &pushed["new"]), (&json!("8"), &json!(true)), "{pushed}");
+    // Too large is said by the gateway before it reads the file, and heard although the file is still being sent.
+    let large = desk.file("large.wasm", "");
+    let file = fs::File::options().write(true).open(large).expect("a file");
+    file.set_len(300 << 20).expect("a file with holes");
+    assert!(desk.bad(1, &["push", "large.wasm"]).contains("[too_large]"));
     desk.file("bad.wasm", "no module");
     let error = desk.bad(1, &["push", "bad.wasm"]);
     assert!(error.contains("bad: this becomes version 1\n") && error.contains("airlock: "), "{error}");
@@ -349,11 +354,10 @@ fn a_key_is_not_sent_where_others_can_read_it() {
 
 #[test]
 fn who_cannot_be_reached_is_said() {
-    // The port is taken but nobody listens: bound, and closed again.
-    let port = |listener: &std::net::TcpListener| listener.local_addr().expect("an address").port();
-    let closed = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-    let url = format!("http://127.0.0.1:{}", port(&closed));
-    drop(closed);
+    // The port is taken, so that no other test gets it, but nobody listens.
+    let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
+    taken.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    let url = format!("http://{}", taken.local_addr().expect("an address"));
     let desk = Desk::without_gateway(&url);
     desk.file("a.wasm", guest::good());
     for command in [
@@ -371,9 +375,12 @@ fn who_cannot_be_reached_is_said() {
         assert!(error.contains(&format!("nothing answers at {url}: is the gateway running?")), "{error}");
     }
 
-    // Somebody listens who never answers, and somebody who speaks no TLS.
+    // Somebody listens, and never answers.
     let silent = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-    let desk = Desk::without_gateway(&format!("http://localhost:{}/", port(&silent)));
+    let desk = Desk::without_gateway(&format!(
+        "http://localhost:{}/",
+        silent.local_addr().expect("an address").port()
+    ));
     let error = desk.bad(3, &["list", "--timeout", "200ms"]);
     assert!(error.contains("did not answer in time"), "{error}");
     for url in ["127.0.0.1:8000", "ftp://a", "http://user:hidden@a", ""] {
@@ -382,6 +389,67 @@ fn who_cannot_be_reached_is_said() {
     }
     desk.file("ca.pem", "no certificate");
     assert!(desk.bad(1, &["list", "--ca-cert", "ca.pem"]).contains("holds no certificate in PEM"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_documentation_shows_works() {
+    let text = include_str!("../../docs/cli.md");
+    let blocks = text.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let script: String = blocks.collect();
+    let count = script.lines().filter(|line| line.starts_with("airlock ")).count();
+    assert_eq!(script.lines().filter(|line| !line.is_empty()).count(), count, "all of it are commands");
+    assert!(count > 15, "the examples were not found");
+    let desk = Desk::with_gateway().await;
+    desk.file("echo.wasm", guest::good());
+    desk.file("scaler/model.wasm", guest::good());
+    desk.file("scaler/model.toml", "version_policy = \"latest\"\n");
+    desk.file("x.npy", npy("<f4", "False", "(1,)", &floats(&[1.0])));
+    let path = binary().parent().expect("a folder").display().to_string();
+    let mut command = Command::new("/bin/sh");
+    let command = command.args(["-exc", &script]).current_dir(desk.folder.path()).env_clear();
+    let output = command.env("PATH", path).env("AIRLOCK_URL", &desk.url).output().expect("a shell");
+    assert!(stdout(&output).contains("version 1 answers where none is named"));
+    let commands = desk.good(&["--help"]);
+    let commands = commands.split("Commands:").nth(1).and_then(|rest| rest.split("Options:").next());
+    let names = commands.expect("a list").lines().filter_map(|line| line.split_whitespace().next());
+    for name in names {
+        assert!(text.contains(&format!("airlock {name}")) || text.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+/// A gateway that breaks off the first upload, and one that does so every time.
+#[test]
+fn an_upload_that_breaks_off_is_sent_once_more() {
+    use std::io::{Read, Write};
+    for (broken, code) in [(1, 0), (2, 3)] {
+        let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        let desk = Desk::without_gateway(&format!("http://{}", listener.local_addr().expect("an address")));
+        desk.file("a.wasm", b"bytes");
+        let gateway = std::thread::spawn(move || {
+            for attempt in 0..2 {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                let mut request = Vec::new();
+                while !request.ends_with(b"bytes") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).expect("a request");
+                    request.push(byte[0]);
+                }
+                let text = String::from_utf8(request).expect("text").to_lowercase();
+                assert!(text.starts_with("put /v2/repository/models/a/versions/1 "), "{text}");
+                assert!(text.contains("content-length: 5\r\n") && text.contains("content-digest: sha-256=:"));
+                assert!(!text.contains("transfer-encoding"), "{text}");
+                if attempt >= broken {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                    stream.write_all(answer).expect("an answer");
+                }
+            }
+        });
+        let output = desk.run(&["push", "a.wasm", "--version", "1"]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        assert!(told.contains("broke off") && told.contains("trying once more"), "{told}");
+        gateway.join().expect("both attempts came");
+    }
 }
 
 #[test]

@@ -21,6 +21,9 @@ pub(super) enum ClientError {
     Nobody(String),
     #[error("{url} cannot be reached: {reason}")]
     Unreachable { url: String, reason: String },
+    /// Something was sent, and no whole answer came back.
+    #[error("the connection to {url} broke off: {reason}")]
+    Broken { url: String, reason: String },
     #[error("{0} did not answer in time; --timeout gives it more")]
     Timeout(String),
     #[error("{}", .0.text())]
@@ -73,7 +76,8 @@ impl ClientError {
             }
             cause = source;
         }
-        Self::Unreachable { url, reason: plain(&cause.to_string()) }
+        let reason = plain(&cause.to_string());
+        if error.is_connect() { Self::Unreachable { url, reason } } else { Self::Broken { url, reason } }
     }
 }
 

@@ -14,6 +14,7 @@ Examples:
   airlock completions zsh > \"${fpath[1]}/_airlock\"
   airlock completions fish > ~/.config/fish/completions/airlock.fish")]
 pub(super) struct Completions {
+    /// The shell
     shell: Shell,
 }
 

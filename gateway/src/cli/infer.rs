@@ -29,14 +29,14 @@ const HEADER_LENGTH: &str = "inference-header-content-length";
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  airlock infer iris --input 'x=[[5.1,3.5,1.4,0.2]]'       JSON, nested as the shape is, or flat
-  airlock infer iris --input x=@flowers.npy                what numpy.save wrote
-  airlock infer photos --input image=@cat.jpg              a file's bytes, for an input of datatype BYTES
-  airlock infer greet --input name=World --output json     a text, for an input of datatype BYTES
+  airlock infer iris -i 'x=[[5.1,3.5,1.4,0.2]]'   JSON, nested like the shape, or flat
+  airlock infer iris -i x=@flowers.npy            what numpy.save wrote
+  airlock infer photos -i image=@cat.jpg          a file's bytes, as one BYTES element
+  airlock infer greet -i name=World               a text, as one BYTES element
 
-`airlock show MODEL` says which inputs there are. In JSON answers, what is no number (NaN, infinity) is null, and
-bytes that are no text are {\"base64\": …}.")]
+`airlock show MODEL` says which inputs there are. In JSON answers, what is no number (NaN, infinity) is null, and bytes that are no text are {\"base64\": …}.")]
 pub(super) struct Infer {
+    /// The model's name
     model: ModelName,
     /// A version or an alias [default: the model's default version]
     #[arg(long, value_name = "VERSION")]
@@ -45,9 +45,9 @@ pub(super) struct Infer {
     #[arg(long = "input", short, value_name = "NAME=VALUE|NAME=@FILE")]
     inputs: Vec<Input>,
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     answer: super::Answer,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Infer {

@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Args, Debug)]
 pub(super) struct List {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     answer: super::Answer,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl List {

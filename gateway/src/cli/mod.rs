@@ -56,7 +56,7 @@ enum Command {
     Show(show::Show),
     Remove(remove::Remove),
     Infer(infer::Infer),
-    Default(settings::Default),
+    Default(settings::SetDefault),
     Alias(settings::Alias),
     Usage(usage::Usage),
     Completions(completions::Completions),

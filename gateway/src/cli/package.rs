@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -142,9 +143,13 @@ impl Package {
         Ok(format!("sha-256=:{}:", BASE64_STANDARD.encode(hasher.finish().as_bytes())))
     }
 
-    /// The body, as it is sent; `sent` counts along.
-    pub(super) fn stream(&self, sent: Arc<AtomicU64>) -> impl Stream<Item = io::Result<Bytes>> + use<> {
-        let pieces = Pieces { parts: self.parts.clone().into_iter(), file: None };
+    /// The body, as it is sent after a pause; `sent` counts along.
+    pub(super) fn stream(
+        &self,
+        pause: Duration,
+        sent: Arc<AtomicU64>,
+    ) -> impl Stream<Item = io::Result<Bytes>> + use<> {
+        let pieces = Pieces { pause: Some(pause), parts: self.parts.clone().into_iter(), file: None };
         futures_util::stream::try_unfold((pieces, sent), |(mut pieces, sent)| async move {
             let Some(piece) = pieces.next().await? else { return Ok(None) };
             sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
@@ -155,6 +160,7 @@ impl Package {
 
 /// A body on its way.
 struct Pieces {
+    pause: Option<Duration>,
     parts: std::vec::IntoIter<Part>,
     /// The file that is being read, and how much of it is left.
     file: Option<(tokio::fs::File, u64)>,
@@ -162,6 +168,9 @@ struct Pieces {
 
 impl Pieces {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if let Some(pause) = self.pause.take() {
+            tokio::time::sleep(pause).await;
+        }
         loop {
             if let Some((file, left)) = self.file.as_mut().filter(|(_, left)| *left > 0) {
                 let mut piece = bytes::BytesMut::with_capacity(PIECE);
@@ -203,7 +212,7 @@ mod tests {
 
     async fn sent(package: &Package) -> Vec<u8> {
         let count = Arc::new(AtomicU64::new(0));
-        let pieces = package.stream(Arc::clone(&count)).collect::<Vec<_>>().await;
+        let pieces = package.stream(Duration::ZERO, Arc::clone(&count)).collect::<Vec<_>>().await;
         let body = pieces.into_iter().map(|piece| piece.expect("a piece")).collect::<Vec<_>>().concat();
         assert_eq!((body.len() as u64, count.load(Ordering::Relaxed)), (package.length(), package.length()));
         let digest = Digest::from_content_digest(&package.content_digest().expect("a digest"));
@@ -251,7 +260,7 @@ mod tests {
         let path = folder.path().join("a.wasm");
         let package = Package::open(&path).expect("a package");
         fs::write(&path, "short").expect("a writable folder");
-        let pieces = package.stream(Arc::default()).collect::<Vec<_>>().await;
+        let pieces = package.stream(Duration::ZERO, Arc::default()).collect::<Vec<_>>().await;
         assert!(pieces.last().expect("pieces").is_err());
     }
 

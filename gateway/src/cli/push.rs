@@ -16,7 +16,7 @@ use reqwest::{
 use serde_json::{Value, json};
 
 use super::{
-    client::{self, Client, is_refusal},
+    client::{self, Client, ClientError, is_refusal},
     connection::Connection,
     package::Package,
     progress,
@@ -29,6 +29,9 @@ use crate::name::{ModelName, Version};
 /// Sending takes as long as the line is slow, and compiling as long as the model is large.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
+/// Time for a gateway to refuse an upload before its body is sent.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Elements up to which an example spells a tensor out.
 const MAX_EXAMPLE: u64 = 32;
 
@@ -36,10 +39,9 @@ const MAX_EXAMPLE: u64 = 32;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  airlock push iris.onnx                        as the next version of model `iris`
-  airlock push iris.wasm --name iris --version 4
-  airlock push build/                           a folder: model.wasm or model.onnx, the files that it reads, and
-                                                model.toml or config.pbtxt
+  airlock push iris.onnx                    as the next version of model `iris`
+  airlock push v4.wasm --name iris --version 4
+  airlock push iris/                        model.wasm or model.onnx, and what lies there
 
 A version never changes. Pushing the same content again succeeds, other content under its name is refused.")]
 pub(super) struct Push {
@@ -52,9 +54,9 @@ pub(super) struct Push {
     #[arg(long, value_name = "VERSION")]
     version: Option<Version>,
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     answer: super::Answer,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Push {
@@ -78,17 +80,16 @@ impl Push {
                 next
             }
         };
-        let length = package.length();
-        let sent = Arc::new(AtomicU64::new(0));
-        let request = client
-            .request(Method::PUT, &format!("/v2/repository/models/{name}/versions/{version}"))
-            .header(CONTENT_TYPE, &package.content_type)
-            .header(CONTENT_LENGTH, length)
-            .header("content-digest", package.content_digest()?)
-            .body(Body::wrap_stream(package.stream(Arc::clone(&sent))));
-        let mut report = tokio::select! {
-            report = client.json(request) => report?,
-            () = progress::show(&sent, length) => unreachable!("it goes on until the answer is there"),
+        let path = format!("/v2/repository/models/{name}/versions/{version}");
+        let digest = package.content_digest()?;
+        let mut report = match send(client, package, &path, &digest, Duration::ZERO).await {
+            // A gateway that refuses an upload by its head closes the connection, and the body that is on its way keeps
+            // its word from being read: so this time the body waits for it. The same upload twice is the same as once.
+            Err(error) if matches!(error.downcast_ref(), Some(ClientError::Broken { .. })) => {
+                note(format!("{error:#}; trying once more"));
+                send(client, package, &path, &digest, PAUSE).await?
+            }
+            report => report?,
         };
         // Only the upload that made the version is told how long that took.
         let new = report.get("load_ms").is_some();
@@ -157,6 +158,27 @@ fn example_input(input: &Value) -> String {
         return format!("{name}=@{name}.npy");
     }
     format!("{name}={}", values::nested(&shape, &mut std::iter::repeat(element)))
+}
+
+async fn send(
+    client: &Client,
+    package: &Package,
+    path: &str,
+    digest: &str,
+    pause: Duration,
+) -> Result<Value> {
+    let length = package.length();
+    let sent = Arc::new(AtomicU64::new(0));
+    let request = client
+        .request(Method::PUT, path)
+        .header(CONTENT_TYPE, &package.content_type)
+        .header(CONTENT_LENGTH, length)
+        .header("content-digest", digest)
+        .body(Body::wrap_stream(package.stream(pause, Arc::clone(&sent))));
+    tokio::select! {
+        report = client.json(request) => report,
+        () = progress::show(&sent, length) => unreachable!("it goes on until the answer is there"),
+    }
 }
 
 async fn next_version(client: &Client, name: &ModelName) -> Result<Version> {

@@ -14,14 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Remove one version, or a model with all of them
 #[derive(Args, Debug)]
 pub(super) struct Remove {
+    /// The model's name
     model: ModelName,
     /// Only this version [default: all of them, and the model's settings]
     #[arg(long, value_name = "VERSION")]
     version: Option<Version>,
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     answer: super::Answer,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Remove {

@@ -18,17 +18,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Choose the version that answers where none is named
 #[derive(Args, Debug)]
-pub(super) struct Default {
+pub(super) struct SetDefault {
+    /// The model's name
     model: ModelName,
+    /// The version that answers
     #[arg(required_unless_present = "highest", conflicts_with = "highest")]
     version: Option<Version>,
     /// Choose none: the highest number answers
     #[arg(long)]
     highest: bool,
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     answer: super::Answer,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Make a name that stands for a version, or divides requests among several
@@ -40,8 +42,9 @@ Examples:
   airlock alias iris canary --remove
   airlock infer iris --version stable --input 'x=[[5.1,3.5,1.4,0.2]]'")]
 pub(super) struct Alias {
+    /// The model's name
     model: ModelName,
-    /// The name, usable wherever a version is
+    /// The alias; it can stand wherever a version can
     name: Version,
     /// Versions with their weights
     #[arg(value_name = "VERSION[=WEIGHT]", required_unless_present = "remove", conflicts_with = "remove")]
@@ -50,9 +53,9 @@ pub(super) struct Alias {
     #[arg(long)]
     remove: bool,
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     answer: super::Answer,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +76,7 @@ impl FromStr for Share {
     }
 }
 
-impl Default {
+impl SetDefault {
     pub(super) fn run(self) -> Result<()> {
         let client = self.connection.client(PATIENCE)?;
         let settings = client::block_on(change(&client, &self.model, |settings| match &self.version {

@@ -11,7 +11,7 @@ use super::{
     client::{self, Client, is_refusal},
     connection::Connection,
     push::tensor_text,
-    records::{Output, table},
+    records::{Output, moment, table},
     say::{plain, say},
 };
 use crate::name::ModelName;
@@ -21,11 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Show a model: versions, digests, states, inputs and outputs, settings
 #[derive(Args, Debug)]
 pub(super) struct Show {
+    /// The model's name
     model: ModelName,
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     answer: super::Answer,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Show {
@@ -68,11 +69,12 @@ fn text(model: &Value) -> String {
                     word(version, "state"),
                     word(version, "kind"),
                     ByteSize(version["size"].as_u64().unwrap_or_default()).to_string(),
+                    version["published"].as_u64().map_or_else(|| "-".to_owned(), moment),
                     word(version, "digest"),
                 ]
             })
             .collect();
-        lines.push(table(&["VERSION", "STATE", "KIND", "SIZE", "DIGEST"], &rows));
+        lines.push(table(&["VERSION", "STATE", "KIND", "SIZE", "PUBLISHED", "DIGEST"], &rows));
     } else {
         let names: Vec<String> = versions.iter().filter_map(|version| version.as_str()).map(plain).collect();
         lines.push(format!("{name}, shared by the operator; versions {}", names.join(", ")));
