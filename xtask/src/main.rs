@@ -5,6 +5,7 @@ mod demo;
 mod guests;
 mod http;
 mod lint;
+mod plugin;
 mod python;
 mod server;
 mod shell;
@@ -30,6 +31,8 @@ enum Task {
     Test(test::Options),
     /// Build the example plugins and models into target/models
     Guests,
+    /// Build a plugin of your own
+    Plugin(plugin::Options),
     /// Check formatting, clippy, and the dependencies' licenses and sources
     Lint,
     /// Measure the gateway against a bare server and write docs/benchmarks.md
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Guests => guests::run(),
+        Task::Plugin(options) => plugin::run(&options),
         Task::Lint => lint::run(),
         Task::Bench(options) => bench::run(&options),
     };

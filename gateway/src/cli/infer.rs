@@ -23,7 +23,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a body's JSON ends and its binary tensors begin.
-const HEADER_LENGTH: &str = "inference-header-content-length";
+pub(super) const HEADER_LENGTH: &str = "inference-header-content-length";
 
 /// Ask a model
 #[derive(Args, Debug)]
@@ -61,18 +61,7 @@ impl Infer {
         if let Some(version) = &self.version {
             path.push_str(&format!("/versions/{version}"));
         }
-        let specs = specs(&client.get(&path).await?)?;
-        let mut entries = Vec::new();
-        let mut binary = Vec::new();
-        for input in &self.inputs {
-            let Some(spec) = specs.iter().find(|spec| spec.name == input.name) else {
-                let known: Vec<_> = specs.iter().map(|spec| format!("'{}'", plain(&spec.name))).collect();
-                bail!("'{}' has no input '{}'; it has {}", self.model, input.name, known.join(", "));
-            };
-            let tensor = input.tensor(spec)?;
-            entries.push(tensor.entry);
-            binary.extend(tensor.bytes);
-        }
+        let (entries, binary) = tensors_of(client, &path, &self.model, &self.inputs).await?;
         let header = json!({ "inputs": entries, "parameters": { "binary_data_output": true } }).to_string();
         let request = client
             .request(Method::POST, &format!("{path}/infer"))
@@ -100,6 +89,28 @@ impl Infer {
             }
         }
     }
+}
+
+/// The inputs of a request as the model at that path takes them: their JSON, and the bytes that follow it.
+pub(super) async fn tensors_of(
+    client: &Client,
+    path: &str,
+    model: &ModelName,
+    inputs: &[Input],
+) -> Result<(Vec<Value>, Vec<u8>)> {
+    let specs = specs(&client.get(path).await?)?;
+    let mut entries = Vec::new();
+    let mut binary = Vec::new();
+    for input in inputs {
+        let Some(spec) = specs.iter().find(|spec| spec.name == input.name) else {
+            let known: Vec<_> = specs.iter().map(|spec| format!("'{}'", plain(&spec.name))).collect();
+            bail!("'{model}' has no input '{}'; it has {}", input.name, known.join(", "));
+        };
+        let tensor = input.tensor(spec)?;
+        entries.push(tensor.entry);
+        binary.extend(tensor.bytes);
+    }
+    Ok((entries, binary))
 }
 
 /// A model's inputs, as its metadata has them.

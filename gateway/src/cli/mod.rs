@@ -23,6 +23,7 @@ mod tenant;
 mod tensors;
 mod usage;
 mod values;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ enum Command {
     Show(show::Show),
     Remove(remove::Remove),
     Infer(infer::Infer),
+    Verify(verify::Verify),
     Default(settings::SetDefault),
     Alias(settings::Alias),
     Usage(usage::Usage),
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Show(show) => told(show.run()),
         Command::Remove(remove) => told(remove.run()),
         Command::Infer(infer) => told(infer.run()),
+        Command::Verify(verify) => told(verify.run()),
         Command::Default(default) => told(default.run()),
         Command::Alias(alias) => told(alias.run()),
         Command::Usage(usage) => told(usage.run()),
