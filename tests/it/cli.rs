@@ -12,6 +12,7 @@ use airlock::authenticate::{Keyring, Scope, mint, now};
 use airlock_tests::{
     gateway::{Gateway, Repository, binary},
     guest,
+    tls::{Certificate, files},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -350,6 +351,31 @@ fn a_key_is_not_sent_where_others_can_read_it() {
     assert!(error.contains("is not sent to http://192.0.2.1:8000/ without TLS"), "{error}");
     let error = desk.bad(3, &["list", "--key-file", "key", "--insecure", "--timeout", "50ms"]);
     assert!(!error.contains("without TLS"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_the_gateway_has_to_prove_who_it_is() {
+    let (certificate, other) = (Certificate::new(), Certificate::new());
+    let mut desk = Desk::without_gateway("");
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    let (ours, theirs) = (files(&desk.folder), files(&elsewhere));
+    certificate.write(&ours);
+    other.write(&theirs);
+    let repository = Repository::default().with("shared", "1", "model.wasm", guest::good());
+    let gateway = Gateway::serve_with(repository, |settings| {
+        settings.tls_cert = Some(ours.certificate.clone());
+        settings.tls_key = Some(ours.key.clone());
+    })
+    .await;
+    let key = key(&gateway, &[Scope::Infer, Scope::Repository]);
+    desk.private("key", &key);
+    desk.url = format!("https://localhost:{}", gateway.address().port());
+    let list = |ca: &Path| desk.run(&["list", "--key-file", "key", "--ca-cert", ca.to_str().expect("UTF-8")]);
+    assert!(stdout(&list(&ours.certificate)).contains("shared"));
+    let error = stderr(3, &list(&theirs.certificate));
+    assert!(error.contains("certificate"), "{error}");
+    desk.url = format!("http://localhost:{}", gateway.address().port());
+    desk.bad(3, &["list", "--key-file", "key"]);
 }
 
 #[test]
