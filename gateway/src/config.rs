@@ -67,6 +67,10 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "AIRLOCK_STATE")]
     pub state: Option<PathBuf>,
 
+    /// Whether tenants may upload ONNX models, which run in the gateway's process without a sandbox [default: true]
+    #[arg(long, value_name = "BOOL", env = "AIRLOCK_TENANT_ONNX", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub tenant_onnx: Option<bool>,
+
     /// The gateway's secret; made if there is none [default: `secret` in that folder]
     #[arg(long, value_name = "FILE", env = "AIRLOCK_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
@@ -188,6 +192,7 @@ impl Settings {
             store: self.store.or(other.store),
             state: self.state.or(other.state),
             secret_file: self.secret_file.or(other.secret_file),
+            tenant_onnx: self.tenant_onnx.or(other.tenant_onnx),
             non_finite: self.non_finite.or(other.non_finite),
             drain_delay: self.drain_delay.or(other.drain_delay),
             limits: self.limits.or(other.limits),
@@ -212,6 +217,7 @@ pub struct Config {
     pub insecure: bool,
     pub tls: Option<TlsFiles>,
     pub store: Option<StorePlace>,
+    pub tenant_onnx: bool,
     pub non_finite: crate::reply::NonFinite,
     pub drain_delay: Duration,
     pub limits: Limits,
@@ -267,6 +273,7 @@ impl TryFrom<Settings> for Config {
             insecure,
             tls,
             store,
+            tenant_onnx: settings.tenant_onnx.unwrap_or(true),
             non_finite: match settings.non_finite.unwrap_or_default() {
                 NonFiniteName::Literal => crate::reply::NonFinite::Literal,
                 NonFiniteName::Null => crate::reply::NonFinite::Null,

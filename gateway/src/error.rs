@@ -127,6 +127,7 @@ impl From<AdminError> for Problem {
             AdminError::UnknownTenant(_) => Self::new(StatusCode::NOT_FOUND, "tenant_not_found", error),
             AdminError::UnknownKey(_) => Self::new(StatusCode::NOT_FOUND, "key_not_found", error),
             AdminError::TooManyKeys { .. } => Self::new(StatusCode::CONFLICT, "too_many_keys", error),
+            AdminError::NameTaken(_) => Self::new(StatusCode::CONFLICT, "name_taken", error),
             AdminError::NoScopes | AdminError::Label | AdminError::Expired => {
                 Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
             }

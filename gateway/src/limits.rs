@@ -173,6 +173,8 @@ pub struct UploadLimits {
     pub max_versions: u64,
     /// Bytes of all that a tenant has published.
     pub max_storage_bytes: u64,
+    /// Bytes of memory that a tenant's models take while they are loaded.
+    pub max_loaded_bytes: u64,
 }
 
 impl Default for UploadLimits {
@@ -185,6 +187,7 @@ impl Default for UploadLimits {
             max_models: 20,
             max_versions: 5,
             max_storage_bytes: 2048 * MIB,
+            max_loaded_bytes: 1024 * MIB,
         }
     }
 }

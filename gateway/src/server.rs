@@ -129,7 +129,9 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         follow.look().await.map_err(StoreError::from)?;
         keys = Some(follow);
         let (staging, limits) = (state.join("staging"), config.limits.upload.clone());
-        uploads = Some(Arc::new(Uploads::new(artifacts, Arc::clone(&models), loader, staging, limits)?));
+        let own = Uploads::new(artifacts, Arc::clone(&models), loader, staging, limits)?;
+        own.learn_all().await.map_err(StoreError::from)?;
+        uploads = Some(Arc::new(own));
     }
     if !address.ip().is_loopback() && !config.insecure && !authenticator.requires_keys() {
         return Err(StartError::NotLoopback(address));
@@ -193,7 +195,7 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
     let sandbox = Sandbox::new(limits.sandbox.clone(), Arc::clone(&workers), cache.transpose()?)
         .map_err(StartError::Sandbox)?;
     let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
-    let limits = limits.clone();
+    let (limits, tenant_onnx) = (limits.clone(), config.tenant_onnx);
     Ok(Arc::new(move |kind, origin, source| {
         let output_bytes = match kind {
             Kind::Wasm => limits.sandbox.output_bytes,
@@ -204,6 +206,10 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
         match (kind, origin) {
             (Kind::Wasm, _) => sandbox.load(source),
             (Kind::Onnx, Origin::Operator) => engine.load(source),
+            (Kind::Onnx, Origin::Tenant) if !tenant_onnx => Err(LoadError::new(
+                Step::Check,
+                "this gateway takes no ONNX models from tenants (setting: tenant_onnx): upload a wasm plugin",
+            )),
             // What makes the engine panic, abort or take all memory does so to a worker first.
             (Kind::Onnx, Origin::Tenant) => {
                 workers.check_onnx(&limits.native, &source)?;
@@ -236,7 +242,7 @@ async fn told_to_stop(mut stopped: listen::Stop) {
 async fn keep_loaded(gateway: Arc<Gateway>, stopped: listen::Stop) {
     gateway.repository.start().await;
     if let Some(uploads) = &gateway.uploads {
-        uploads.look().await;
+        uploads.load_all().await;
         tokio::spawn(Arc::clone(uploads).run(told_to_stop(stopped.clone())));
     }
     gateway.started.store(true, Ordering::Relaxed);

@@ -5,6 +5,7 @@ mod architecture;
 mod cli;
 mod hostile_guest;
 mod keys;
+mod leak;
 mod lifecycle;
 mod metering;
 mod road;

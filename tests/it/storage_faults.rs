@@ -214,6 +214,29 @@ async fn publishing_again_mends_what_is_damaged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn content_that_no_version_names_is_swept_and_nothing_else() {
+    let store = Store::default();
+    let gateway = store.serve().await;
+    let tenant = Caller::anybody(&gateway);
+    for version in [1, 2] {
+        assert_eq!(tenant.put("m", &version.to_string(), unique(version)).await.status, 200);
+    }
+    let removed = tenant.send("DELETE", "/v2/repository/models/m/versions/2", &[], "").await;
+    assert_eq!(removed.status, 200);
+    let uploads = gateway.uploads().expect("a store");
+    assert_eq!(uploads.sweep(Duration::from_secs(3600)).await, Ok(0), "it may be on its way into a version");
+    assert_eq!(uploads.sweep(Duration::ZERO).await, Ok(1));
+    assert_eq!(uploads.sweep(Duration::ZERO).await, Ok(0));
+    gateway.stop(Duration::ZERO).await;
+    let _ = fs::remove_dir_all(store.path().join("local/cache"));
+    let gateway = store.serve().await;
+    let tenant = Caller::anybody(&gateway);
+    assert_eq!(tenant.infer("m", 1.0).await.status, 200, "version 1 is there still");
+    assert_eq!(tenant.put("m", "2", unique(2)).await.status, 200);
+    assert_eq!(tenant.infer("m/versions/2", 1.0).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_away_costs_nothing_that_is_loaded() {
     let store = Store::default();
     let gateway = store.serve().await;

@@ -471,6 +471,89 @@ async fn what_a_tenant_keeps_is_bounded() {
     refused(&answer, 429, "quota_exceeded", "bytes of storage");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_loaded_counts_as_well_as_what_is_stored() {
+    let store = Store::default();
+    let gateway = Gateway::serve_with(Repository::default(), |settings| {
+        settings.store = Some(store.location());
+        settings.limits.tenant_loaded = Some("4MiB".parse().expect("a size"));
+    })
+    .await;
+    let tenant = Caller::anybody(&gateway);
+    ok(&tenant.put("small", "1", constant(1.0)).await);
+    // Small as an upload, large as the memory that `load` fills.
+    let artifact = guest::module(guest::LOADED).expect("a valid fixture");
+    let weights = vec![7; 3 << 20];
+    let parts: [(&str, Option<&str>, &[u8]); 2] =
+        [("artifact", None, &artifact), ("file", Some("weights.bin"), &weights)];
+    let path = "/v2/repository/models/large/versions/1";
+    let answer = tenant.send("PUT", path, &[MULTIPART], multipart(&parts)).await;
+    refused(&answer, 429, "quota_exceeded", "bytes of loaded models");
+    assert_eq!(tenant.get("/v2/models/large").await.status, 404);
+    assert_eq!(answered(&tenant.infer("small", 0.0).await), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_without_boundaries_and_a_huge_configuration_are_refused() {
+    let store = Store::default();
+    let process = Process::serve(&["--store", store.path().to_str().expect("UTF-8")]);
+    let before = peak_memory(process.id());
+    let path = "/v2/repository/models/m/versions/1";
+    let body = bytes::Bytes::from(vec![b'x'; 200 << 20]);
+    let answer = call(process.address, "PUT", path, &[MULTIPART], body).await;
+    refused(&answer, 413, "too_large", "bytes that are accepted");
+    let grown = peak_memory(process.id()) - before;
+    assert!(grown < 64 << 20, "{grown} bytes more than before");
+    let keys: Vec<String> = (0..20_000).map(|key| format!("\"k{key}\":null")).collect();
+    let config = format!("{{\"parameters\":{{{}}}}}", keys.join(","));
+    let load = json!({ "parameters": { "config": config, "file:1/model.wasm": "AGFzbQ==" } });
+    let begun = Instant::now();
+    let answer = call(process.address, "POST", "/v2/repository/models/m/load", &[], load.to_string()).await;
+    refused(&answer, 413, "too_large", "65536");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let named: Vec<String> = (0..100).map(|version| format!("\"v{version}\"")).collect();
+    let config = format!("version_policy = {{ specific = [{}] }}", named.join(","));
+    let parts: [(&str, Option<&str>, &[u8]); 2] =
+        [("config", None, config.as_bytes()), ("artifact", None, b"x")];
+    let answer = call(process.address, "PUT", path, &[MULTIPART], multipart(&parts)).await;
+    refused(&answer, 400, "bad_request", "more than 64 versions");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_s_model_hides_a_shared_one_before_it_is_loaded_and_goes_with_its_tenant() {
+    let store = Store::default();
+    let key = store.key("acme", &BOTH).await;
+    let shared = || Repository::default().with("same", "1", "model.wasm", constant(100.0));
+    let gateway = store.serve_with(shared()).await;
+    ok(&Caller::new(&gateway, &key).put("same", "1", constant(1.0)).await);
+    gateway.stop(Duration::ZERO).await;
+    // Whatever is loaded first: the shared model never answers in its place.
+    let gateway = Gateway::serve_unready(shared(), |settings| settings.store = Some(store.location())).await;
+    let tenant = Caller::new(&gateway, &key);
+    for _ in 0..200 {
+        let answer = tenant.infer("same", 0.0).await;
+        if answer.status == 200 {
+            assert_eq!(answered(&answer), 1.0);
+            break;
+        }
+        assert_eq!(answer.status, 503, "{}", answer.error());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(answered(&tenant.infer("same", 0.0).await), 1.0);
+
+    let removed = store.airlock(&["tenant", "remove", "acme"]);
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    let again = store.airlock(&["tenant", "create", "acme"]);
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("choose another"));
+    let begun = Instant::now();
+    let acme = "acme".parse().expect("a name");
+    while !gateway.uploads().expect("a store").models(&acme).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the removed tenant's model is still served");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// The most memory that a process has used so far, in bytes.
 fn peak_memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a running process");

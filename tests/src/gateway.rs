@@ -14,6 +14,7 @@ use airlock::{
     execute::worker::Workers,
     limits::WorkerLimits,
     meter::Meter,
+    repository::uploads::Uploads,
     server::{self, Server},
 };
 use tempfile::TempDir;
@@ -85,13 +86,27 @@ impl Gateway {
         gateway
     }
 
-    async fn start(mut settings: Settings, program: PathBuf) -> Self {
+    /// Serves a repository without waiting until anything of it is loaded.
+    pub async fn serve_unready(repository: Repository, set: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings =
+            Settings { model_repository: Some(repository.path().into()), ..Settings::default() };
+        set(&mut settings);
+        let mut gateway = Self::begin(settings, binary()).await;
+        gateway._repository = Some(repository);
+        gateway
+    }
+
+    async fn begin(mut settings: Settings, program: PathBuf) -> Self {
         settings.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         settings.admin = settings.http;
         let mut config = Config::try_from(settings).expect("a valid configuration");
         config.worker_program = Some(program);
         let server = server::start(config).await.expect("the gateway starts");
-        let gateway = Self { server, _repository: None };
+        Self { server, _repository: None }
+    }
+
+    async fn start(settings: Settings, program: PathBuf) -> Self {
+        let gateway = Self::begin(settings, program).await;
         // Loading compiles wasm; a machine with both cores busy takes its time.
         for _ in 0..6000 {
             if gateway.server.gateway().ready().is_ok() {
@@ -114,6 +129,10 @@ impl Gateway {
     /// Where a test puts keys; without any, everybody is the tenant `default`.
     pub fn authenticator(&self) -> &Authenticator {
         &self.server.gateway().authenticator
+    }
+
+    pub fn uploads(&self) -> Option<&Arc<Uploads>> {
+        self.server.gateway().uploads.as_ref()
     }
 
     pub fn meter(&self) -> &Arc<Meter> {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Answer, call},
-    gateway::{Gateway, Repository},
+    gateway::{Gateway, Repository, binary},
 };
 
 /// A store that outlives the gateways on it.
@@ -47,6 +47,16 @@ impl Store {
         let new = NewKey { scopes: scopes.iter().copied().collect(), ..NewKey::default() };
         let (key, _) = tenants.create_key(&tenant, new, now()).await.expect("a key");
         key.reveal().to_string()
+    }
+
+    /// Runs `airlock` on this store.
+    pub fn airlock(&self, arguments: &[&str]) -> std::process::Output {
+        std::process::Command::new(binary())
+            .args(arguments)
+            .env("AIRLOCK_STORE", self.path())
+            .env_remove("AIRLOCK_STATE")
+            .output()
+            .expect("the binary starts")
     }
 
     /// A gateway on this store, with shared models of the operator's.

@@ -37,6 +37,8 @@ pub const MAX_LABEL: usize = 64;
 pub enum AdminError {
     #[error("there is no tenant '{0}': create it first (airlock tenant create {0})")]
     UnknownTenant(TenantName),
+    #[error("there was a tenant '{0}' before, and what it kept is under that name: choose another one")]
+    NameTaken(TenantName),
     #[error("there is no API key with the id {0}")]
     UnknownKey(KeyId),
     #[error(

@@ -57,15 +57,15 @@ impl Tenants {
         Self { artifacts, pepper }
     }
 
-    /// Makes a tenant, or brings a removed one back without any of its keys. Says whether there was none before.
+    /// Makes a tenant. Says whether there was none before. The name of one that was removed stays taken: what it published
+    /// and what it used are kept under its name, and are nobody else's.
     pub async fn create(&self, tenant: &TenantName, now: u64) -> Result<(TenantRecord, bool), AdminError> {
         let path = RecordPath::Tenant(tenant.clone());
         for _ in 0..TRIES {
             let found = self.artifacts.newest::<TenantRecord>(&path).await?;
             match &found {
                 Some((_, record)) if record.removed.is_none() => return Ok((record.clone(), false)),
-                // What a removal that was cut short has left.
-                Some(_) => _ = self.revoke_all(tenant, now).await?,
+                Some(_) => return Err(AdminError::NameTaken(tenant.clone())),
                 None => {}
             }
             let record = TenantRecord { created: now, removed: None };

@@ -101,6 +101,8 @@ limit_settings! {
     tenant_versions: u64, "AIRLOCK_TENANT_VERSIONS" => upload.max_versions;
     /// Bytes of all that a tenant has published [default: 2GiB]
     tenant_storage: ByteSize, "AIRLOCK_TENANT_STORAGE" => upload.max_storage_bytes;
+    /// Bytes of memory that a tenant's models take while they are loaded [default: 1GiB]
+    tenant_loaded: ByteSize, "AIRLOCK_TENANT_LOADED" => upload.max_loaded_bytes;
     /// Requests that run at a time [default: 128]
     max_running: usize, "AIRLOCK_MAX_RUNNING" => admit.max_running;
     /// Requests that may wait for their turn; more are refused with 503 [default: 1024]

@@ -29,6 +29,9 @@ pub trait Executor: Send + Sync + fmt::Debug {
     /// What metadata calls the platform: `wasm_component` or `onnx_onnxv1`.
     fn platform(&self) -> &'static str;
 
+    /// Bytes of memory that it takes for as long as it is loaded, as far as they are known.
+    fn loaded_bytes(&self) -> u64;
+
     /// Runs a request whose inputs were checked against [`Executor::signature`]. The answer is checked likewise, and
     /// holds only outputs that were asked for. Dropping the future stops the work, or lets it end unseen.
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>>;

@@ -26,6 +26,9 @@ use crate::{
     route::AdminRoute,
 };
 
+/// Seconds that a key may live: a century, and no date that nobody can write.
+const MAX_LIFE: u64 = 100 * 365 * 24 * 3600;
+
 /// The body of a request for a new key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,7 +91,7 @@ async fn act(tenants: &Tenants, route: AdminRoute, body: Value) -> Result<Value,
                 let form = r#"{"scopes": ["infer"], "label": "optional", "expires_in": seconds}"#;
                 Problem::bad_request(format!("the body is not {form}: {error}"))
             })?;
-            let expires = asked.expires_in.map(|seconds| now.saturating_add(seconds));
+            let expires = asked.expires_in.map(|seconds| now.saturating_add(seconds.min(MAX_LIFE)));
             let new = NewKey { scopes: asked.scopes, label: asked.label, expires };
             let (key, of) = tenants.create_key(&name, new, now).await?;
             let mut shown = of.shown(now);

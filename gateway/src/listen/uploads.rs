@@ -1,6 +1,13 @@
 //! The REST front door of uploads: bodies to the staging folder, piece by piece, and answers about what became of them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -10,13 +17,14 @@ use serde::Deserialize;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
+    admit::Reservation,
     digest::{Digest, Hasher},
     error::Problem,
     infer::Gateway,
     name::{ModelName, TenantName, Version},
     repository::uploads::{
         Upload, UploadError, Uploads,
-        receive::{MAX_TEXT, Part},
+        receive::{MAX_CONFIG, MAX_TEXT, Part},
         records::{ConfigText, ModelSettings},
     },
     trial,
@@ -34,13 +42,20 @@ struct Pieces {
     whole: Duration,
     idle: Duration,
     hasher: Hasher,
+    /// Bytes that were handed over and have not been taken out of the parser again.
+    unparsed: Arc<AtomicUsize>,
 }
+
+/// Bytes that the parser of parts may hold: what one part's headers and the sockets between us may come to. It would
+/// gather a body without boundaries as a whole.
+const MAX_UNPARSED: usize = 16 << 20;
 
 impl Pieces {
     fn new(body: Incoming, gateway: &Gateway) -> Self {
         let whole = gateway.limits.upload.time;
         let idle = gateway.limits.listen.body_idle_timeout;
-        Self { body, end: Instant::now() + whole, whole, idle, hasher: Hasher::default() }
+        let end = Instant::now() + whole;
+        Self { body, end, whole, idle, hasher: Hasher::default(), unparsed: Arc::default() }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
@@ -54,6 +69,9 @@ impl Pieces {
             };
             if let Ok(piece) = frame.into_data() {
                 self.hasher.update(&piece);
+                if self.unparsed.fetch_add(piece.len(), Ordering::Relaxed) > MAX_UNPARSED {
+                    return Err(BodyError::TooLarge { limit: MAX_UNPARSED });
+                }
                 return Ok(Some(piece));
             }
         }
@@ -97,6 +115,7 @@ pub(super) async fn upload(
         Err(_) => {
             let mut writing = upload.staged.open(Part::Artifact).await?;
             while let Some(piece) = pieces.next().await? {
+                pieces.unparsed.store(0, Ordering::Relaxed);
                 upload.staged.write(&mut writing, &piece).await?;
             }
             upload.staged.finish(writing).await?;
@@ -120,6 +139,12 @@ fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
 /// Takes an upload apart: the part `artifact`, any number of parts `file` with file names, a part `config`, and a
 /// part `sample`.
 async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Result<Digest, Problem> {
+    let unparsed = Arc::clone(&pieces.unparsed);
+    let parsed = |bytes: usize| {
+        // The lengths of boundaries and headers are not told; they make the difference that the limit leaves room for.
+        let _ = unparsed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| Some(held.saturating_sub(bytes)));
+    };
     let pieces = Arc::new(Mutex::new(pieces));
     let stream = futures_util::stream::try_unfold(Arc::clone(&pieces), |pieces| async move {
         let piece = pieces.lock().await.next().await?;
@@ -139,12 +164,15 @@ async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Res
             }
             ("config", file_name) => {
                 let is_json = part.content_type().is_some_and(|kind| kind.subtype() == "json");
-                let text = whole(&mut part).await?;
+                let text = whole(&mut part, MAX_CONFIG).await?;
+                parsed(text.len());
                 upload.staged.config = Some(config(text, file_name.as_deref(), is_json)?);
                 continue;
             }
             ("sample", _) => {
-                upload.staged.sample = Some(whole(&mut part).await?.into());
+                let sample = whole(&mut part, MAX_TEXT).await?;
+                parsed(sample.len());
+                upload.staged.sample = Some(sample.into());
                 continue;
             }
             (other, _) => {
@@ -156,6 +184,7 @@ async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Res
         };
         let mut writing = upload.staged.open(staged).await?;
         while let Some(piece) = part.chunk().await.map_err(broken)? {
+            parsed(piece.len());
             upload.staged.write(&mut writing, &piece).await?;
         }
         upload.staged.finish(writing).await?;
@@ -163,16 +192,17 @@ async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Res
     drop(parts);
     // What follows the last boundary counts for the digest, and must not be taken for the next request.
     let mut pieces = pieces.lock().await;
+    pieces.unparsed.store(0, Ordering::Relaxed);
     while pieces.next().await?.is_some() {}
     Ok(std::mem::take(&mut pieces.hasher).finish())
 }
 
 /// A part that is a short text.
-async fn whole(part: &mut multer::Field<'_>) -> Result<Vec<u8>, Problem> {
+async fn whole(part: &mut multer::Field<'_>, limit: usize) -> Result<Vec<u8>, Problem> {
     let mut text = Vec::new();
     while let Some(piece) = part.chunk().await.map_err(broken)? {
-        if text.len() + piece.len() > MAX_TEXT {
-            return Err(UploadError::TooLarge { limit: MAX_TEXT as u64 }.into());
+        if text.len() + piece.len() > limit {
+            return Err(UploadError::TooLarge { limit: limit as u64 }.into());
         }
         text.extend_from_slice(&piece);
     }
@@ -206,6 +236,9 @@ fn broken(error: multer::Error) -> Problem {
 pub(super) struct LoadRequest {
     #[serde(default)]
     parameters: BTreeMap<String, String>,
+    /// Of its text and of what was taken out of it.
+    #[serde(skip)]
+    reservation: Option<Reservation>,
 }
 
 impl LoadRequest {
@@ -228,7 +261,10 @@ impl LoadRequest {
         if !text.trim_ascii_start().starts_with(b"{") {
             return Err(wrong(&"expected a JSON object"));
         }
-        tokio::task::block_in_place(|| serde_json::from_slice(&text)).map_err(|error| wrong(&error))
+        let mut request: Self =
+            tokio::task::block_in_place(|| serde_json::from_slice(&text)).map_err(|error| wrong(&error))?;
+        request.reservation = Some(reservation);
+        Ok(request)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -244,7 +280,11 @@ pub(super) async fn load_files(
     request: LoadRequest,
 ) -> Result<(), Problem> {
     let uploads = uploads(gateway)?;
+    let _held = request.reservation;
     let config = request.parameters.get("config").cloned();
+    if config.as_ref().is_some_and(|config| config.len() > MAX_CONFIG) {
+        return Err(UploadError::TooLarge { limit: MAX_CONFIG as u64 }.into());
+    }
     let mut versions: BTreeMap<Version, Vec<(String, String)>> = BTreeMap::new();
     for (key, value) in request.parameters {
         if key == "config" {
@@ -293,7 +333,7 @@ pub(super) async fn set_settings(
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
     let uploads = uploads(gateway)?;
-    let text = body::read(body, MAX_TEXT, &gateway.limits.listen, |_| Ok::<_, Problem>(())).await?;
+    let text = body::read(body, MAX_CONFIG, &gateway.limits.listen, |_| Ok::<_, Problem>(())).await?;
     let settings: ModelSettings = serde_json::from_slice(&text)
         .map_err(|error| Problem::bad_request(format!("the body is not a model's settings: {error}")))?;
     let settings = uploads.set_settings(tenant, model, settings).await?;

@@ -93,6 +93,11 @@ impl Executor for NativeExecutor {
         "onnx_onnxv1"
     }
 
+    /// An estimate: the graph as it is kept, and as the optimised plans hold it.
+    fn loaded_bytes(&self) -> u64 {
+        self.model.artifact_bytes.saturating_mul(3)
+    }
+
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {
         let model = Arc::clone(&self.model);
         let consumed = call.consumed;
@@ -106,6 +111,7 @@ impl Executor for NativeExecutor {
 
 struct Model {
     label: String,
+    artifact_bytes: u64,
     graph: Graph,
     plans: PlanCache,
     max_output_bytes: usize,
@@ -114,9 +120,11 @@ struct Model {
 impl Model {
     fn load(source: Source, limits: &NativeLimits) -> Result<Self, LoadError> {
         let label = source.label.clone();
+        let artifact_bytes = source.artifact.len() as u64;
         let max_output_bytes = source.limits.native_output(limits);
         let graph = Graph::load(source)?;
-        let model = Self { label, graph, plans: PlanCache::new(limits.max_plans), max_output_bytes };
+        let model =
+            Self { label, artifact_bytes, graph, plans: PlanCache::new(limits.max_plans), max_output_bytes };
         // A graph with one shape only is optimised now or refused. Where just the batch varies, the plan for one item is
         // made ready; that it cannot be does not speak against other sizes.
         if let Some(shapes) = model.graph.only_shapes() {

@@ -34,6 +34,7 @@ pub(super) struct Model {
     pub(super) infer: ComponentExportIndex,
     pub(super) signature: Signature,
     pub(super) label: Arc<str>,
+    pub(super) compiled_bytes: u64,
     /// The sandbox's, or less.
     pub(super) limits: SandboxLimits,
 }
@@ -54,6 +55,11 @@ impl Executor for WasmModel {
 
     fn platform(&self) -> &'static str {
         "wasm_component"
+    }
+
+    /// The code with its image of memory, and the copy of that image which instances share.
+    fn loaded_bytes(&self) -> u64 {
+        self.0.compiled_bytes.saturating_mul(2)
     }
 
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {

@@ -90,6 +90,7 @@ impl Sandbox {
         let label: Arc<str> = source.label.as_str().into();
         let limits = source.limits.sandbox(&self.settings.limits);
         let (report, component) = self.component(&source)?;
+        let compiled_bytes = report.compiled_bytes;
         drop(source);
         let infer = bindings::Exports::find(&component)
             .ok_or_else(|| LoadError::new(Step::Check, "it does not export airlock:inference/plugin@0.1"))?
@@ -98,8 +99,15 @@ impl Sandbox {
             .linker
             .instantiate_pre(&component)
             .map_err(|error| LoadError::new(Step::Check, format_args!("{error:#}")))?;
-        let model =
-            Model { sandbox: self.clone(), instance, infer, signature: report.signature, label, limits };
+        let model = Model {
+            sandbox: self.clone(),
+            instance,
+            infer,
+            signature: report.signature,
+            label,
+            compiled_bytes,
+            limits,
+        };
         Ok(Arc::new(WasmModel(Arc::new(model))))
     }
 

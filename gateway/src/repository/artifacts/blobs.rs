@@ -31,6 +31,9 @@ pub(super) const PUT_BYTES: usize = 5 << 20;
 /// Bytes that are read at once.
 const GET_BYTES: u64 = 4 << 20;
 
+/// Age up to which a blob that is there already need not be written again.
+const FRESH: Duration = Duration::from_secs(3600);
+
 /// A blob that lies in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blob {
@@ -57,8 +60,9 @@ impl Artifacts {
         let (size, file) = blocking(open).await?.map_err(|error| ArtifactError::disk(&error))?;
         // What is there is read, not believed: publishing again is how a damaged blob is mended.
         match self.check_blob(digest, &path, size).await {
-            Ok(()) => return self.settle(&path).await,
-            Err(ArtifactError::Missing(_) | ArtifactError::Corrupt { .. }) => {}
+            Ok(()) if self.is_fresh(digest).await? => return self.settle(&path).await,
+            // An old one is written again, so that a sweep that has just found it unnamed sees that it is in use.
+            Ok(()) | Err(ArtifactError::Missing(_) | ArtifactError::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
         let pieces = Pieces { file, hasher: Hasher::default() };
@@ -85,6 +89,19 @@ impl Artifacts {
             }
             (Err(error), Ok(())) => Err(error),
         }
+    }
+
+    /// When a blob was written last, by the store's clock.
+    pub async fn blob_modified(&self, digest: &Digest) -> Result<SystemTime, ArtifactError> {
+        let path = path::blob(digest);
+        self.check_file(&path)?;
+        let found = self.store.head(&path).await.map_err(|error| ArtifactError::reading(&path, &error))?;
+        Ok(found.last_modified.into())
+    }
+
+    async fn is_fresh(&self, digest: &Digest) -> Result<bool, ArtifactError> {
+        let modified = self.blob_modified(digest).await?;
+        Ok(modified.elapsed().is_ok_and(|age| age < FRESH))
     }
 
     /// Reads a blob of that size to its end, a piece at a time, and compares its digest.

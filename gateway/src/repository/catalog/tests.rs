@@ -14,6 +14,10 @@ impl Executor for Silent {
         &self.0
     }
 
+    fn loaded_bytes(&self) -> u64 {
+        1
+    }
+
     fn platform(&self) -> &'static str {
         "test"
     }

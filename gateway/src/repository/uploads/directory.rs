@@ -12,11 +12,15 @@ use super::records::{Manifest, ModelSettings, VersionRecord};
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     models: BTreeMap<(TenantName, ModelName), Entry>,
+    /// The newest record of each tenant, and whether it says that the tenant was removed.
+    tenants: BTreeMap<TenantName, (Generation, bool)>,
 }
 
 /// One model of one tenant.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entry {
+    /// The tenant was removed, and with it all that it had published.
+    removed: bool,
     pub(super) settings: Option<(Generation, ModelSettings)>,
     pub(super) versions: BTreeMap<Version, (Generation, VersionRecord)>,
     /// The generation of each version's record that was loaded, or failed to load.
@@ -29,7 +33,13 @@ impl Entry {
     }
 
     pub(super) fn published(&self) -> impl DoubleEndedIterator<Item = (&Version, &Manifest)> {
-        self.versions.iter().filter_map(|(version, (_, record))| Some((version, record.published()?)))
+        let versions = self.versions.iter().filter(|_| !self.removed);
+        versions.filter_map(|(version, (_, record))| Some((version, record.published()?)))
+    }
+
+    /// Whether anything is published.
+    pub(super) fn is_there(&self) -> bool {
+        self.published().next().is_some()
     }
 
     pub(super) fn is_published(&self, version: &Version) -> bool {
@@ -72,6 +82,9 @@ impl Entry {
     }
 
     fn is_unfinished(&self) -> bool {
+        if self.removed && !self.loaded.is_empty() {
+            return true;
+        }
         let current = |version| self.versions.get(version).map(|(generation, _)| generation);
         self.selected().iter().any(|version| self.loaded.get(version) != current(version))
     }
@@ -83,14 +96,28 @@ impl Directory {
     }
 
     pub(super) fn entry_mut(&mut self, tenant: &TenantName, model: &ModelName) -> &mut Entry {
-        self.models.entry((tenant.clone(), model.clone())).or_default()
+        let removed = self.tenants.get(tenant).is_some_and(|(_, removed)| *removed);
+        let entry = self.models.entry((tenant.clone(), model.clone())).or_default();
+        entry.removed = removed;
+        entry
+    }
+
+    pub(super) fn knows_tenant(&self, tenant: &TenantName, generation: Generation) -> bool {
+        self.tenants.get(tenant).is_some_and(|(known, _)| *known >= generation)
+    }
+
+    pub(super) fn learn_tenant(&mut self, tenant: &TenantName, generation: Generation, removed: bool) {
+        self.tenants.insert(tenant.clone(), (generation, removed));
+        for (_, entry) in self.models.iter_mut().filter(|((owner, _), _)| owner == tenant) {
+            entry.removed = removed;
+        }
     }
 
     /// A tenant's models of which something is published.
     pub(super) fn of(&self, tenant: &TenantName) -> impl Iterator<Item = (&ModelName, &Entry)> {
         self.models
             .iter()
-            .filter(move |((owner, _), entry)| owner == tenant && entry.published().next().is_some())
+            .filter(move |((owner, _), entry)| owner == tenant && entry.is_there())
             .map(|((_, model), entry)| (model, entry))
     }
 

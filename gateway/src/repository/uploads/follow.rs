@@ -4,8 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     pin::pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use serde::Deserialize;
+use tokio::task::JoinSet;
 
 use crate::{
     name::{ModelName, TenantName, Version},
@@ -18,23 +21,66 @@ use crate::{
 
 use super::{
     Uploads,
+    directory::Entry,
     publish::LoadedVersion,
     records::{Manifest, ModelSettings, VersionRecord},
+    sweep,
 };
 
 /// Time between two looks at the store.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// Time between two searches for blobs that no version names.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What of a tenant's record counts here.
+#[derive(Deserialize)]
+struct TenantState {
+    removed: Option<u64>,
+}
+
+/// A model that is being brought in line; it may be again when this is dropped.
+struct Busy<'a> {
+    uploads: &'a Uploads,
+    model: &'a (TenantName, ModelName),
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        lock(&self.uploads.busy).remove(self.model);
+    }
+}
+
 type Changes = BTreeMap<(TenantName, ModelName), Vec<(RecordPath, Generation)>>;
 
 impl Uploads {
+    /// Reads what the store says, before anything is served: a tenant's own models hide the shared ones of the same name
+    /// from the first request on, loaded or not.
+    ///
+    /// # Errors
+    /// If the store cannot be reached.
+    pub async fn learn_all(&self) -> Result<(), ArtifactError> {
+        let survey = self.artifacts.survey().await?;
+        self.learn_changes(&survey).await;
+        Ok(())
+    }
+
     /// Looks at the store now and then until told to stop. While the store cannot be reached, what is loaded serves on.
     pub async fn run(self: Arc<Self>, stopped: impl Future<Output = ()>) {
         let mut stopped = pin!(stopped);
+        let mut swept = Instant::now();
         loop {
             let next = async {
                 tokio::time::sleep(INTERVAL).await;
-                self.look().await;
+                if swept.elapsed() > SWEEP_INTERVAL {
+                    swept = Instant::now();
+                    match self.sweep(sweep::AGE).await {
+                        Ok(deleted) => tracing::info!(deleted, "blobs that no version names were looked for"),
+                        Err(error) => tracing::warn!(%error, "the artifact store cannot be swept"),
+                    }
+                }
+                // Not waited for: what one tenant's models take to load must not delay what others changed.
+                self.look().await.detach_all();
             };
             tokio::select! {
                 () = &mut stopped => return,
@@ -43,35 +89,78 @@ impl Uploads {
         }
     }
 
-    /// Looks at the store once, and starts to serve what is new there. Returns when all of it is served or was refused.
-    pub async fn look(self: &Arc<Self>) {
+    /// Looks at the store once and loads what is to be served. Returns when all of it is served or was refused.
+    pub async fn load_all(self: &Arc<Self>) {
+        let mut loads = self.look().await;
+        while loads.join_next().await.is_some() {}
+    }
+
+    /// Looks at the store once, and begins to serve what is new there.
+    async fn look(self: &Arc<Self>) -> JoinSet<()> {
         match self.artifacts.survey().await {
             Ok(survey) => {
                 for fault in &survey.faults {
                     tracing::warn!(record = %fault.record, reason = fault.reason, "the artifact store lost something");
                 }
-                self.follow(&survey).await;
+                self.follow(&survey).await
             }
-            Err(error) => tracing::warn!(%error, "the artifact store cannot be looked at"),
+            Err(error) => {
+                tracing::warn!(%error, "the artifact store cannot be looked at");
+                JoinSet::new()
+            }
         }
     }
 
-    /// Brings what is served in line with a look at the store. Returns when every change is served or was refused.
-    async fn follow(self: &Arc<Self>, survey: &Survey) {
-        let mut applying = tokio::task::JoinSet::new();
-        for ((tenant, model), records) in self.changes(survey) {
+    /// Begins to bring what is served in line with a look at the store, each model by itself.
+    async fn follow(self: &Arc<Self>, survey: &Survey) -> JoinSet<()> {
+        let mut changed = self.learn_changes(survey).await;
+        let mut busy = lock(&self.busy);
+        changed.retain(|model| busy.insert(model.clone()));
+        drop(busy);
+        let mut loads = JoinSet::new();
+        for model in changed {
             let uploads = Arc::clone(self);
-            applying.spawn(async move {
-                for (record, generation) in records {
-                    if let Err(error) = uploads.learn(&record, generation).await {
-                        // Asked for again at the next look.
-                        tracing::error!(%record, %error, "a record cannot be used");
-                    }
-                }
-                uploads.reconcile(&tenant, &model).await;
+            loads.spawn(async move {
+                let _busy = Busy { uploads: &uploads, model: &model };
+                uploads.reconcile(&model.0, &model.1).await;
             });
         }
-        while applying.join_next().await.is_some() {}
+        loads
+    }
+
+    /// Reads every record that says something new. Returns the models that it is about, and those of which something is
+    /// still to be loaded.
+    async fn learn_changes(&self, survey: &Survey) -> Vec<(TenantName, ModelName)> {
+        for (record, generation) in &survey.records {
+            if let RecordPath::Tenant(tenant) = record {
+                self.learn_tenant(tenant, record, *generation).await;
+            }
+        }
+        let mut changed = Vec::new();
+        for ((tenant, model), records) in self.changes(survey) {
+            for (record, generation) in records {
+                if let Err(error) = self.learn(&record, generation).await {
+                    // Asked for again at the next look.
+                    tracing::error!(%record, %error, "a record cannot be used");
+                }
+            }
+            if lock(&self.directory).entry(&tenant, &model).is_some_and(Entry::is_there) {
+                self.namespaces.own(&tenant).list(&model);
+            }
+            changed.push((tenant, model));
+        }
+        changed
+    }
+
+    /// Whether a tenant was removed; then nothing of it is served any more.
+    async fn learn_tenant(&self, tenant: &TenantName, record: &RecordPath, generation: Generation) {
+        if lock(&self.directory).knows_tenant(tenant, generation) {
+            return;
+        }
+        match self.artifacts.read::<TenantState>(record, generation).await {
+            Ok(state) => lock(&self.directory).learn_tenant(tenant, generation, state.removed.is_some()),
+            Err(error) => tracing::error!(%record, %error, "a record cannot be used"),
+        }
     }
 
     /// The records that say something new, by model; and models of which something is still to be loaded.
@@ -142,7 +231,7 @@ impl Uploads {
         let catalog = self.namespaces.own(tenant);
         let selected = entry.selected();
         let settings = entry.settings();
-        if entry.published().next().is_none() {
+        if !entry.is_there() {
             if catalog.knows(model) {
                 catalog.remove(model);
                 tracing::info!(%tenant, %model, "model removed");
@@ -160,7 +249,13 @@ impl Uploads {
             }
             catalog.loading(model, version);
             match self.fetch(tenant, model, version, manifest).await {
-                Ok(Ok(loaded)) => self.serve(tenant, model, version, *generation, &loaded),
+                Ok(Ok(loaded)) => match self.check_loaded(tenant, model, version, &loaded) {
+                    Ok(()) => self.serve(tenant, model, version, *generation, &loaded),
+                    Err(error) => {
+                        catalog.failed(model, version, &error.to_string());
+                        self.mark(tenant, model, version, *generation);
+                    }
+                },
                 Ok(Err(reason)) => {
                     tracing::error!(%tenant, %model, %version, reason, "version failed to load");
                     catalog.failed(model, version, &reason);
@@ -222,6 +317,7 @@ impl Uploads {
         version: &Version,
         manifest: &Manifest,
     ) -> Result<Result<LoadedVersion, String>, ArtifactError> {
+        let turn = self.turn(tenant).await;
         let artifact = self.artifacts.get_blob(&manifest.artifact.digest, manifest.artifact.size).await;
         let artifact = match artifact {
             Err(error @ ArtifactError::Unavailable(_)) => return Err(error),
@@ -234,9 +330,9 @@ impl Uploads {
         let mut files = Vec::new();
         for file in &manifest.files {
             let bytes = self.artifacts.get_blob(&file.blob.digest, file.blob.size).await?;
-            files.push((file.name.clone(), bytes.to_vec()));
+            files.push((file.name.clone(), bytes.into()));
         }
-        let loaded = self.load(tenant, model, version, manifest, artifact.to_vec(), files).await;
+        let loaded = self.load(turn, (tenant, model, version), manifest, artifact.into(), files).await;
         Ok(loaded.map_err(|error| error.to_string()))
     }
 }

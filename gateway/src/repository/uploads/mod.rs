@@ -4,6 +4,7 @@
 //! - `publish`: from a received upload to a version that is published, or to the step that refused it
 //! - `verified`: which versions may be promoted, if the model's settings ask for that
 //! - `follow`: what any gateway published, seen by this one
+//! - `sweep`: content that nobody names any more
 //! - `records`: what the store says of all this
 
 mod change;
@@ -13,11 +14,13 @@ mod publish;
 pub mod receive;
 pub mod records;
 mod report;
+mod sweep;
 mod verified;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -103,6 +106,8 @@ pub struct Uploads {
     staging: PathBuf,
     limits: UploadLimits,
     directory: Mutex<Directory>,
+    /// The models that are being brought in line with the store.
+    busy: Mutex<BTreeSet<(TenantName, ModelName)>>,
     /// One permit for each load at a time, of all tenants.
     slots: Arc<Semaphore>,
     turns: Mutex<BTreeMap<TenantName, Turns>>,
@@ -148,7 +153,8 @@ impl Uploads {
         limits: UploadLimits,
     ) -> Result<Self, UploadError> {
         let disk = |error: std::io::Error| UploadError::Disk(error.kind().to_string());
-        fs::create_dir_all(&staging).map_err(disk)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&staging).map_err(disk)?;
+        fs::set_permissions(&staging, fs::Permissions::from_mode(0o700)).map_err(disk)?;
         for left in fs::read_dir(&staging).map_err(disk)?.flatten() {
             // Another gateway may share the folder: what is being received there is not an hour old.
             let old = left.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -164,6 +170,7 @@ impl Uploads {
             staging,
             limits,
             directory: Mutex::default(),
+            busy: Mutex::default(),
             slots: Arc::new(Semaphore::new(at_a_time)),
             turns: Mutex::default(),
         })

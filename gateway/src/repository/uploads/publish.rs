@@ -9,6 +9,8 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+
 use crate::{
     execute::{BoxFuture, Executor, LoadError, Source, Step},
     limits::UploadLimits,
@@ -28,7 +30,7 @@ use crate::{
 use super::{
     Upload, UploadError, Uploads,
     receive::Complete,
-    records::{ConfigText, Manifest, NamedBlob, VersionRecord},
+    records::{ConfigText, Manifest, ModelSettings, NamedBlob, VersionRecord},
     report::VersionReport,
 };
 
@@ -40,6 +42,14 @@ pub(super) struct LoadedVersion {
     pub(super) executor: Arc<dyn Executor>,
     pub(super) config: ModelConfig,
 }
+
+/// The right to load one version; it ends when this is dropped.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for its drop")]
+pub(super) struct Turn(
+    Result<OwnedSemaphorePermit, AcquireError>,
+    Result<OwnedSemaphorePermit, AcquireError>,
+);
 
 impl LoadedVersion {
     pub(super) fn model(&self, tenant: &TenantName, model: &ModelName, version: &Version) -> Model {
@@ -67,7 +77,12 @@ impl Uploads {
         let begun = Instant::now();
         let tenant = upload.tenant.clone();
         let config = upload.staged.config.take();
-        read_config(config.as_ref(), model).map_err(UploadError::Rejected)?;
+        let policy = read_config(config.as_ref(), model).map_err(UploadError::Rejected)?.version_policy;
+        let settings = ModelSettings {
+            version_policy: policy.map(Into::into).unwrap_or_default(),
+            ..ModelSettings::default()
+        };
+        settings.check().map_err(UploadError::Settings)?;
         let complete = upload.staged.complete()?;
         let paths: Vec<PathBuf> = std::iter::once(&complete.artifact)
             .chain(complete.files.iter().map(|(_, file)| file))
@@ -104,6 +119,7 @@ impl Uploads {
         let loading = Instant::now();
         let loaded = self.load_staged(&tenant, model, version, &manifest, complete).await?;
         let load_time = loading.elapsed();
+        self.check_loaded(&tenant, model, version, &loaded)?;
         if let Some(trial) = trial {
             trial(Arc::new(loaded.model(&tenant, model, version))).await?;
         }
@@ -191,6 +207,22 @@ impl Uploads {
         Ok(())
     }
 
+    /// Memory of what a tenant has loaded counts as well as what it has stored: a small plugin may load into a large image.
+    pub(super) fn check_loaded(
+        &self,
+        tenant: &TenantName,
+        model: &ModelName,
+        version: &Version,
+        loaded: &LoadedVersion,
+    ) -> Result<(), UploadError> {
+        let used = self.namespaces.own(tenant).loaded_bytes((model, version));
+        let limit = self.limits.max_loaded_bytes;
+        if used.saturating_add(loaded.executor.loaded_bytes()) > limit {
+            return Err(UploadError::Quota { what: "bytes of loaded models", used, limit });
+        }
+        Ok(())
+    }
+
     async fn load_staged(
         self: &Arc<Self>,
         tenant: &TenantName,
@@ -199,6 +231,8 @@ impl Uploads {
         manifest: &Manifest,
         complete: Complete,
     ) -> Result<LoadedVersion, UploadError> {
+        // Before anything is read: so much is in memory only for those whose turn it is.
+        let turn = self.turn(tenant).await;
         let read = move || {
             let read = |path: &std::path::Path| {
                 std::fs::read(path).map_err(|error| UploadError::Disk(error.kind().to_string()))
@@ -210,15 +244,22 @@ impl Uploads {
         let (artifact, files) = tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| UploadError::Disk("it was cut short".into()))??;
-        self.load(tenant, model, version, manifest, artifact, files).await.map_err(UploadError::Rejected)
+        self.load(turn, (tenant, model, version), manifest, artifact, files)
+            .await
+            .map_err(UploadError::Rejected)
+    }
+
+    /// Waits for the tenant's turn to load something, and then for a place among all tenants'.
+    pub(super) async fn turn(&self, tenant: &TenantName) -> Turn {
+        let turn = self.turns(tenant).load.acquire_owned().await;
+        Turn(turn, Arc::clone(&self.slots).acquire_owned().await)
     }
 
     /// Loads a version from its bytes, on a thread that may block.
     pub(super) async fn load(
         self: &Arc<Self>,
-        tenant: &TenantName,
-        model: &ModelName,
-        version: &Version,
+        turn: Turn,
+        (tenant, model, version): (&TenantName, &ModelName, &Version),
         manifest: &Manifest,
         artifact: Vec<u8>,
         files: Vec<(String, Vec<u8>)>,
@@ -232,11 +273,9 @@ impl Uploads {
             declared_inputs: config.inputs.clone(),
             limits: config.limits,
         };
-        let turn = self.turns(tenant).load.acquire_owned().await;
-        let slot = Arc::clone(&self.slots).acquire_owned().await;
         let (loader, kind) = (Arc::clone(&self.loader), manifest.kind);
         let loading = tokio::task::spawn_blocking(move || {
-            let _held = (turn, slot);
+            let _turn = turn;
             loader(kind, Origin::Tenant, source)
         });
         let executor = loading.await.unwrap_or_else(|_| {

@@ -23,8 +23,11 @@ use super::{
 /// Files beside the artifact.
 const MAX_FILES: usize = 64;
 
-/// Bytes of a configuration, and of a sample request.
+/// Bytes of a sample request.
 pub const MAX_TEXT: usize = 1 << 20;
+
+/// Bytes of a configuration, and of a model's settings: parsing them takes time that grows faster than they do.
+pub const MAX_CONFIG: usize = 64 << 10;
 
 /// A folder that is removed with all that is in it.
 #[derive(Debug)]

@@ -140,8 +140,9 @@ impl From<VersionPolicy> for Policy {
     }
 }
 
-/// Aliases of a model.
+/// Aliases of a model, and versions that its policy or an alias names.
 const MAX_ALIASES: usize = 16;
+const MAX_NAMED: usize = 64;
 
 impl ModelSettings {
     /// Checks what a client sent.
@@ -151,6 +152,12 @@ impl ModelSettings {
     pub fn check(&self) -> Result<(), String> {
         if matches!(self.version_policy, Policy::Latest(0)) {
             return Err("version_policy: latest must be at least 1".into());
+        }
+        if matches!(&self.version_policy, Policy::Specific(versions) if versions.len() > MAX_NAMED) {
+            return Err(format!("version_policy names more than {MAX_NAMED} versions"));
+        }
+        if self.aliases.values().any(|shares| shares.len() > MAX_NAMED) {
+            return Err(format!("an alias stands for more than {MAX_NAMED} versions"));
         }
         if self.aliases.len() > MAX_ALIASES {
             return Err(format!("a model may have {MAX_ALIASES} aliases, given {}", self.aliases.len()));
