@@ -101,6 +101,7 @@ fn lists_are_json_if_asked_and_mistakes_are_named() {
         (&["key", "revoke", "0123456789abcdef"], "0123456789abcdef"),
         (&["key", "revoke", "ak_0123"], "16 hex digits"),
         (&["tenant", "remove", "nobody"], "nobody"),
+        (&["tenant", "create", "acme"], "choose another one"),
     ] {
         let error = bad(store, arguments);
         assert!(error.contains(part), "{arguments:?}: {error}");
@@ -113,10 +114,10 @@ fn lists_are_json_if_asked_and_mistakes_are_named() {
     let named = Command::new(binary()).args(named).env_remove("AIRLOCK_STORE").output();
     assert!(named.expect("the binary starts").status.success());
     for _ in 0..2 {
-        good(store, &["tenant", "create", "acme"]);
-        good(store, &["key", "create", "--tenant", "acme"]);
+        good(store, &["tenant", "create", "umbrella"]);
+        good(store, &["key", "create", "--tenant", "umbrella"]);
     }
-    assert!(bad(store, &["key", "create", "--tenant", "acme"]).contains("revoke one first"));
+    assert!(bad(store, &["key", "create", "--tenant", "umbrella"]).contains("revoke one first"));
 }
 
 #[test]
