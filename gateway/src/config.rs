@@ -23,8 +23,10 @@ use crate::{
 };
 
 mod limit_settings;
+mod s3_settings;
 
 pub use limit_settings::LimitSettings;
+pub use s3_settings::S3Options;
 
 /// Everything that `airlock serve` can be told. What is not set keeps its default.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -94,6 +96,9 @@ pub struct Settings {
     /// After SIGTERM, go on accepting for this long while readiness is down already [default: 1s]
     #[arg(long, value_name = "TIME", env = "AIRLOCK_DRAIN_DELAY")]
     pub drain_delay: Option<Span>,
+
+    #[command(flatten)]
+    pub s3: S3Options,
 
     #[command(flatten)]
     pub limits: LimitSettings,
@@ -195,6 +200,7 @@ impl Settings {
             tenant_onnx: self.tenant_onnx.or(other.tenant_onnx),
             non_finite: self.non_finite.or(other.non_finite),
             drain_delay: self.drain_delay.or(other.drain_delay),
+            s3: self.s3.or(other.s3),
             limits: self.limits.or(other.limits),
         }
     }
@@ -249,7 +255,7 @@ impl TryFrom<Settings> for Config {
         };
         let (state, secret_file) = (settings.state, settings.secret_file);
         let place = |store| StorePlace::new(&store, state.clone(), secret_file.clone());
-        let store = settings.store.map(place).transpose()?;
+        let store = settings.store.map(place).transpose()?.map(|place| place.with_s3(settings.s3.into()));
         let state = store.as_ref().map(|store| store.state.clone()).or(state);
         // With a store there may be keys: then the server looks again when it knows.
         if !http.ip().is_loopback() && !insecure && store.is_none() {

@@ -63,6 +63,12 @@ impl StorePlace {
         Ok(Self { location, state, secret_file, s3: S3Settings::default() })
     }
 
+    /// Says how a bucket is reached.
+    #[must_use]
+    pub fn with_s3(self, s3: S3Settings) -> Self {
+        Self { s3, ..self }
+    }
+
     /// Opens the store; makes folders and secret if this is the first time.
     pub fn open(&self) -> Result<Store, StoreError> {
         if !self.state.is_dir() {

@@ -18,6 +18,7 @@ use airlock::{
     },
     secret::Secret,
 };
+use airlock_tests::{client::call, gateway::binary, guest, process::Process};
 use serde_json::json;
 
 const PYTHON: &str = "AIRLOCK_TEST_S3";
@@ -175,4 +176,66 @@ async fn an_s3_server_that_died_is_unavailable() {
     assert!(matches!(gateway.survey().await, Err(ArtifactError::Unavailable(_))));
     let append = gateway.append(&record("acme"), Some(Generation::FIRST), &json!(2)).await;
     assert!(matches!(append, Err(ArtifactError::Unavailable(_))));
+}
+
+/// `airlock` with this bucket as its store, and a state folder of its own.
+fn on_bucket(server: &Server, state: &std::path::Path, secret: &std::path::Path) -> Vec<String> {
+    let text = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
+    let arguments = [
+        "--store".to_owned(),
+        "s3://airlock/tests/gateways".to_owned(),
+        "--state".to_owned(),
+        text(state),
+        "--secret-file".to_owned(),
+        text(secret),
+        "--s3-endpoint".to_owned(),
+        server.endpoint.clone(),
+        "--s3-region".to_owned(),
+        "us-east-1".to_owned(),
+        "--s3-allow-http".to_owned(),
+    ];
+    arguments.into()
+}
+
+const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_share_a_bucket_a_key_and_a_model() {
+    let Some(server) = shared() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let secret = folder.path().join("secret");
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    let arguments = on_bucket(server, &one, &secret);
+    let run = |command: &[&str]| {
+        let output = Command::new(binary()).args(command).args(&arguments).envs(CREDENTIALS).output();
+        let output = output.expect("the binary starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+    run(&["tenant", "create", "acme"]);
+    let key = run(&["key", "create", "--tenant", "acme", "--scope", "infer,repository"]);
+    let serve = |state| {
+        let arguments = on_bucket(server, state, &secret);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Process::serve_in(&arguments, &CREDENTIALS)
+    };
+    let (first, second) = (serve(&one), serve(&two));
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    let path = "/v2/repository/models/m/versions/1";
+    let published = call(first.address, "PUT", path, &headers, guest::good()).await;
+    assert_eq!(published.status, 200, "{}", published.error());
+    let body = json!({ "inputs": [{ "name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [2.5] }] });
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = call(second.address, "POST", "/v2/models/m/infer", &headers, body.to_string()).await;
+        if answer.status == 200 {
+            assert_eq!(answer.json()["outputs"][0]["data"], json!([2.5]));
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{}", answer.error());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let nobody = call(second.address, "GET", "/v2/models/m", &[], "").await;
+    assert_eq!(nobody.status, 401);
 }

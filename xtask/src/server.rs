@@ -62,7 +62,7 @@ impl Server {
     /// Starts the gateway with a store for uploads and nothing else.
     pub fn store(binaries: &Path, address: SocketAddr, more: &[&str]) -> Result<Self> {
         let http = address.to_string();
-        let arguments = [&["serve", "--http", &http], more].concat();
+        let arguments = [&["serve", "--http", &http, "--admin", "127.0.0.1:0"], more].concat();
         Self::start(&binaries.join("airlock"), &arguments, None, address, LOAD_PATIENCE)
     }
 

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     admin::Tenants,
+    config::S3Options,
     repository::artifacts::Location,
     secret::Purpose,
     store::{Store, StorePlace},
@@ -27,6 +28,9 @@ pub(super) struct StoreArguments {
     /// The gateway's secret; made if there is none [default: `secret` in that folder]
     #[arg(long, value_name = "FILE", env = "AIRLOCK_SECRET_FILE", global = true)]
     secret_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    s3: S3Options,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -45,7 +49,7 @@ impl StoreArguments {
             .context("cannot start a runtime")?;
         runtime.block_on(async {
             let store = self.store.context("say which gateway's store to work on: --store DIR")?;
-            let place = StorePlace::new(&store, self.state, self.secret_file)?;
+            let place = StorePlace::new(&store, self.state, self.secret_file)?.with_s3(self.s3.into());
             let Store { artifacts, secret, .. } = place.open()?;
             // A record that is made with another secret would be of no use to any gateway.
             artifacts.self_test().await?;
