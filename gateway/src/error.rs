@@ -236,6 +236,7 @@ impl From<UploadError> for Problem {
             UploadError::Quota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
             UploadError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             UploadError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "uploads_busy"),
+            UploadError::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             UploadError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             UploadError::Disk(_) => return Self::internal(error.to_string()),
         };
@@ -249,6 +250,7 @@ impl From<UploadError> for Problem {
             // Room comes from removing versions, not from waiting.
             UploadError::Quota { .. } => problem.retry_after = Some(60),
             UploadError::Busy(_) | UploadError::Overloaded => problem.retry_after = Some(1),
+            UploadError::TooOften { retry_after, .. } => problem.retry_after = Some(retry_after),
             _ => {}
         }
         problem

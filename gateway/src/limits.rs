@@ -168,6 +168,8 @@ pub struct UploadLimits {
     pub time: Duration,
     /// Uploads of one tenant at a time; of these, one is compiled at a time.
     pub per_tenant: usize,
+    /// Changes of versions and settings within an hour.
+    pub max_changes: u32,
     pub max_models: u64,
     /// Published versions of one model.
     pub max_versions: u64,
@@ -184,6 +186,7 @@ impl Default for UploadLimits {
             max_bytes: 256 * MIB,
             time: Duration::from_secs(600),
             per_tenant: 4,
+            max_changes: 600,
             max_models: 20,
             max_versions: 5,
             max_storage_bytes: 2048 * MIB,

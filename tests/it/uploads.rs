@@ -472,6 +472,28 @@ async fn what_a_tenant_keeps_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_are_bounded_in_number() {
+    let store = Store::default();
+    let gateway = Gateway::serve_with(Repository::default(), |settings| {
+        settings.store = Some(store.location());
+        settings.limits.tenant_changes = Some(3);
+    })
+    .await;
+    let tenant = Caller::anybody(&gateway);
+    ok(&tenant.put("m", "1", constant(1.0)).await);
+    for unloaded in [true, false] {
+        let settings = json!({ "unloaded": unloaded }).to_string();
+        ok(&tenant.send("PUT", "/v2/repository/models/m/settings", &[], settings).await);
+    }
+    let refusal = tenant.put("m", "2", constant(2.0)).await;
+    refused(&refusal, 429, "rate_limited", "3 changes within an hour");
+    let wait: u64 = refusal.header("retry-after").and_then(|wait| wait.parse().ok()).expect("a time");
+    assert!((3000..=3601).contains(&wait), "{wait}");
+    ok(&tenant.put("m", "1", constant(1.0)).await);
+    assert_eq!(answered(&tenant.infer("m", 0.0).await), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_loaded_counts_as_well_as_what_is_stored() {
     let store = Store::default();
     let gateway = Gateway::serve_with(Repository::default(), |settings| {

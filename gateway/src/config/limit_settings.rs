@@ -95,6 +95,8 @@ limit_settings! {
     upload_timeout: Span, "AIRLOCK_UPLOAD_TIMEOUT" => upload.time;
     /// Uploads of one tenant at a time [default: 4]
     tenant_uploads: usize, "AIRLOCK_TENANT_UPLOADS" => upload.per_tenant;
+    /// Changes of versions and settings that a tenant may make within an hour [default: 600]
+    tenant_changes: u32, "AIRLOCK_TENANT_CHANGES" => upload.max_changes;
     /// Models that a tenant may have uploaded [default: 20]
     tenant_models: u64, "AIRLOCK_TENANT_MODELS" => upload.max_models;
     /// Published versions of one uploaded model [default: 5]

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::sending;
 use crate::{limits::ListenLimits, meter::Usage};
 
 #[derive(Debug, thiserror::Error)]
@@ -84,16 +85,25 @@ pub struct ReplyBody {
     parts: VecDeque<Bytes>,
     held: Option<Box<dyn Any + Send>>,
     usage: Option<Usage>,
+    on_its_way: Option<sending::Answer>,
 }
 
 impl ReplyBody {
     pub fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
-        Self { parts: parts.into_iter().filter(|part| !part.is_empty()).collect(), held: None, usage: None }
+        let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        Self { parts, held: None, usage: None, on_its_way: None }
     }
 
     #[must_use]
     pub fn holding(mut self, held: impl Any + Send) -> Self {
         self.held = Some(Box::new(held));
+        self
+    }
+
+    /// Lets the connection see for how long it is on its way.
+    #[must_use]
+    pub fn on_its_way(mut self, answer: sending::Answer) -> Self {
+        self.on_its_way = Some(answer);
         self
     }
 
@@ -129,6 +139,7 @@ impl Body for ReplyBody {
         if self.parts.is_empty() {
             self.held = None;
             self.usage = None;
+            self.on_its_way = None;
         }
         Poll::Ready(part.map(|part| Ok(Frame::data(part))))
     }

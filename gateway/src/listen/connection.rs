@@ -114,10 +114,11 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         move |request: Request<Incoming>| {
             let (gateway, sending) = (Arc::clone(&gateway), sending.clone());
             async move {
-                Ok::<_, Infallible>(match door {
-                    Door::Data => rest::handle(&gateway, &sending, peer, request).await,
+                let answer = match door {
+                    Door::Data => rest::handle(&gateway, peer, request).await,
                     Door::Admin => admin::handle(&gateway, peer, request).await,
-                })
+                };
+                Ok::<_, Infallible>(answer.map(|body| body.on_its_way(sending.begin())))
             }
         }
     });

@@ -36,7 +36,6 @@ use crate::{
 use super::{
     authorise::authorise,
     body::{self, ReplyBody},
-    sending::Sending,
     uploads::{self, LoadRequest},
 };
 
@@ -47,14 +46,9 @@ const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_repository", "parame
 const MAX_CONTROL_BYTES: usize = 64 << 10;
 
 /// Answers a request, whatever happens on the way: a panic costs this request a 500 and nobody else anything.
-pub async fn handle(
-    gateway: &Arc<Gateway>,
-    sending: &Sending,
-    peer: IpAddr,
-    request: Request<Incoming>,
-) -> Response<ReplyBody> {
+pub async fn handle(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incoming>) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    answered(answer(gateway, sending, peer, &head, body)).await
+    answered(answer(gateway, peer, &head, body)).await
 }
 
 /// What becomes of an answer that may be a problem or a panic.
@@ -76,7 +70,6 @@ pub(super) async fn answered(
 
 async fn answer(
     gateway: &Arc<Gateway>,
-    sending: &Sending,
     peer: IpAddr,
     head: &Parts,
     body: Incoming,
@@ -84,12 +77,12 @@ async fn answer(
     let (route, principal) = authorise(&gateway.authenticator, peer, head)?;
     let tenant = &principal.tenant;
     match route {
-        Route::Infer(target) => infer::infer(gateway, &principal, &target, &head.headers, body)
-            .await
-            .map(|answer| inferred(answer, sending)),
-        Route::Verify(target) => verify::verify(gateway, &principal, &target, &head.headers, body)
-            .await
-            .map(|answer| verified(answer, sending)),
+        Route::Infer(target) => {
+            infer::infer(gateway, &principal, &target, &head.headers, body).await.map(inferred)
+        }
+        Route::Verify(target) => {
+            verify::verify(gateway, &principal, &target, &head.headers, body).await.map(verified)
+        }
         Route::Live => Ok(json_reply(StatusCode::OK, &json!({ "live": true }))),
         Route::Ready => Ok(server_ready(gateway)),
         Route::ServerMetadata => Ok(json_reply(
@@ -161,9 +154,9 @@ fn shared_model(principal: &Principal, model: &ModelName) -> Result<(), Problem>
     principal.require(Scope::Admin).map_err(|_| UploadError::UnknownModel(model.clone()).into())
 }
 
-fn inferred(answer: infer::Answer, sending: &Sending) -> Response<ReplyBody> {
+fn inferred(answer: infer::Answer) -> Response<ReplyBody> {
     let encoded = answer.encoded;
-    let body = ReplyBody::new(encoded.parts).metered(answer.usage).holding((answer.held, sending.begin()));
+    let body = ReplyBody::new(encoded.parts).metered(answer.usage).holding(answer.held);
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoded.content_type));
@@ -177,8 +170,8 @@ fn inferred(answer: infer::Answer, sending: &Sending) -> Response<ReplyBody> {
     response
 }
 
-fn verified(answer: verify::Answer, sending: &Sending) -> Response<ReplyBody> {
-    let body = ReplyBody::new([answer.report]).metered(answer.usage).holding(sending.begin());
+fn verified(answer: verify::Answer) -> Response<ReplyBody> {
+    let body = ReplyBody::new([answer.report]).metered(answer.usage);
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -35,6 +35,7 @@ impl Uploads {
             else {
                 return Err(unknown());
             };
+            self.count_change(tenant)?;
             match self.artifacts.append(&record, Some(generation), &VersionRecord::Removed).await {
                 Ok(generation) => {
                     self.learn_version(tenant, model, version, generation, VersionRecord::Removed);
@@ -166,6 +167,7 @@ impl Uploads {
             if settings == before {
                 return Ok(settings);
             }
+            self.count_change(tenant)?;
             match self.artifacts.append(&record, after, &settings).await {
                 Ok(generation) => {
                     self.learn_settings(tenant, model, generation, settings.clone());

@@ -23,6 +23,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -76,6 +77,9 @@ pub enum UploadError {
     Quota { what: &'static str, used: u64, limit: u64 },
     #[error("{0} uploads of this tenant are running already; try again when one has ended")]
     Busy(usize),
+    /// Each change is a record that stays in the store, and every gateway lists them all.
+    #[error("this tenant made {limit} changes within an hour, as many as it may; try again later")]
+    TooOften { limit: u32, retry_after: u32 },
     #[error(
         "version {version} of '{model}' was not verified against the current default {default} since it was published, as the model's settings require: POST /v2/repository/models/{model}/versions/{version}/verify first"
     )]
@@ -124,7 +128,11 @@ struct Turns {
     load: Arc<Semaphore>,
     /// Bringing what is served in line with what is known: one.
     reconcile: Arc<Semaphore>,
+    /// When the hour began, and the changes made since.
+    changes: Arc<Mutex<(Instant, u32)>>,
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 impl fmt::Debug for Uploads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,8 +195,26 @@ impl Uploads {
             publish: Arc::new(Semaphore::new(1)),
             load: Arc::new(Semaphore::new(1)),
             reconcile: Arc::new(Semaphore::new(1)),
+            changes: Arc::new(Mutex::new((Instant::now(), 0))),
         };
         turns.entry(tenant.clone()).or_insert_with(made).clone()
+    }
+
+    /// Counts a change that is about to be written into the store.
+    fn count_change(&self, tenant: &TenantName) -> Result<(), UploadError> {
+        let turns = self.turns(tenant);
+        let (began, changes) = &mut *lock(&turns.changes);
+        if began.elapsed() > HOUR {
+            (*began, *changes) = (Instant::now(), 0);
+        }
+        let limit = self.limits.max_changes;
+        if *changes >= limit {
+            let left = HOUR.saturating_sub(began.elapsed()).as_secs() + 1;
+            let retry_after = u32::try_from(left).unwrap_or(u32::MAX);
+            return Err(UploadError::TooOften { limit, retry_after });
+        }
+        *changes += 1;
+        Ok(())
     }
 
     /// Begins an upload of at most [`UploadLimits::max_bytes`].

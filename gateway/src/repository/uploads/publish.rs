@@ -116,6 +116,7 @@ impl Uploads {
             None => None,
         };
         self.check_quota(&tenant, model, &manifest)?;
+        self.count_change(&tenant)?;
         let loading = Instant::now();
         let loaded = self.load_staged(&tenant, model, version, &manifest, complete).await?;
         let load_time = loading.elapsed();
