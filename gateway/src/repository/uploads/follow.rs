@@ -47,7 +47,7 @@ struct Busy<'a> {
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        lock(&self.uploads.busy).remove(self.model);
+        lock(&self.uploads.following).busy.remove(self.model);
     }
 }
 
@@ -113,12 +113,16 @@ impl Uploads {
 
     /// Begins to bring what is served in line with a look at the store, each model by itself.
     async fn follow(self: &Arc<Self>, survey: &Survey) -> JoinSet<()> {
-        let mut changed = self.learn_changes(survey).await;
-        let mut busy = lock(&self.busy);
-        changed.retain(|model| busy.insert(model.clone()));
-        drop(busy);
+        let changed = self.learn_changes(survey).await;
         let mut loads = JoinSet::new();
-        for model in changed {
+        let mut following = lock(&self.following);
+        let mut due = std::mem::take(&mut following.stale);
+        due.extend(changed);
+        for model in due {
+            if !following.busy.insert(model.clone()) {
+                following.stale.insert(model);
+                continue;
+            }
             let uploads = Arc::clone(self);
             loads.spawn(async move {
                 let _busy = Busy { uploads: &uploads, model: &model };
@@ -140,8 +144,7 @@ impl Uploads {
         for ((tenant, model), records) in self.changes(survey) {
             for (record, generation) in records {
                 if let Err(error) = self.learn(&record, generation).await {
-                    // Asked for again at the next look.
-                    tracing::error!(%record, %error, "a record cannot be used");
+                    self.cannot_use(record, generation, &error);
                 }
             }
             if lock(&self.directory).entry(&tenant, &model).is_some_and(Entry::is_there) {
@@ -159,7 +162,14 @@ impl Uploads {
         }
         match self.artifacts.read::<TenantState>(record, generation).await {
             Ok(state) => lock(&self.directory).learn_tenant(tenant, generation, state.removed.is_some()),
-            Err(error) => tracing::error!(%record, %error, "a record cannot be used"),
+            Err(error) => self.cannot_use(record.clone(), generation, &error),
+        }
+    }
+
+    /// The record is asked for again at the next look, and reported once.
+    fn cannot_use(&self, record: RecordPath, generation: Generation, error: &ArtifactError) {
+        if lock(&self.following).reported.insert((record.clone(), generation)) {
+            tracing::error!(%record, %error, "a record cannot be used");
         }
     }
 

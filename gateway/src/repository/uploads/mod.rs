@@ -37,7 +37,7 @@ use crate::{
 
 use super::{
     Loader,
-    artifacts::{ArtifactError, Artifacts},
+    artifacts::{ArtifactError, Artifacts, Generation, RecordPath},
     lock,
     namespaces::Namespaces,
 };
@@ -110,11 +110,21 @@ pub struct Uploads {
     staging: PathBuf,
     limits: UploadLimits,
     directory: Mutex<Directory>,
-    /// The models that are being brought in line with the store.
-    busy: Mutex<BTreeSet<(TenantName, ModelName)>>,
+    following: Mutex<Following>,
     /// One permit for each load at a time, of all tenants.
     slots: Arc<Semaphore>,
     turns: Mutex<BTreeMap<TenantName, Turns>>,
+}
+
+/// Where following the store stands.
+#[derive(Default)]
+struct Following {
+    /// Models that are being brought in line with the store.
+    busy: BTreeSet<(TenantName, ModelName)>,
+    /// Models of which something was learned meanwhile: theirs is the next turn.
+    stale: BTreeSet<(TenantName, ModelName)>,
+    /// Records that cannot be used, so that each is reported once.
+    reported: BTreeSet<(RecordPath, Generation)>,
 }
 
 /// What one tenant may do at a time.
@@ -178,7 +188,7 @@ impl Uploads {
             staging,
             limits,
             directory: Mutex::default(),
-            busy: Mutex::default(),
+            following: Mutex::default(),
             slots: Arc::new(Semaphore::new(at_a_time)),
             turns: Mutex::default(),
         })
