@@ -65,6 +65,12 @@ impl Process {
         assert!(status.success());
     }
 
+    /// The kernel's line on one of its limits, such as `Max core file size`: the values behind the name.
+    pub fn limit(&self, name: &str) -> Option<String> {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).ok()?;
+        limits.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+    }
+
     /// Waits for the end: exit code, time it took, and the whole log.
     pub fn end(mut self) -> (Option<i32>, Duration, String) {
         let started = Instant::now();

@@ -29,6 +29,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A WebAssembly-sandboxed inference gateway that speaks the V2 (Open Inference) Protocol.
 #[derive(Debug, Parser)]
@@ -74,6 +75,11 @@ struct Answer {
 
 /// Parses the command line, runs the command and says what went wrong, if anything did.
 pub fn main() -> ExitCode {
+    if let Err(error) = no_core_dumps() {
+        say::note(format!(
+            "airlock: a crash may leave keys in a core dump, which cannot be switched off: {error}"
+        ));
+    }
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
@@ -91,6 +97,18 @@ pub fn main() -> ExitCode {
         Command::Usage(usage) => told(usage.run()),
         Command::Completions(completions) => told(completions.run()),
     }
+}
+
+/// Every command may have keys in its memory, a worker has tenants' models, and a core dump is that memory in a file. A limit of 0
+/// is not looked at where dumps are piped to a program; 1 byte is too little for a file, and to the kernel it means no such program
+/// either. Who may attach a debugger reads the memory all the same: to forbid that (`PR_SET_DUMPABLE`) would take
+/// `/proc/self/pagemap` from a gateway that is not root, and with it the quick reset of instances.
+fn no_core_dumps() -> rustix::io::Result<()> {
+    // Below it already, it cannot be raised, and need not be.
+    if getrlimit(Resource::Core).maximum.is_none_or(|maximum| maximum > 0) {
+        setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) })?;
+    }
+    Ok(())
 }
 
 fn told(outcome: anyhow::Result<()>) -> ExitCode {

@@ -85,7 +85,6 @@ impl Bounds {
         let limit = |resource, current, maximum| {
             setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
         };
-        limit(Resource::Core, 0, 0)?;
         limit(Resource::As, self.memory, self.memory)?;
         // The first signal says what was used up, the second, a second later, cannot be ignored.
         limit(Resource::Cpu, self.cpu, self.cpu.saturating_add(1))?;
