@@ -73,6 +73,10 @@ pub struct Settings {
     #[arg(long, value_name = "BOOL", env = "AIRLOCK_TENANT_ONNX", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub tenant_onnx: Option<bool>,
 
+    /// Whether the repository's models serve every tenant; if not, only the tenant `default` [default: true]
+    #[arg(long, value_name = "BOOL", env = "AIRLOCK_SHARED_MODELS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub shared_models: Option<bool>,
+
     /// The gateway's secret; made if there is none [default: `secret` in that folder]
     #[arg(long, value_name = "FILE", env = "AIRLOCK_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
@@ -198,6 +202,7 @@ impl Settings {
             state: self.state.or(other.state),
             secret_file: self.secret_file.or(other.secret_file),
             tenant_onnx: self.tenant_onnx.or(other.tenant_onnx),
+            shared_models: self.shared_models.or(other.shared_models),
             non_finite: self.non_finite.or(other.non_finite),
             drain_delay: self.drain_delay.or(other.drain_delay),
             s3: self.s3.or(other.s3),
@@ -224,6 +229,7 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     pub store: Option<StorePlace>,
     pub tenant_onnx: bool,
+    pub shared_models: bool,
     pub non_finite: crate::reply::NonFinite,
     pub drain_delay: Duration,
     pub limits: Limits,
@@ -280,6 +286,7 @@ impl TryFrom<Settings> for Config {
             tls,
             store,
             tenant_onnx: settings.tenant_onnx.unwrap_or(true),
+            shared_models: settings.shared_models.unwrap_or(true),
             non_finite: match settings.non_finite.unwrap_or_default() {
                 NonFiniteName::Literal => crate::reply::NonFinite::Literal,
                 NonFiniteName::Null => crate::reply::NonFinite::Null,

@@ -48,6 +48,9 @@ impl fmt::Display for ModelName {
     }
 }
 
+/// The only tenant of a gateway without API keys.
+const DEFAULT: &str = "default";
+
 /// A tenant's name, spelled as a model name is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantName(String);
@@ -55,7 +58,11 @@ pub struct TenantName(String);
 impl TenantName {
     /// The only tenant of a gateway without API keys.
     pub fn default_tenant() -> Self {
-        Self("default".to_owned())
+        Self(DEFAULT.to_owned())
+    }
+
+    pub fn is_default(&self) -> bool {
+        self.0 == DEFAULT
     }
 
     pub fn as_str(&self) -> &str {

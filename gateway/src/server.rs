@@ -116,7 +116,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let authenticator = Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey)));
     let repository =
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
-    let models = Arc::new(Namespaces::new(repository.catalog()));
+    let models = Arc::new(Namespaces::new(repository.catalog(), config.shared_models));
     let meter = Arc::<Meter>::default();
     let (mut keys, mut uploads, mut tenants) = (None, None, None);
     let ledger = config.state.map(|state| keep_ledger(&state, &meter)).transpose()?;

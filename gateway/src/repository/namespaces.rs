@@ -1,4 +1,5 @@
-//! Namespaces: each tenant's own models, and behind them the operator's, which all tenants share.
+//! Namespaces: each tenant's own models, and behind them the operator's, which all tenants share unless the operator keeps them
+//! to the tenant `default`.
 //!
 //! A tenant's own model hides a shared one of the same name, whatever its state: a model that fails to load must not turn
 //! into somebody else's. There is no way from one tenant's namespace into another's.
@@ -24,7 +25,7 @@ use super::catalog::{Catalog, FindError, IndexEntry, Model, State};
 /// Whose model it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Namespace {
-    /// The operator's, visible to every tenant.
+    /// The operator's.
     Shared,
     Tenant(TenantName),
 }
@@ -87,12 +88,20 @@ impl From<&Version> for Wanted {
 #[derive(Debug)]
 pub struct Namespaces {
     shared: Arc<Catalog>,
+    /// Whether the operator's models serve every tenant.
+    open: bool,
     tenants: ArcSwap<BTreeMap<TenantName, Arc<Catalog>>>,
 }
 
 impl Namespaces {
-    pub fn new(shared: Arc<Catalog>) -> Self {
-        Self { shared, tenants: ArcSwap::default() }
+    /// With the operator's models, which serve every tenant if `open`, and otherwise the tenant `default` alone.
+    pub fn new(shared: Arc<Catalog>, open: bool) -> Self {
+        Self { shared, open, tenants: ArcSwap::default() }
+    }
+
+    /// The operator's models, for those that they serve.
+    fn shared(&self, tenant: &TenantName) -> Option<&Arc<Catalog>> {
+        (self.open || tenant.is_default()).then_some(&self.shared)
     }
 
     /// The catalog of a tenant's own models, made if need be.
@@ -108,10 +117,10 @@ impl Namespaces {
         self.tenants.load().get(tenant).cloned().unwrap_or_default()
     }
 
-    /// Where that model of the tenant is found: among its own, or among the shared ones.
-    fn home(&self, tenant: &TenantName, model: &ModelName) -> Arc<Catalog> {
+    /// Where that model of the tenant is found: among its own, or among the shared ones; `None` if it may be in neither.
+    fn home(&self, tenant: &TenantName, model: &ModelName) -> Option<Arc<Catalog>> {
         let own = self.tenants.load().get(tenant).filter(|catalog| catalog.knows(model)).cloned();
-        own.unwrap_or_else(|| Arc::clone(&self.shared))
+        own.or_else(|| self.shared(tenant).cloned())
     }
 
     /// The model that answers a tenant. Whether it is missing or somebody else's makes no difference to the answer.
@@ -121,7 +130,10 @@ impl Namespaces {
         model: &ModelName,
         wanted: &Wanted,
     ) -> Result<Arc<Model>, FindError> {
-        self.home(tenant, model).find(model, wanted)
+        match self.home(tenant, model) {
+            Some(home) => home.find(model, wanted),
+            None => Err(FindError::UnknownModel { model: model.clone() }),
+        }
     }
 
     /// The model that answers a guest: names resolve where the calling model lives, so that a tenant cannot put a model of
@@ -140,7 +152,7 @@ impl Namespaces {
 
     /// The versions of a model that are ready, in ascending order.
     pub fn versions(&self, tenant: &TenantName, model: &ModelName) -> Vec<Version> {
-        self.home(tenant, model).versions(model)
+        self.home(tenant, model).map(|home| home.versions(model)).unwrap_or_default()
     }
 
     /// Every model that a tenant can see, ordered by name and version.
@@ -148,7 +160,8 @@ impl Namespaces {
         let own = self.tenants.load().get(tenant).cloned();
         let mut index = own.as_ref().map(|own| own.index()).unwrap_or_default();
         let hidden = |name: &ModelName| own.as_ref().is_some_and(|own| own.knows(name));
-        index.extend(self.shared.index().into_iter().filter(|entry| !hidden(&entry.name)));
+        let shared = self.shared(tenant).map(|shared| shared.index()).unwrap_or_default();
+        index.extend(shared.into_iter().filter(|entry| !hidden(&entry.name)));
         index.sort_by(|one, other| (&one.name, &one.version).cmp(&(&other.name, &other.version)));
         index
     }
