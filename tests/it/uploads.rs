@@ -1,6 +1,7 @@
 //! Tenants upload models of their own, through the real listener.
 
 mod limits;
+mod loading;
 mod shared;
 
 use std::time::{Duration, Instant};

@@ -3,11 +3,24 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use crate::gateway::binary;
+
+/// A shell script that can be run as a program. Another process writes it: for as long as one that was forked meanwhile by another
+/// test has it open for writing it cannot be run.
+pub fn script(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("program");
+    let made = Command::new("sh")
+        .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", text])
+        .arg(&path)
+        .status();
+    assert!(made.expect("a shell").success());
+    path
+}
 
 /// A running `airlock serve`, ended when dropped.
 #[derive(Debug)]

@@ -137,11 +137,18 @@ impl fmt::Display for Step {
 pub struct LoadError {
     pub step: Step,
     pub reason: String,
+    /// It was this machine's fault, as far as is known: the same model may load another time. A worker cannot say that of itself.
+    #[serde(skip)]
+    pub transient: bool,
 }
 
 impl LoadError {
     pub fn new(step: Step, reason: impl fmt::Display) -> Self {
-        Self { step, reason: reason.to_string() }
+        Self { step, reason: reason.to_string(), transient: false }
+    }
+
+    pub(crate) fn transient(step: Step, reason: impl fmt::Display) -> Self {
+        Self { transient: true, ..Self::new(step, reason) }
     }
 }
 

@@ -1,32 +1,24 @@
 //! Programs that are no worker: nothing that they say is believed, and nothing of them is left.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use airlock::{
-    execute::Step,
+    execute::{LoadError, Step},
     limits::{SandboxLimits, WorkerLimits},
 };
-use airlock_tests::guest;
+use airlock_tests::{guest, process::script};
 use tempfile::TempDir;
 
 use super::Fixture;
 
-/// A shell script as the program. Another process writes it, for as long as one that was forked meanwhile by another test
-/// has it open for writing it cannot be run.
-fn script(folder: &TempDir, text: &str) -> std::path::PathBuf {
-    let path = folder.path().join("program");
-    let made = Command::new("sh")
-        .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", text])
-        .arg(&path)
-        .status();
-    assert!(made.expect("a shell").success());
-    path
+fn refused(text: &str, limits: WorkerLimits) -> LoadError {
+    let folder = TempDir::new().expect("a temporary folder");
+    let fixture = Fixture::new(script(folder.path(), text), limits);
+    fixture.check(&SandboxLimits::default(), guest::good()).expect_err("a script is no worker")
 }
 
 fn run(text: &str, limits: WorkerLimits) -> (Step, String) {
-    let folder = TempDir::new().expect("a temporary folder");
-    let fixture = Fixture::new(script(&folder, text), limits);
-    let error = fixture.check(&SandboxLimits::default(), guest::good()).expect_err("a script is no worker");
+    let error = refused(text, limits);
     (error.step, error.reason)
 }
 
@@ -87,7 +79,7 @@ fn an_answer_needs_a_good_end_and_the_code_that_it_announces() {
         assert!(reason.contains(part), "{code}: {reason}");
     }
     let folder = TempDir::new().expect("a temporary folder");
-    let good = script(&folder, &format!("printf abc > code\n{DONE}"));
+    let good = script(folder.path(), &format!("printf abc > code\n{DONE}"));
     let report = Fixture::new(good, limits()).check(&SandboxLimits::default(), guest::good());
     assert_eq!(report.expect("the form of a good answer").artifact_bytes, 1);
 }
@@ -112,6 +104,26 @@ fn a_worker_that_never_ends_is_killed_with_what_it_started() {
     assert_eq!(stat("child"), None, "it is neither alive nor a zombie");
     // An orphan is for whoever adopts it to reap.
     assert!(stat("grandchild").is_none_or(|stat| stat.contains(") Z ")));
+}
+
+#[test]
+fn only_what_the_machine_did_may_end_otherwise_another_time() {
+    for (text, transient) in [
+        ("kill -9 $$", true),
+        ("exec sleep 1000", true),
+        ("exit 101", false),
+        ("kill -SEGV $$", false),
+        ("ulimit -S -t 1; while :; do :; done", false),
+        ("echo memory allocation of 9 bytes failed >&2; kill -ABRT $$", false),
+        ("echo hello", false),
+        (REFUSED, false),
+        // It is not for a worker to say.
+        (r#"echo '{"refused":{"step":"check","reason":"no","transient":true}}'"#, false),
+    ] {
+        let time = Duration::from_secs(if text.starts_with("exec") { 1 } else { 60 });
+        let error = refused(text, WorkerLimits { time, ..WorkerLimits::default() });
+        assert_eq!(error.transient, transient, "{text}: {error}");
+    }
 }
 
 #[test]
@@ -140,4 +152,5 @@ fn a_program_that_is_not_there_is_told() {
     let fixture = Fixture::new("/nowhere/airlock".into(), WorkerLimits::default());
     let error = fixture.check(&SandboxLimits::default(), guest::good()).expect_err("there is none");
     assert!(error.reason.contains("cannot be started") && !error.reason.contains("/nowhere"), "{error}");
+    assert!(error.transient);
 }

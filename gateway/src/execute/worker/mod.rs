@@ -115,7 +115,7 @@ impl Workers {
     fn hand_over(&self, task: Task, source: &Source) -> Result<Folder, LoadError> {
         let failed = |error: &dyn Display| {
             tracing::error!(folder = %self.folder.display(), "no folder for a worker: {error}");
-            LoadError::new(Step::Read, format_args!("the gateway cannot hand it to a worker: {error}"))
+            LoadError::transient(Step::Read, format_args!("the gateway cannot hand it to a worker: {error}"))
         };
         let folder = Folder::new(&self.folder).map_err(|error| failed(&error))?;
         let job = Job {

@@ -35,23 +35,27 @@ pub(super) fn run(program: &Path, limits: &WorkerLimits, folder: &Folder) -> Res
     let end = Instant::now() + limits.time;
     let mut worker = Worker::start(program, limits, folder).map_err(|error| {
         tracing::error!(program = %program.display(), "a worker cannot be started: {error}");
-        LoadError::new(Step::Read, format_args!("a worker process cannot be started: {error}"))
+        LoadError::transient(Step::Read, format_args!("a worker process cannot be started: {error}"))
     })?;
     let mut step = Step::Read;
     let ended = worker.listen(end, &mut step);
     let (status, stderr) = worker.end();
-    let reason = match ended {
+    let (reason, transient) = match ended {
         // Only a worker that also ended well is believed.
         Ok(Some(answer)) if status.is_some_and(|status| status.success()) => return answer,
         Ok(_) => meaning(status, &stderr, limits),
-        Err(Fault::Late) => format!(
-            "it took longer than the {:?} that a worker has; make the model smaller, or raise --worker-time",
-            limits.time
-        ),
-        Err(Fault::Garbage) => "the worker's answer makes no sense, so it was stopped".to_owned(),
+        // Processor time has a bound of its own, which was not reached: the machine was busy with something else.
+        Err(Fault::Late) => {
+            let reason = format!(
+                "it took longer than the {:?} that a worker has; make the model smaller, or raise --worker-time",
+                limits.time
+            );
+            (reason, true)
+        }
+        Err(Fault::Garbage) => ("the worker's answer makes no sense, so it was stopped".to_owned(), false),
     };
-    tracing::warn!(%step, ?status, reason, "a worker gave no answer");
-    Err(LoadError { step, reason })
+    tracing::warn!(%step, ?status, reason, transient, "a worker gave no answer");
+    Err(LoadError { step, reason, transient })
 }
 
 /// Why a worker was stopped.
@@ -176,10 +180,11 @@ fn read_log(mut stderr: ChildStderr, told: &Sender<String>) {
     let _ = told.send(text);
 }
 
-/// What it means that a worker ended without an answer.
-fn meaning(status: Option<ExitStatus>, stderr: &str, limits: &WorkerLimits) -> String {
+/// What it means that a worker ended without an answer, and whether it may end otherwise another time.
+fn meaning(status: Option<ExitStatus>, stderr: &str, limits: &WorkerLimits) -> (String, bool) {
     let is = |signal: Signal| status.and_then(|status| status.signal()) == Some(signal.as_raw());
-    if is(Signal::XCPU) {
+    let mut killed = false;
+    let reason = if is(Signal::XCPU) {
         format!(
             "it took more than the {:?} of processor time that a worker has; make the model smaller or its functions \
              shorter, or raise --worker-cpu",
@@ -199,6 +204,7 @@ fn meaning(status: Option<ExitStatus>, stderr: &str, limits: &WorkerLimits) -> S
     } else if stderr.contains("has overflowed its stack") {
         "it is nested so deeply that the worker's stack overflowed; make it flatter".to_owned()
     } else if is(Signal::KILL) {
+        killed = true;
         "the worker was killed from outside, perhaps because the machine has no memory left; try again"
             .to_owned()
     } else {
@@ -211,5 +217,6 @@ fn meaning(status: Option<ExitStatus>, stderr: &str, limits: &WorkerLimits) -> S
             },
         };
         format!("the worker ended {end} and without an answer; the gateway's log has its last words")
-    }
+    };
+    (reason, killed)
 }

@@ -1,6 +1,9 @@
 //! What this gateway knows of the store's records, and what of it is loaded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use crate::{
     name::{ModelName, TenantName, Version},
@@ -25,7 +28,22 @@ pub(super) struct Entry {
     pub(super) versions: BTreeMap<Version, (Generation, VersionRecord)>,
     /// The generation of each version's record that was loaded, or failed to load.
     pub(super) loaded: BTreeMap<Version, Generation>,
+    /// The versions that this machine could not load, though nothing is known to be wrong with them.
+    put_off: BTreeMap<Version, PutOff>,
 }
+
+/// When a version is tried again.
+#[derive(Clone, Debug)]
+struct PutOff {
+    generation: Generation,
+    /// The wait that ends then.
+    wait: Duration,
+    until: Instant,
+}
+
+/// Between the first attempt and the second; it doubles from one to the next.
+const SHORTEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 impl Entry {
     pub(super) fn settings(&self) -> ModelSettings {
@@ -85,8 +103,43 @@ impl Entry {
         if self.removed && !self.loaded.is_empty() {
             return true;
         }
-        let current = |version| self.versions.get(version).map(|(generation, _)| generation);
-        self.selected().iter().any(|version| self.loaded.get(version) != current(version))
+        let due = |version| {
+            self.versions.get(version).is_some_and(|(generation, _)| self.is_due(version, *generation))
+        };
+        self.selected().iter().any(due)
+    }
+
+    /// Whether that generation of a version is to be loaded now.
+    pub(super) fn is_due(&self, version: &Version, generation: Generation) -> bool {
+        let waits = |put_off: &PutOff| put_off.generation == generation && put_off.until > Instant::now();
+        self.loaded.get(version) != Some(&generation) && !self.put_off.get(version).is_some_and(waits)
+    }
+
+    /// The version was loaded, or is never going to be.
+    pub(super) fn settle(&mut self, version: &Version, generation: Generation) {
+        self.put_off.remove(version);
+        self.loaded.insert(version.clone(), generation);
+    }
+
+    /// The version could not be loaded now. Returns the time until it is tried again, twice the last one.
+    pub(super) fn put_off(&mut self, version: &Version, generation: Generation) -> Duration {
+        let before = self.put_off.get(version).filter(|put_off| put_off.generation == generation);
+        let wait = before.map_or(SHORTEST_WAIT, |put_off| (put_off.wait * 2).min(LONGEST_WAIT));
+        let until = Instant::now() + wait;
+        self.put_off.insert(version.clone(), PutOff { generation, wait, until });
+        wait
+    }
+
+    /// Nothing of it is loaded any more, and what is to be loaded later has all its attempts before it.
+    pub(super) fn forget_outcomes(&mut self) {
+        self.put_off.clear();
+        self.loaded.clear();
+    }
+
+    /// Whatever became of the version, it is tried again at once.
+    pub(super) fn forget_outcome(&mut self, version: &Version) {
+        self.put_off.remove(version);
+        self.loaded.remove(version);
     }
 }
 
@@ -143,5 +196,26 @@ impl Directory {
             }
             RecordPath::Tenant(_) | RecordPath::Key(..) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wait_is_twice_the_last_one_up_to_ten_minutes() {
+        let mut entry = Entry::default();
+        let version: Version = "1".parse().expect("a version");
+        let waits: Vec<u64> = (0..9).map(|_| entry.put_off(&version, Generation::FIRST).as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 600, 600]);
+        assert!(!entry.is_due(&version, Generation::FIRST));
+        let next = Generation::FIRST.next();
+        assert!(entry.is_due(&version, next), "another publication has its attempts before it");
+        assert_eq!(entry.put_off(&version, next), SHORTEST_WAIT);
+        entry.forget_outcome(&version);
+        assert!(entry.is_due(&version, next));
+        entry.settle(&version, next);
+        assert!(!entry.is_due(&version, next));
     }
 }

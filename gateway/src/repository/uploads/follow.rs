@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 
 use crate::{
+    execute::{LoadError, Step},
     name::{ModelName, TenantName, Version},
     repository::{
         artifacts::{ArtifactError, Generation, RecordPath, Survey},
@@ -246,7 +247,7 @@ impl Uploads {
                 catalog.remove(model);
                 tracing::info!(%tenant, %model, "model removed");
             }
-            lock(&self.directory).entry_mut(tenant, model).loaded.clear();
+            lock(&self.directory).entry_mut(tenant, model).forget_outcomes();
             return;
         }
         catalog.list(model);
@@ -254,7 +255,7 @@ impl Uploads {
             let Some((generation, VersionRecord::Published(manifest))) = entry.versions.get(version) else {
                 continue;
             };
-            if entry.loaded.get(version) == Some(generation) {
+            if !entry.is_due(version, *generation) {
                 continue;
             }
             catalog.loading(model, version);
@@ -266,9 +267,16 @@ impl Uploads {
                         self.mark(tenant, model, version, *generation);
                     }
                 },
-                Ok(Err(reason)) => {
-                    tracing::error!(%tenant, %model, %version, reason, "version failed to load");
-                    catalog.failed(model, version, &reason);
+                Ok(Err(error)) if error.transient => {
+                    let mut directory = lock(&self.directory);
+                    let wait = directory.entry_mut(tenant, model).put_off(version, *generation);
+                    drop(directory);
+                    tracing::warn!(%tenant, %model, %version, %error, ?wait, "version cannot be loaded here now");
+                    catalog.failed(model, version, &format!("{error}; it is tried again in {wait:?}"));
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%tenant, %model, %version, %error, "version failed to load");
+                    catalog.failed(model, version, &error.to_string());
                     self.mark(tenant, model, version, *generation);
                 }
                 // Tried again at the next look: nothing is wrong with the version.
@@ -280,7 +288,7 @@ impl Uploads {
         }
         if settings.unloaded {
             catalog.unload(model);
-            lock(&self.directory).entry_mut(tenant, model).loaded.clear();
+            lock(&self.directory).entry_mut(tenant, model).forget_outcomes();
             return;
         }
         self.drop_others(tenant, model, &selected);
@@ -315,7 +323,7 @@ impl Uploads {
     }
 
     fn mark(&self, tenant: &TenantName, model: &ModelName, version: &Version, generation: Generation) {
-        lock(&self.directory).entry_mut(tenant, model).loaded.insert(version.clone(), generation);
+        lock(&self.directory).entry_mut(tenant, model).settle(version, generation);
     }
 
     /// Reads a version's blobs, whose digests the store checks, and loads it. The outer error is the store's, the inner one the
@@ -326,14 +334,15 @@ impl Uploads {
         model: &ModelName,
         version: &Version,
         manifest: &Manifest,
-    ) -> Result<Result<LoadedVersion, String>, ArtifactError> {
+    ) -> Result<Result<LoadedVersion, LoadError>, ArtifactError> {
         let turn = self.turn(tenant).await;
         let artifact = self.artifacts.get_blob(&manifest.artifact.digest, manifest.artifact.size).await;
         let artifact = match artifact {
             Err(error @ ArtifactError::Unavailable(_)) => return Err(error),
             Err(error) => {
                 tracing::error!(%tenant, %model, %version, %error, "an artifact is damaged");
-                return Ok(Err("its artifact in the store is damaged or missing: publish it again".into()));
+                let reason = "its artifact in the store is damaged or missing: publish it again";
+                return Ok(Err(LoadError::new(Step::Read, reason)));
             }
             Ok(artifact) => artifact,
         };
@@ -342,7 +351,6 @@ impl Uploads {
             let bytes = self.artifacts.get_blob(&file.blob.digest, file.blob.size).await?;
             files.push((file.name.clone(), bytes.into()));
         }
-        let loaded = self.load(turn, (tenant, model, version), manifest, artifact.into(), files).await;
-        Ok(loaded.map_err(|error| error.to_string()))
+        Ok(self.load(turn, (tenant, model, version), manifest, artifact.into(), files).await)
     }
 }

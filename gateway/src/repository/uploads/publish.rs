@@ -108,7 +108,7 @@ impl Uploads {
                 if manifest.has_content_of(&there) && !self.is_ready(&tenant, model, version) {
                     // Something is wrong with it. If that is what lies in the store, it is mended by this.
                     self.keep_blobs(&manifest, &paths).await?;
-                    lock(&self.directory).entry_mut(&tenant, model).loaded.remove(version);
+                    lock(&self.directory).entry_mut(&tenant, model).forget_outcome(version);
                 }
                 return self.already(&record, generation, &manifest, there).await;
             }

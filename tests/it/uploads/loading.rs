@@ -1,0 +1,114 @@
+//! Loading what others published: what is learned meanwhile, and what fails for reasons of the machine's.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use airlock::config::Settings;
+use airlock_tests::{
+    gateway::{Gateway, Repository, binary},
+    process::script,
+    store::{Caller, Store},
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{answered, constant, ok, refused};
+
+/// Another gateway on a store, with a state of its own and so no compiled code yet, and with a script in the worker's place.
+async fn serve(store: &Store, state: &Path, worker: &str) -> Gateway {
+    let settings = Settings {
+        store: Some(store.location()),
+        state: Some(state.join("state")),
+        secret_file: Some(store.path().join("local/secret")),
+        ..Settings::default()
+    };
+    Gateway::serve_with_worker(Repository::default(), settings, script(state, worker)).await
+}
+
+/// The script's last words: what the real worker does.
+fn the_real_one() -> String {
+    format!("exec '{}' \"$@\"", binary().display())
+}
+
+async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not after 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_learned_of_a_model_while_it_loads_has_its_turn_afterwards() {
+    let store = Store::default();
+    let one = store.serve().await;
+    let here = Caller::anybody(&one);
+    ok(&here.put("m", "1", constant(1.0)).await);
+
+    let folder = TempDir::new().expect("a temporary folder");
+    let (gate, begun) = (folder.path().join("gate"), folder.path().join("begun"));
+    let worker = format!(
+        "echo >> '{}'\n[ -p '{gate}' ] && cat '{gate}'\n{}",
+        begun.display(),
+        the_real_one(),
+        gate = gate.display()
+    );
+    let two = serve(&store, folder.path(), &worker).await;
+    let there = Caller::anybody(&two);
+    assert_eq!(answered(&there.infer("m", 0.0).await), 1.0);
+
+    // The second version loads for as long as the gate is closed.
+    assert!(Command::new("mkfifo").arg(&gate).status().expect("mkfifo runs").success());
+    ok(&here.put("m", "2", constant(2.0)).await);
+    let workers = async || fs::read_to_string(&begun).expect("the first one wrote it").lines().count();
+    until("the second worker", async || workers().await == 2).await;
+    let settings = json!({ "default_version": "1" }).to_string();
+    ok(&here.send("PUT", "/v2/repository/models/m/settings", &[], settings).await);
+    let learned = async || ok(&there.get("/v2/repository/models/m/settings").await)["default_version"] == "1";
+    until("the settings", learned).await;
+    assert_eq!(there.infer("m/versions/2", 0.0).await.status, 503);
+    let writer = fs::OpenOptions::new().write(true).open(&gate).expect("the worker reads");
+    fs::remove_file(&gate).expect("the gate");
+    drop(writer);
+
+    until("the second version", async || there.infer("m/versions/2", 0.0).await.status == 200).await;
+    assert_eq!(answered(&there.infer("m/versions/2", 0.0).await), 2.0);
+    until("the settings' turn", async || answered(&there.infer("m", 0.0).await) == 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_this_machine_could_not_load_is_tried_again_and_what_cannot_be_loaded_is_not() {
+    let store = Store::default();
+    let one = store.serve().await;
+    let here = Caller::anybody(&one);
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("faulty"), constant(3.0)).expect("a writable folder");
+    ok(&here.put("unlucky", "1", constant(1.0)).await);
+    ok(&here.put("faulty", "1", constant(3.0)).await);
+    one.stop(Duration::ZERO).await;
+
+    let worker = format!(
+        "cmp -s artifact '{}' && {{ echo >> '{}'; exit 101; }}\n[ -e '{}' ] || {{ echo > '{}'; kill -9 $$; }}\n{}",
+        path("faulty"),
+        path("attempts"),
+        path("killed"),
+        path("killed"),
+        the_real_one()
+    );
+    let two = serve(&store, folder.path(), &worker).await;
+    let there = Caller::anybody(&two);
+    let unlucky = there.infer("unlucky", 0.0).await;
+    refused(&unlucky, 503, "model_not_ready", "killed from outside");
+    refused(&unlucky, 503, "model_not_ready", "tried again in 5s");
+    refused(&there.infer("faulty", 0.0).await, 503, "model_not_ready", "by a panic");
+    until("another attempt", async || there.infer("unlucky", 0.0).await.status == 200).await;
+    assert_eq!(answered(&there.infer("unlucky", 0.0).await), 1.0);
+    refused(&there.infer("faulty", 0.0).await, 503, "model_not_ready", "by a panic");
+    let attempts = fs::read_to_string(path("attempts")).expect("the script wrote it");
+    assert_eq!(attempts.lines().count(), 1);
+}
