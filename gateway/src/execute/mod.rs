@@ -15,6 +15,7 @@ use crate::{
     consumption::Consumption,
     deadline::Deadline,
     limits::ModelLimits,
+    name::TenantName,
     tensor::{InferRequest, InferResponse, Signature, Tensor, TensorSpec},
 };
 
@@ -193,4 +194,7 @@ pub struct Source {
     pub declared_inputs: Vec<TensorSpec>,
     /// What the model's configuration allows it of what the gateway allows.
     pub limits: ModelLimits,
+    /// The tenant whose model it is; `None` for the operator's. What one of them had compiled is not used for another: how long
+    /// loading takes would tell who else has the same model.
+    pub owner: Option<TenantName>,
 }

@@ -1,4 +1,4 @@
-//! Loading what others published: what is learned meanwhile, and what fails for reasons of the machine's.
+//! Loading what others published: what is learned meanwhile, what fails for reasons of the machine's, what is compiled once.
 
 use std::{
     fs,
@@ -10,13 +10,14 @@ use std::{
 use airlock::config::Settings;
 use airlock_tests::{
     gateway::{Gateway, Repository, binary},
+    guest,
     process::script,
     store::{Caller, Store},
 };
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{answered, constant, ok, refused};
+use super::{BOTH, answered, constant, ok, refused};
 
 /// Another gateway on a store, with a state of its own and so no compiled code yet, and with a script in the worker's place.
 async fn serve(store: &Store, state: &Path, worker: &str) -> Gateway {
@@ -111,4 +112,19 @@ async fn what_this_machine_could_not_load_is_tried_again_and_what_cannot_be_load
     refused(&there.infer("faulty", 0.0).await, 503, "model_not_ready", "by a panic");
     let attempts = fs::read_to_string(path("attempts")).expect("the script wrote it");
     assert_eq!(attempts.lines().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compiled_code_of_one_tenant_is_not_used_for_another() {
+    let store = Store::default();
+    let (acme, umbrella) = (store.key("acme", &BOTH).await, store.key("umbrella", &BOTH).await);
+    let shared = Repository::default().with("shared", "1", "model.wasm", guest::good());
+    let gateway = store.serve_with(shared).await;
+    let compiled = || fs::read_dir(store.path().join("local/cache")).expect("the cache").count();
+    assert_eq!(compiled(), 1, "the operator's");
+    for (key, model, expected) in [(&acme, "a", 2), (&umbrella, "a", 3), (&acme, "b", 3), (&umbrella, "b", 3)]
+    {
+        ok(&Caller::new(&gateway, key).put(model, "1", guest::good()).await);
+        assert_eq!(compiled(), expected, "{model}");
+    }
 }

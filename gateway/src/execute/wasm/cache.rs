@@ -23,6 +23,7 @@ use crate::{
         worker::{open_regular, private_folder},
     },
     limits::SandboxLimits,
+    name::TenantName,
     secret::{self, LENGTH},
 };
 
@@ -167,7 +168,7 @@ impl Cache {
 }
 
 /// Digest of everything that compiled code depends on: the source, the engine with its settings and the processor's
-/// features, and the limits under which `load` ran. `None` if that cannot be told, which then is not cached.
+/// features, and the limits under which `load` ran; and of whose it is. `None` if that cannot be told, which then is not cached.
 pub(super) fn key(engine: &Engine, settings: &Settings, source: &Source) -> Option<Digest> {
     // These say how much is served, not what.
     let limits = SandboxLimits { max_instances: 0, threads: 0, log_bytes: 0, ..settings.limits.clone() };
@@ -179,6 +180,7 @@ pub(super) fn key(engine: &Engine, settings: &Settings, source: &Source) -> Opti
         files,
         &source.parameters,
         source.limits,
+        source.owner.as_ref().map(TenantName::as_str),
         settings.memories,
         limits,
     );

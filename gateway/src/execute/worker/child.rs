@@ -135,6 +135,7 @@ fn run(job: Job, progress: &mut Progress) -> Result<Done, LoadError> {
         parameters: job.parameters,
         declared_inputs: job.declared_inputs,
         limits: job.limits,
+        owner: None,
     };
     let artifact_bytes = source.artifact.len() as u64;
     let file_bytes = source.files.iter().map(|(_, bytes)| bytes.len() as u64).sum();

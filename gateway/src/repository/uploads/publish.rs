@@ -273,6 +273,7 @@ impl Uploads {
             parameters: config.parameters.clone(),
             declared_inputs: config.inputs.clone(),
             limits: config.limits,
+            owner: Some(tenant.clone()),
         };
         let (loader, kind) = (Arc::clone(&self.loader), manifest.kind);
         let loading = tokio::task::spawn_blocking(move || {

@@ -201,6 +201,7 @@ fn a_key_covers_all_that_the_code_is_made_from() {
         Source { files: vec![], ..source.clone() },
         Source { parameters: vec![("name".into(), "Value".into())], ..source.clone() },
         Source { parameters: vec![], ..source.clone() },
+        Source { owner: Some("acme".parse().expect("a name")), ..source.clone() },
     ];
     for other in sources {
         assert_ne!(usual, of(Memories::Pooled, limits.clone(), &other), "{other:?}");
