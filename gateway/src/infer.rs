@@ -18,12 +18,11 @@ use crate::{
     admin::Tenants,
     admit::{Admission, Reservation},
     authenticate::{Authenticator, Principal},
-    consumption::Consumption,
     deadline::Deadline,
     decode::{self, Decoded, Head},
     encode::{self, Encoded},
     error::Problem,
-    execute::{BoxFuture, Call, ExecuteError, Models, NestedError},
+    execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share},
     limits::Limits,
     listen::body,
     meter::{self, Meter, Usage},
@@ -122,7 +121,7 @@ async fn travel(
     let Received { decoded, mut reservation, deadline } =
         receive(gateway, &model, &head, body, usage).await?;
     let permit = gateway.admission.enter(deadline).await?;
-    let response = run(gateway, &model, decoded.request, deadline, usage.consumed()).await?;
+    let response = run(gateway, &model, decoded.request, deadline, usage).await?;
 
     let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
         let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
@@ -193,11 +192,18 @@ pub(crate) async fn run(
     model: &Model,
     request: InferRequest,
     deadline: Deadline,
-    consumed: Arc<Consumption>,
+    usage: &Usage,
 ) -> Result<InferResponse, ExecuteError> {
     let deadline = model.limits.within(deadline);
     let models = Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone() };
-    let call = Call { deadline, depth: 0, consumed, models: Arc::new(models) };
+    let share = Share { tenant: usage.tenant().clone(), ..Share::default() };
+    let call = Call {
+        deadline,
+        depth: 0,
+        consumed: usage.consumed(),
+        share: Arc::new(share),
+        models: Arc::new(models),
+    };
     let run = model.executor.infer(request, call);
     // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
     tokio::time::timeout_at(deadline.instant().into(), run).await.unwrap_or(Err(ExecuteError::Deadline))

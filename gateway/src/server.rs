@@ -83,6 +83,11 @@ const LEFTOVERS: Duration = Duration::from_secs(24 * 3600);
 /// Time for the last usage to be written, once the grace period is over.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
+/// Threads that a gateway's runtime is to have for sockets: two at least, so that a guest's turn on one of them holds up nobody.
+pub fn serving_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).max(2)
+}
+
 /// A gateway that serves.
 #[derive(Debug)]
 pub struct Server {

@@ -56,6 +56,6 @@ async fn run(gateway: &Arc<Gateway>, model: &Model, sample: Bytes, usage: &Usage
     let Received { decoded, deadline, reservation: _held } =
         infer::decode_body(gateway, model, &Head::default(), sample, reservation).await?;
     let _permit = gateway.admission.enter(deadline).await?;
-    infer::run(gateway, model, decoded.request, deadline, usage.consumed()).await?;
+    infer::run(gateway, model, decoded.request, deadline, usage).await?;
     Ok(())
 }

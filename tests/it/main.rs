@@ -3,6 +3,7 @@
 mod admin;
 mod architecture;
 mod cli;
+mod fairness;
 mod hostile_guest;
 mod keys;
 mod leak;

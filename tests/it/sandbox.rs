@@ -89,7 +89,13 @@ impl Models for Alone {
 }
 
 fn call(time: Duration) -> Call {
-    Call { deadline: Deadline::after(time), depth: 0, consumed: Arc::default(), models: Arc::new(Alone) }
+    Call {
+        deadline: Deadline::after(time),
+        depth: 0,
+        consumed: Arc::default(),
+        share: Arc::default(),
+        models: Arc::new(Alone),
+    }
 }
 
 async fn infer(

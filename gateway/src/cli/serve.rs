@@ -69,7 +69,11 @@ impl Serve {
         }
         let config = Config::try_from(settings)?;
         log(&self.log, self.log_format)?;
-        let runtime = tokio::runtime::Runtime::new().context("cannot start the serving threads")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(server::serving_threads())
+            .enable_all()
+            .build()
+            .context("cannot start the serving threads")?;
         let code = runtime.block_on(serve(config))?;
         // Whatever still blocks a thread (a compile, a native run) must not hold up the exit.
         runtime.shutdown_timeout(Duration::from_millis(100));

@@ -4,6 +4,7 @@
 
 pub mod native;
 mod output;
+mod schedule;
 pub mod wasm;
 pub mod worker;
 
@@ -46,7 +47,32 @@ pub struct Call {
     pub depth: u32,
     /// Shared by nested calls: all that they use is billed to the tenant of the client's own call, whoever owns the models.
     pub consumed: Arc<Consumption>,
+    /// Likewise the tenant whose turns all of them take.
+    pub share: Arc<Share>,
     pub models: Arc<dyn Models>,
+}
+
+/// Whose processor time a run takes, and how much of it that tenant gets beside others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub tenant: TenantName,
+    /// Against [`Share::WEIGHT`], which is everybody's by default: twice as much gets twice the time while all want more.
+    pub weight: u32,
+}
+
+impl Share {
+    pub const WEIGHT: u32 = 100;
+
+    /// Processor time as it counts for this tenant, in nanoseconds.
+    fn time(&self, nanos: u64) -> u64 {
+        nanos.saturating_mul(u64::from(Self::WEIGHT)) / u64::from(self.weight.max(1))
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { tenant: TenantName::default_tenant(), weight: Self::WEIGHT }
+    }
 }
 
 impl fmt::Debug for Call {

@@ -78,6 +78,11 @@ impl Usage {
         self.received_bytes += bytes as u64;
     }
 
+    /// Who sent the request, and pays for it.
+    pub fn tenant(&self) -> &TenantName {
+        &self.tenant
+    }
+
     /// Where the runs for this request are to note what they use.
     pub fn consumed(&self) -> Arc<Consumption> {
         Arc::clone(&self.consumed)

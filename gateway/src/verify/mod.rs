@@ -174,7 +174,7 @@ impl Run<'_> {
         usage: &Usage,
     ) -> Result<(Vec<Tensor>, u64), Problem> {
         let begun = Instant::now();
-        let response = infer::run(self.gateway, model, request, self.deadline, usage.consumed()).await?;
+        let response = infer::run(self.gateway, model, request, self.deadline, usage).await?;
         let elapsed = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.bytes += infer::tensor_bytes(&response.outputs);
         self.reservation.resize(self.bytes)?;

@@ -250,6 +250,7 @@ async fn infer_chain(chain: &Arc<Chain>, value: f32, time: Duration) -> Result<V
         deadline: Deadline::after(time),
         depth: 0,
         consumed: Arc::default(),
+        share: Arc::default(),
         models: Arc::new(Linked(chain.clone())),
     };
     let request = InferRequest { inputs: vec![fp32(&[value])], ..InferRequest::default() };

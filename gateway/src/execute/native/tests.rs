@@ -38,6 +38,7 @@ fn call(deadline: Duration) -> Call {
         deadline: Deadline::after(deadline),
         depth: 0,
         consumed: Arc::default(),
+        share: Arc::default(),
         models: Arc::new(NoModels),
     }
 }

@@ -2,18 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    task::{JoinError, JoinHandle},
-    time::timeout_at,
-};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
 use wasmtime::{
     Store, UpdateDeadline,
     component::{ComponentExportIndex, InstancePre},
 };
 
 use crate::{
-    execute::{BoxFuture, Call, ExecuteError, Executor, check_outputs},
+    execute::{
+        BoxFuture, Call, ExecuteError, Executor, check_outputs,
+        schedule::{Habit, Lost},
+    },
     limits::SandboxLimits,
     tensor::{InferRequest, InferResponse, Signature},
 };
@@ -37,6 +36,7 @@ pub(super) struct Model {
     pub(super) compiled_bytes: u64,
     /// The sandbox's, or less.
     pub(super) limits: SandboxLimits,
+    pub(super) habit: Habit,
 }
 
 /// The executor of one version of a model.
@@ -67,36 +67,28 @@ impl Executor for WasmModel {
             let slots = self.0.sandbox.slots.clone();
             let slot = slots.try_acquire_owned().map_err(|_| ExecuteError::Busy)?;
             let deadline = call.deadline.instant();
-            let consumed = Arc::clone(&call.consumed);
+            let (consumed, share) = (Arc::clone(&call.consumed), Arc::clone(&call.share));
+            let nested = call.depth > 0;
             let run = Timed::new(run(self.0.clone(), request, call, slot), consumed);
-            let mut guest = AbortOnDrop(self.0.sandbox.threads()?.spawn(run));
+            let run = self.0.sandbox.schedule.run(&share, &self.0.habit, nested, run);
             // The guest sees its deadline when it gets a turn; the caller's answer does not wait for that.
-            match timeout_at(deadline.into(), &mut guest.0).await {
+            match timeout_at(deadline.into(), run).await {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(error)) => Err(engine_failed(error)),
+                Ok(Err(Lost)) => Err(engine_failed()),
                 Err(_) => Err(ExecuteError::Deadline),
             }
         })
     }
 }
 
-/// A guest whose caller has gone stops at its next turn: it is dropped, with its store, instead of being resumed.
-struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn engine_failed(error: JoinError) -> ExecuteError {
+fn engine_failed() -> ExecuteError {
     ExecuteError::Trapped {
         reason: "the gateway failed to run the model".into(),
-        detail: shown(&error.to_string(), MAX_ERROR),
+        detail: "the run panicked, or the gateway is stopping".into(),
     }
 }
 
-/// Runs on the guests' own threads, as a fiber that yields at every tick.
+/// Runs as a fiber that yields at every tick.
 async fn run(
     model: Arc<Model>,
     request: InferRequest,

@@ -26,10 +26,7 @@ mod timed;
 
 use std::{fmt, sync::Arc, thread::available_parallelism};
 
-use tokio::{
-    runtime::{Builder, Handle, Runtime},
-    sync::Semaphore,
-};
+use tokio::sync::Semaphore;
 use wasmtime::{
     Engine,
     component::{Component, Linker},
@@ -37,11 +34,15 @@ use wasmtime::{
 
 use crate::limits::SandboxLimits;
 
-use super::{ExecuteError, Executor, LoadError, Report, Source, Step, worker::Workers};
+use super::{
+    Executor, LoadError, Report, Source, Step,
+    schedule::{Habit, Scheduler},
+    worker::Workers,
+};
 use call::{Model, WasmModel};
 use host::Guest;
 
-/// The engine that serves, its ticker, and the threads that run guests, apart from those that serve sockets.
+/// The engine that serves, its ticker, and the threads that run guests for longer than a turn.
 pub struct Sandbox {
     settings: Settings,
     engine: Engine,
@@ -50,8 +51,7 @@ pub struct Sandbox {
     cache: Option<Cache>,
     /// One permit for each instance that may be alive. The pool has the same bound; without a pool this is the only one.
     slots: Arc<Semaphore>,
-    /// Taken only by `drop`.
-    threads: Option<Runtime>,
+    schedule: Scheduler,
 }
 
 impl Sandbox {
@@ -70,10 +70,13 @@ impl Sandbox {
         engine::start_ticker(&engine)?;
         let linker =
             host::serving(&engine).map_err(|error| LoadError::new(Step::Load, format_args!("{error:#}")))?;
-        let threads = guest_threads(&limits)?;
+        let cores = available_parallelism().map_or(1, usize::from);
+        let threads = if limits.threads == 0 { cores } else { limits.threads };
+        let schedule = Scheduler::new(threads)
+            .map_err(|error| LoadError::new(Step::Load, format_args!("no threads for guests: {error}")))?;
         let slots = Arc::new(Semaphore::new(limits.max_instances as usize));
         let settings = Settings { limits, memories };
-        Ok(Arc::new(Self { settings, engine, linker, workers, cache, slots, threads: Some(threads) }))
+        Ok(Arc::new(Self { settings, engine, linker, workers, cache, slots, schedule }))
     }
 
     /// Where the instances live.
@@ -107,6 +110,7 @@ impl Sandbox {
             label,
             compiled_bytes,
             limits,
+            habit: Habit::default(),
         };
         Ok(Arc::new(WasmModel(Arc::new(model))))
     }
@@ -152,36 +156,6 @@ impl Sandbox {
             cache.put(key, &prepared);
         }
         Ok((prepared.report, component))
-    }
-
-    fn threads(&self) -> Result<&Handle, ExecuteError> {
-        self.threads.as_ref().map(Runtime::handle).ok_or(ExecuteError::Busy)
-    }
-}
-
-/// Guests yield at every tick of the epoch, and each turn counts as one poll: with tokio's usual intervals, timers and new
-/// requests would wait for dozens of turns.
-fn guest_threads(limits: &SandboxLimits) -> Result<Runtime, LoadError> {
-    let threads = match limits.threads {
-        0 => available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name("guest")
-        .event_interval(1)
-        .global_queue_interval(1)
-        .enable_time()
-        .build()
-        .map_err(|error| LoadError::new(Step::Load, format_args!("no threads for guests: {error}")))
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        // The last reference may go on a thread that serves, where waiting for guests is not allowed.
-        if let Some(threads) = self.threads.take() {
-            threads.shutdown_background();
-        }
     }
 }
 
