@@ -7,13 +7,12 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 use crate::{
     limits::Limits,
@@ -25,6 +24,7 @@ use crate::{
 mod limit_settings;
 mod s3_settings;
 
+pub use crate::limits::Span;
 pub use limit_settings::LimitSettings;
 pub use s3_settings::S3Options;
 
@@ -124,26 +124,6 @@ pub enum NonFiniteName {
     #[default]
     Literal,
     Null,
-}
-
-/// A length of time as people write it: `2s`, `500ms`, `1m 30s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|error| format!("{error}; write 2s, 500ms or 1m 30s"))
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -325,6 +305,7 @@ fn check(limits: &Limits) -> Result<(), String> {
         ("max-body", decode.max_body_bytes, 1, admit.max_buffered_bytes),
         ("max-running", admit.max_running, 1, MANY),
         ("max-queued", admit.max_queued, 0, MANY),
+        ("tenant-burst", usize::try_from(limits.calls.burst).unwrap_or(usize::MAX), 1, MANY),
         ("guest-memory", sandbox.memory_bytes, 64 << 10, 4 << 30),
         ("guest-stack", sandbox.stack_bytes, 16 << 10, 64 << 20),
         ("guest-instances", instances, 1, 30_000),

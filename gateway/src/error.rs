@@ -128,7 +128,8 @@ impl From<AdminError> for Problem {
             AdminError::UnknownKey(_) => Self::new(StatusCode::NOT_FOUND, "key_not_found", error),
             AdminError::TooManyKeys { .. } => Self::new(StatusCode::CONFLICT, "too_many_keys", error),
             AdminError::NameTaken(_) => Self::new(StatusCode::CONFLICT, "name_taken", error),
-            AdminError::NoScopes | AdminError::Label | AdminError::Expired => {
+            AdminError::Changed(_) => Self::new(StatusCode::PRECONDITION_FAILED, "changed_meanwhile", error),
+            AdminError::NoScopes | AdminError::Label | AdminError::Expired | AdminError::Limits(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
             }
             AdminError::Artifacts(ArtifactError::Unavailable(_) | ArtifactError::Taken(_)) => {
@@ -184,6 +185,14 @@ impl From<AdmitError> for Problem {
         match error {
             AdmitError::Bytes | AdmitError::QueueFull(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", error).retry()
+            }
+            AdmitError::TooOften { seconds, .. } => {
+                let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", error);
+                problem.retry_after = Some(seconds);
+                problem
+            }
+            AdmitError::TenantBusy { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "calls_busy", error).retry()
             }
             AdmitError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", error),
         }

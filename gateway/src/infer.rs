@@ -23,7 +23,7 @@ use crate::{
     encode::{self, Encoded},
     error::Problem,
     execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share},
-    limits::Limits,
+    limits::{DecodeLimits, Limits, Quota, Quotas},
     listen::body,
     meter::{self, Meter, Usage},
     name::{ModelName, NameError},
@@ -41,6 +41,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Gateway {
     pub limits: Limits,
+    /// What each tenant may use of that.
+    pub quotas: Arc<Quotas>,
     pub authenticator: Arc<Authenticator>,
     pub non_finite: NonFinite,
     pub admission: Arc<Admission>,
@@ -107,21 +109,25 @@ async fn travel(
     usage: &mut Usage,
 ) -> Result<(Encoded, Reservation), Problem> {
     let head = head(headers)?;
+    let tenant = &principal.tenant;
+    let quota = gateway.quotas.of(tenant);
 
     // Route: which version answers.
     let sticky = single(headers, "airlock-session")?;
     let wanted = Wanted::new(target.version.as_ref(), sticky);
-    let found = gateway.models.find(&principal.tenant, &target.model, &wanted);
+    let found = gateway.models.find(tenant, &target.model, &wanted);
     if !matches!(found, Err(FindError::UnknownModel { .. })) {
         usage.model_known();
     }
+    // A name that is no model's counts as well: asking for names costs as much as asking for answers.
+    gateway.admission.arrive(tenant, &quota)?;
     let model = found?;
     usage.answered_by(&model.version);
 
     let Received { decoded, mut reservation, deadline } =
-        receive(gateway, &model, &head, body, usage).await?;
-    let permit = gateway.admission.enter(deadline).await?;
-    let response = run(gateway, &model, decoded.request, deadline, usage).await?;
+        receive(gateway, &model, &quota, &head, body, usage).await?;
+    let permit = gateway.admission.enter(tenant, &quota, deadline).await?;
+    let response = run(gateway, &model, &quota, decoded.request, deadline, usage).await?;
 
     let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
         let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
@@ -145,11 +151,12 @@ pub(crate) struct Received {
 pub(crate) async fn receive(
     gateway: &Gateway,
     model: &Model,
+    quota: &Quota,
     head: &Head<'_>,
     body: Incoming,
     usage: &mut Usage,
 ) -> Result<Received, Problem> {
-    let max_bytes = model.limits.decode(&gateway.limits.decode).max_body_bytes;
+    let max_bytes = decode_limits(gateway, model, quota).max_body_bytes;
     // Reserve, then read: nothing is held in memory that was not asked for.
     let mut reservation = gateway.admission.reservation();
     let body = body::read(body, max_bytes, &gateway.limits.listen, |bytes| {
@@ -157,24 +164,31 @@ pub(crate) async fn receive(
         reservation.grow(bytes).map_err(Problem::from)
     })
     .await?;
-    decode_body(gateway, model, head, body, reservation).await
+    decode_body(gateway, model, quota, head, body, reservation).await
+}
+
+/// The least that the gateway, the caller's tenant and the model say.
+pub(crate) fn decode_limits(gateway: &Gateway, model: &Model, quota: &Quota) -> DecodeLimits {
+    let limits = model.limits.decode(&gateway.limits.decode);
+    DecodeLimits { max_body_bytes: limits.max_body_bytes.min(quota.max_body.bytes()), ..limits }
 }
 
 /// Decodes a body that has just arrived, and that the reservation counts, for a model.
 pub(crate) async fn decode_body(
     gateway: &Gateway,
     model: &Model,
+    quota: &Quota,
     head: &Head<'_>,
     body: Bytes,
     mut reservation: Reservation,
 ) -> Result<Received, Problem> {
     let received = Instant::now();
-    let limits = &gateway.limits;
-    let decode_limits = model.limits.decode(&limits.decode);
+    let decode_limits = decode_limits(gateway, model, quota);
     let signature = model.executor.signature();
     let body_bytes = body.len();
     let weight = if head.content_encoding.is_some() { usize::MAX } else { body_bytes };
-    let latest = Deadline::at(received + limits.admit.deadline);
+    let most = quota.deadline.0;
+    let latest = Deadline::at(received + most);
     let turn = if weight > MAX_INLINE_BYTES { Some(gateway.admission.decode(latest).await?) } else { None };
     let decoded = off_the_sockets(weight, || decode::infer(head, body, signature, &decode_limits))?;
     drop(turn);
@@ -182,7 +196,7 @@ pub(crate) async fn decode_body(
     // Decompressed, or parsed from JSON, a request may hold more than it sent.
     reservation.resize(body_bytes.max(tensor_bytes(&decoded.request.inputs)))?;
 
-    let time = decoded.timeout.map_or(limits.admit.deadline, |timeout| timeout.min(limits.admit.deadline));
+    let time = decoded.timeout.map_or(most, |timeout| timeout.min(most));
     Ok(Received { decoded, reservation, deadline: Deadline::at(received + time) })
 }
 
@@ -190,6 +204,7 @@ pub(crate) async fn decode_body(
 pub(crate) async fn run(
     gateway: &Arc<Gateway>,
     model: &Model,
+    quota: &Quota,
     request: InferRequest,
     deadline: Deadline,
     usage: &Usage,
@@ -206,7 +221,15 @@ pub(crate) async fn run(
     };
     let run = model.executor.infer(request, call);
     // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
-    tokio::time::timeout_at(deadline.instant().into(), run).await.unwrap_or(Err(ExecuteError::Deadline))
+    let ran = tokio::time::timeout_at(deadline.instant().into(), run).await;
+    let response = ran.unwrap_or(Err(ExecuteError::Deadline))?;
+    // The model's own limit is kept where it runs; the caller's tenant may have a lower one.
+    let bytes = tensor_bytes(&response.outputs);
+    if bytes > quota.output.bytes() {
+        let reason = format!("it has {bytes} bytes, and this tenant may get {}", quota.output.0);
+        return Err(ExecuteError::Output(reason));
+    }
+    Ok(response)
 }
 
 pub(crate) fn tensor_bytes(tensors: &[Tensor]) -> usize {

@@ -1,12 +1,19 @@
-//! What a request, a model and the gateway itself may use. Every figure has a flag, a key in the configuration file and
-//! an environment variable, see `config.rs`; the defaults stand here.
+//! What a request, a model, a tenant and the gateway itself may use. Every figure has a flag, a key in the configuration file
+//! and an environment variable, see `config.rs`; the defaults stand here. What an operator sets for one tenant is
+//! [`TenantLimits`], and what comes of that [`Quotas`].
 
 mod model;
+mod quotas;
+mod tenant;
+mod values;
 
 use std::time::Duration;
 
 pub use model::ModelLimits;
+pub use quotas::Quotas;
 use serde::{Deserialize, Serialize};
+pub use tenant::{Quota, TenantLimits};
+pub use values::{Rate, Size, Span};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -89,6 +96,25 @@ impl Default for AdmitLimits {
     }
 }
 
+/// Bounds on the calls of one tenant, but of the tenant `default`.
+#[derive(Clone, Debug)]
+pub struct CallLimits {
+    /// Requests within a second, on average.
+    pub rate: Rate,
+    /// Requests that may come at once before the rate counts.
+    pub burst: u64,
+    /// Requests that run at a time; 0 is no limit but the gateway's.
+    pub running: u64,
+    /// Requests that wait for one of these places.
+    pub queued: u64,
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self { rate: Rate::per_second(50), burst: 100, running: 4, queued: 32 }
+    }
+}
+
 /// Bounds on one instance of a wasm model, and on all of them together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SandboxLimits {
@@ -159,7 +185,7 @@ impl Default for NativeLimits {
     }
 }
 
-/// Bounds on what a tenant may upload and keep.
+/// Bounds on what a tenant may upload and keep; all but the first two are what a tenant has without limits of its own.
 #[derive(Clone, Debug)]
 pub struct UploadLimits {
     /// Bytes of one upload, all its files together.
@@ -167,9 +193,9 @@ pub struct UploadLimits {
     /// Time for a whole upload to arrive.
     pub time: Duration,
     /// Uploads of one tenant at a time; of these, one is compiled at a time.
-    pub per_tenant: usize,
+    pub per_tenant: u64,
     /// Changes of versions and settings within an hour.
-    pub max_changes: u32,
+    pub max_changes: u64,
     pub max_models: u64,
     /// Published versions of one model.
     pub max_versions: u64,
@@ -233,6 +259,7 @@ pub struct Limits {
     pub admit: AdmitLimits,
     pub sandbox: SandboxLimits,
     pub native: NativeLimits,
+    pub calls: CallLimits,
     pub upload: UploadLimits,
     pub worker: WorkerLimits,
 }

@@ -31,6 +31,7 @@ use crate::{
         worker::Workers,
     },
     infer::Gateway,
+    limits::Quotas,
     listen::{
         self, Door,
         tls::{Tls, TlsError},
@@ -123,18 +124,19 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
     let models = Arc::new(Namespaces::new(repository.catalog(), config.shared_models));
     let meter = Arc::<Meter>::default();
+    let quotas = Arc::new(Quotas::new(&config.limits));
     let (mut keys, mut uploads, mut tenants) = (None, None, None);
     let ledger = config.state.map(|state| keep_ledger(&state, &meter)).transpose()?;
     if let Some(Store { artifacts, state, .. }) = store {
         artifacts.self_test().await.map_err(StoreError::from)?;
         artifacts.remove_leftovers(LEFTOVERS).await.map_err(StoreError::from)?;
-        let mut follow = Follow::new(Arc::clone(&artifacts), Arc::clone(&authenticator));
+        let mut follow = Follow::new(Arc::clone(&artifacts), Arc::clone(&authenticator), Arc::clone(&quotas));
         tenants = Some(Tenants::new(Arc::clone(&artifacts), authenticator.pepper().clone()));
         // Before the first request: whether there are keys decides who may send one.
         follow.look().await.map_err(StoreError::from)?;
         keys = Some(follow);
-        let (staging, limits) = (state.join("staging"), config.limits.upload.clone());
-        let own = Uploads::new(artifacts, Arc::clone(&models), loader, staging, limits)?;
+        let (models, quotas, staging) = (Arc::clone(&models), Arc::clone(&quotas), state.join("staging"));
+        let own = Uploads::new(artifacts, models, loader, staging, &config.limits, quotas)?;
         own.learn_all().await.map_err(StoreError::from)?;
         uploads = Some(Arc::new(own));
     }
@@ -151,6 +153,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         meter,
         tenants,
         limits: config.limits,
+        quotas,
         started: AtomicBool::new(false),
         draining: AtomicBool::new(false),
     });
@@ -201,22 +204,25 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
         .map_err(StartError::Sandbox)?;
     let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
     let (limits, tenant_onnx) = (limits.clone(), config.tenant_onnx);
-    Ok(Arc::new(move |kind, origin, source| {
+    Ok(Arc::new(move |kind, origin, mut source| {
         let output_bytes = match kind {
             Kind::Wasm => limits.sandbox.output_bytes,
             Kind::Onnx => limits.native.output_bytes,
         };
         let own = source.limits.check(&limits, output_bytes);
         own.map_err(|reason| LoadError::new(Step::Read, reason))?;
+        if let Origin::Tenant(quota) = &origin {
+            source.limits = source.limits.within_quota(quota, kind == Kind::Wasm);
+        }
         match (kind, origin) {
             (Kind::Wasm, _) => sandbox.load(source),
             (Kind::Onnx, Origin::Operator) => engine.load(source),
-            (Kind::Onnx, Origin::Tenant) if !tenant_onnx => Err(LoadError::new(
+            (Kind::Onnx, Origin::Tenant(_)) if !tenant_onnx => Err(LoadError::new(
                 Step::Check,
                 "this gateway takes no ONNX models from tenants (setting: tenant_onnx): upload a wasm plugin",
             )),
             // What makes the engine panic, abort or take all memory does so to a worker first.
-            (Kind::Onnx, Origin::Tenant) => {
+            (Kind::Onnx, Origin::Tenant(_)) => {
                 workers.check_onnx(&limits.native, &source)?;
                 engine.load(source)
             }

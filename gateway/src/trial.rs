@@ -25,7 +25,7 @@ pub fn of(gateway: &Arc<Gateway>, tenant: &TenantName, sample: Bytes) -> Trial {
         Box::pin(async move {
             let mut usage = meter::start(&gateway.meter, &tenant, &model.name);
             usage.received(sample.len());
-            match run(&gateway, &model, sample, &usage).await {
+            match run(&gateway, &tenant, &model, sample, &usage).await {
                 Ok(()) => {
                     // A name counts as a model's only when there is one.
                     usage.model_known();
@@ -46,16 +46,23 @@ pub fn of(gateway: &Arc<Gateway>, tenant: &TenantName, sample: Bytes) -> Trial {
     })
 }
 
-async fn run(gateway: &Arc<Gateway>, model: &Model, sample: Bytes, usage: &Usage) -> Result<(), Problem> {
-    let limit = model.limits.decode(&gateway.limits.decode).max_body_bytes;
+async fn run(
+    gateway: &Arc<Gateway>,
+    tenant: &TenantName,
+    model: &Model,
+    sample: Bytes,
+    usage: &Usage,
+) -> Result<(), Problem> {
+    let quota = gateway.quotas.of(tenant);
+    let limit = infer::decode_limits(gateway, model, &quota).max_body_bytes;
     if sample.len() > limit {
         return Err(BodyError::TooLarge { limit }.into());
     }
     let mut reservation = gateway.admission.reservation();
     reservation.grow(sample.len())?;
     let Received { decoded, deadline, reservation: _held } =
-        infer::decode_body(gateway, model, &Head::default(), sample, reservation).await?;
-    let _permit = gateway.admission.enter(deadline).await?;
-    infer::run(gateway, model, decoded.request, deadline, usage).await?;
+        infer::decode_body(gateway, model, &quota, &Head::default(), sample, reservation).await?;
+    let _permit = gateway.admission.enter(tenant, &quota, deadline).await?;
+    infer::run(gateway, model, &quota, decoded.request, deadline, usage).await?;
     Ok(())
 }

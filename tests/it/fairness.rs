@@ -54,6 +54,10 @@ async fn cpu_ms(tenant: &Caller<'_>) -> f64 {
 async fn a_tenant_with_twelve_times_the_requests_gets_no_more_of_the_processor() {
     let store = Store::default();
     let (greedy, modest) = (store.key("greedy", &SCOPES).await, store.key("modest", &SCOPES).await);
+    // Nothing but the turns is to hold them back.
+    for tenant in ["greedy", "modest"] {
+        store.limit(tenant, &[("rate", "0"), ("running", "0")]).await;
+    }
     let gateway = serve(&store).await;
     let (greedy, modest) = (Caller::new(&gateway, &greedy), Caller::new(&gateway, &modest));
     publish(&greedy, hostile::LOOP_IN_INFER).await;
@@ -70,6 +74,10 @@ async fn a_tenant_with_twelve_times_the_requests_gets_no_more_of_the_processor()
 async fn beside_endless_runs_of_another_tenant_every_call_is_answered() {
     let store = Store::default();
     let (greedy, modest) = (store.key("greedy", &SCOPES).await, store.key("modest", &SCOPES).await);
+    // Nothing but the turns is to hold them back.
+    for tenant in ["greedy", "modest"] {
+        store.limit(tenant, &[("rate", "0"), ("running", "0")]).await;
+    }
     let gateway = serve(&store).await;
     let (greedy, modest) = (Caller::new(&gateway, &greedy), Caller::new(&gateway, &modest));
     publish(&greedy, hostile::LOOP_IN_INFER).await;

@@ -8,6 +8,7 @@ mod hostile_guest;
 mod keys;
 mod leak;
 mod lifecycle;
+mod limits;
 mod metering;
 mod road;
 mod s3;

@@ -482,7 +482,7 @@ async fn a_model_may_have_less_than_the_gateway_allows() {
         assert!(answer.error().contains(part), "{}", answer.error());
     }
     for (artifact, config, part) in [
-        (guest::good(), "[limits]\ndeadline = \"3s\"", "deadline is 3s, above the gateway's own 2s"),
+        (guest::good(), "[limits]\ndeadline = \"3s\"", "deadline is 3s, above the 2s that"),
         (guest::good(), "[limits]\nmemory = \"257MiB\"", "memory is"),
         (guest::good(), "[limits]\noutput = \"65MiB\"", "output is"),
         (guest::good(), "[limits]\nmax_body = \"1GiB\"", "max_body is"),

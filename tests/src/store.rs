@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use airlock::{
     admin::{NewKey, Tenants},
     authenticate::{Scope, now},
+    limits::TenantLimits,
     repository::artifacts::Location,
     secret::Purpose,
     store::StorePlace,
@@ -37,11 +38,26 @@ impl Store {
         Location::Folder(self.path().into())
     }
 
-    /// Makes a tenant and a key of it with these scopes.
-    pub async fn key(&self, tenant: &str, scopes: &[Scope]) -> String {
+    /// What works on the store, as the command line does.
+    pub fn tenants(&self) -> Tenants {
         let place = StorePlace::new(&self.location(), None, None).expect("a place");
         let store = place.open().expect("a store");
-        let tenants = Tenants::new(Arc::clone(&store.artifacts), store.secret.key(Purpose::ApiKey));
+        Tenants::new(Arc::clone(&store.artifacts), store.secret.key(Purpose::ApiKey))
+    }
+
+    /// Sets limits of a tenant, as the command line does; what is not named stays as it is.
+    pub async fn limit(&self, tenant: &str, limits: &[(&str, &str)]) {
+        let set = |mut own: TenantLimits| {
+            limits.iter().for_each(|(name, value)| own.set(name, value).expect(name));
+            Ok(own)
+        };
+        let tenant = tenant.parse().expect("a name");
+        self.tenants().change_limits(&tenant, None, set).await.expect("limits");
+    }
+
+    /// Makes a tenant and a key of it with these scopes.
+    pub async fn key(&self, tenant: &str, scopes: &[Scope]) -> String {
+        let tenants = self.tenants();
         let tenant = tenant.parse().expect("a name");
         tenants.create(&tenant, now()).await.expect("a tenant");
         let new = NewKey { scopes: scopes.iter().copied().collect(), ..NewKey::default() };

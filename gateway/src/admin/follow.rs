@@ -1,4 +1,4 @@
-//! Follow: the keys in the store become the keys that are let in.
+//! Follow: the keys in the store become the keys that are let in, and the limits of tenants those that they have.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +13,7 @@ use futures_util::{StreamExt, stream};
 use super::TenantRecord;
 use crate::{
     authenticate::{Authenticator, KeyRecord, Keyring},
+    limits::Quotas,
     name::TenantName,
     repository::artifacts::{ArtifactError, Artifacts, Generation, READS, RecordPath, Survey},
 };
@@ -25,6 +26,7 @@ pub const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 pub struct Follow {
     artifacts: Arc<Artifacts>,
     authenticator: Arc<Authenticator>,
+    quotas: Arc<Quotas>,
     tenants: BTreeMap<RecordPath, (Generation, TenantRecord)>,
     keys: BTreeMap<RecordPath, (Generation, KeyRecord)>,
     /// Generations that could not be read, so that each is reported once.
@@ -36,10 +38,11 @@ pub struct Follow {
 }
 
 impl Follow {
-    pub fn new(artifacts: Arc<Artifacts>, authenticator: Arc<Authenticator>) -> Self {
+    pub fn new(artifacts: Arc<Artifacts>, authenticator: Arc<Authenticator>, quotas: Arc<Quotas>) -> Self {
         Self {
             artifacts,
             authenticator,
+            quotas,
             tenants: BTreeMap::new(),
             keys: BTreeMap::new(),
             unreadable: BTreeSet::new(),
@@ -69,6 +72,8 @@ impl Follow {
             }
         }
         if std::mem::take(&mut self.changed) {
+            let tenants = self.tenants.iter().filter(|(_, (_, record))| record.removed.is_none());
+            self.quotas.install(tenants.map(|(path, (_, record))| (path.tenant().clone(), record.limits)));
             self.authenticator.install(Keyring::new(self.keys.iter().map(|(path, (_, record))| {
                 let tenant = path.tenant();
                 let mut record = record.clone();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     authenticate::{KeyId, Scopes},
+    limits::TenantLimits,
     name::TenantName,
     repository::artifacts::ArtifactError,
     secret::SecretError,
@@ -25,6 +26,13 @@ pub struct TenantRecord {
     /// From then on none of its keys is valid; a later generation may bring the tenant back, but not its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<u64>,
+    /// What it may use, where that is not what other tenants may.
+    #[serde(default, skip_serializing_if = "is_open")]
+    pub limits: TenantLimits,
+}
+
+fn is_open(limits: &TenantLimits) -> bool {
+    *limits == TenantLimits::default()
 }
 
 /// Live keys of one tenant with the same scopes: one in use, and the one that takes its place.
@@ -46,8 +54,14 @@ pub enum AdminError {
          (airlock key revoke ID)", .ids.len(), listed(.ids)
     )]
     TooManyKeys { tenant: TenantName, scopes: Scopes, ids: Vec<KeyId> },
+    #[error(
+        "tenant '{0}' was changed by somebody else since you looked (If-Match): look again, and decide again"
+    )]
+    Changed(TenantName),
     #[error("a key needs at least one scope: infer, repository or admin")]
     NoScopes,
+    #[error("limits: {0}")]
+    Limits(String),
     #[error("a label has at most {MAX_LABEL} characters, and no control characters")]
     Label,
     #[error("the key would have expired before it exists")]

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::{AdminError, MAX_LABEL, MAX_LIVE_KEYS, TenantRecord};
 use crate::{
     authenticate::{ApiKey, KeyId, KeyRecord, Scopes, mint},
+    limits::TenantLimits,
     name::TenantName,
-    repository::artifacts::{ArtifactError, Artifacts, RecordPath},
+    repository::artifacts::{ArtifactError, Artifacts, Generation, RecordPath},
     secret::Key,
 };
 
@@ -60,6 +61,16 @@ impl Tenants {
     /// Makes a tenant. Says whether there was none before. The name of one that was removed stays taken: what it published
     /// and what it used are kept under its name, and are nobody else's.
     pub async fn create(&self, tenant: &TenantName, now: u64) -> Result<(TenantRecord, bool), AdminError> {
+        self.create_with(tenant, TenantLimits::default(), now).await
+    }
+
+    /// The same with limits of its own; one that is there already keeps those that it has.
+    pub async fn create_with(
+        &self,
+        tenant: &TenantName,
+        limits: TenantLimits,
+        now: u64,
+    ) -> Result<(TenantRecord, bool), AdminError> {
         let path = RecordPath::Tenant(tenant.clone());
         for _ in 0..TRIES {
             let found = self.artifacts.newest::<TenantRecord>(&path).await?;
@@ -68,7 +79,7 @@ impl Tenants {
                 Some(_) => return Err(AdminError::NameTaken(tenant.clone())),
                 None => {}
             }
-            let record = TenantRecord { created: now, removed: None };
+            let record = TenantRecord { created: now, removed: None, limits };
             match self.artifacts.append(&path, found.map(|(generation, _)| generation), &record).await {
                 Ok(_) => return Ok((record, true)),
                 Err(ArtifactError::Taken(_)) => {}
@@ -76,6 +87,37 @@ impl Tenants {
             }
         }
         Err(ArtifactError::Taken(path).into())
+    }
+
+    /// What the store says of a tenant, and which generation of its record says so.
+    pub async fn tenant(&self, tenant: &TenantName) -> Result<(Generation, TenantRecord), AdminError> {
+        let found = self.artifacts.newest::<TenantRecord>(&RecordPath::Tenant(tenant.clone())).await?;
+        let there = found.filter(|(_, record)| record.removed.is_none());
+        there.ok_or_else(|| AdminError::UnknownTenant(tenant.clone()))
+    }
+
+    /// Changes a tenant's limits. Where a generation is expected, only if its record is still that one.
+    ///
+    /// # Errors
+    /// [`AdminError::Changed`] if it is not.
+    pub async fn change_limits(
+        &self,
+        tenant: &TenantName,
+        expected: Option<Generation>,
+        change: impl Fn(TenantLimits) -> Result<TenantLimits, AdminError>,
+    ) -> Result<(Generation, TenantRecord), AdminError> {
+        let unknown = || AdminError::UnknownTenant(tenant.clone());
+        let change = |generation, record: TenantRecord| {
+            if record.removed.is_some() {
+                return Err(unknown());
+            }
+            if expected.is_some_and(|expected| expected != generation) {
+                return Err(AdminError::Changed(tenant.clone()));
+            }
+            let limits = change(record.limits)?;
+            Ok((limits != record.limits).then_some(TenantRecord { limits, ..record }))
+        };
+        self.change(&RecordPath::Tenant(tenant.clone()), unknown, change).await
     }
 
     /// The tenants that are there, by name.
@@ -95,7 +137,7 @@ impl Tenants {
         self.change(
             &path,
             || AdminError::UnknownTenant(tenant.clone()),
-            |record: TenantRecord| {
+            |_, record: TenantRecord| {
                 if record.removed.is_some() {
                     return Err(AdminError::UnknownTenant(tenant.clone()));
                 }
@@ -187,11 +229,11 @@ impl Tenants {
             _ => false,
         });
         let path = path.ok_or(AdminError::UnknownKey(id))?;
-        let record = self
+        let (_, record) = self
             .change(
                 &path,
                 || AdminError::UnknownKey(id),
-                |record: KeyRecord| {
+                |_, record: KeyRecord| {
                     Ok(record.revoked.is_none().then_some(KeyRecord { revoked: Some(now), ..record }))
                 },
             )
@@ -199,18 +241,19 @@ impl Tenants {
         Ok(KeyOf { tenant: path.tenant().clone(), record })
     }
 
-    /// Writes what `new` makes of a record, however many others change it at the same time; `None` leaves it as it is.
+    /// Writes what `new` makes of a generation of a record, however many others change it at the same time; `None` leaves it
+    /// as it is.
     async fn change<T: Serialize + DeserializeOwned + Clone>(
         &self,
         path: &RecordPath,
         missing: impl Fn() -> AdminError,
-        new: impl Fn(T) -> Result<Option<T>, AdminError>,
-    ) -> Result<T, AdminError> {
+        new: impl Fn(Generation, T) -> Result<Option<T>, AdminError>,
+    ) -> Result<(Generation, T), AdminError> {
         for _ in 0..TRIES {
             let (generation, record) = self.artifacts.newest::<T>(path).await?.ok_or_else(&missing)?;
-            let Some(changed) = new(record.clone())? else { return Ok(record) };
+            let Some(changed) = new(generation, record.clone())? else { return Ok((generation, record)) };
             match self.artifacts.append(path, Some(generation), &changed).await {
-                Ok(_) => return Ok(changed),
+                Ok(generation) => return Ok((generation, changed)),
                 Err(ArtifactError::Taken(_)) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -7,6 +7,7 @@ use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
 use super::*;
 use crate::{
     authenticate::{ApiKey, AuthenticateError, Authenticator, KeyRecord, Principal, Scope, Trust, now},
+    limits::{Limits, Quotas},
     repository::artifacts::{Artifacts, Generation, RecordPath},
     secret::{LENGTH, Purpose, Secret},
 };
@@ -34,7 +35,10 @@ impl Place {
     fn gateway(&self) -> (Arc<Authenticator>, Follow) {
         let authenticator = Authenticator::new(Trust::Loopback, self.secret.key(Purpose::ApiKey));
         let authenticator = Arc::new(authenticator);
-        (Arc::clone(&authenticator), Follow::new(self.artifacts(), authenticator))
+        (
+            Arc::clone(&authenticator),
+            Follow::new(self.artifacts(), authenticator, Arc::new(Quotas::new(&Limits::default()))),
+        )
     }
 }
 
@@ -184,7 +188,7 @@ async fn a_removal_that_is_cut_short_leaves_no_key_that_comes_back() {
     let (key, _) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
     // The first of the removal's puts, and nothing after it.
     let path = RecordPath::Tenant(acme.clone());
-    let removed = TenantRecord { created: 10, removed: Some(20) };
+    let removed = TenantRecord { created: 10, removed: Some(20), limits: TenantLimits::default() };
     place.artifacts().append(&path, Some(Generation::FIRST), &removed).await.expect("removed");
     let (authenticator, mut follow) = place.gateway();
     follow.look().await.expect("a look");

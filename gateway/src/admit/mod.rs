@@ -2,19 +2,35 @@
 //!
 //! Two bounds for the whole gateway: bytes of requests and answers in memory, and requests that run. Who cannot run waits,
 //! bounded in number and by its own deadline; who cannot wait is refused at once. Nested calls (`models.infer`) ride on
-//! their caller's permit and never come here, so pipelines cannot deadlock. Fairness between tenants is not decided here.
+//! their caller's permit and never come here, so pipelines cannot deadlock.
+//!
+//! Each tenant has bounds of its own before these: requests within a second, and requests that run and wait. A tenant that
+//! fills them does not stand in the gateway's queue with more than it may run. Below them tenants are served in the order in
+//! which they come: whose turn it is among the running is decided where models run.
 //!
 //! Not counted: what a body takes while it is being decompressed and decoded (large ones are decoded as many at a time as
 //! there are cores), and what a model uses while it runs.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+mod account;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{deadline::Deadline, limits::AdmitLimits};
+use crate::{
+    deadline::Deadline,
+    limits::{AdmitLimits, Quota, Rate},
+    name::TenantName,
+};
+
+use account::{Account, Place};
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmitError {
@@ -22,6 +38,12 @@ pub enum AdmitError {
     Bytes,
     #[error("{0} requests wait already; try again")]
     QueueFull(usize),
+    #[error(
+        "this tenant sends more than {rate} requests a second, as many as it may; try again after {seconds} s"
+    )]
+    TooOften { rate: Rate, seconds: u32 },
+    #[error("{running} requests of this tenant run and {queued} wait, as many as may; try again")]
+    TenantBusy { running: u64, queued: u64 },
     #[error("the deadline passed while the request waited for its turn")]
     Deadline,
 }
@@ -36,6 +58,8 @@ pub struct Admission {
     max_buffered: usize,
     /// One for each core: decoding a large body is work and memory before anything is known of the request.
     decoding: Arc<Semaphore>,
+    /// Of tenants with limits on their calls, those that called of late.
+    accounts: Mutex<HashMap<TenantName, Arc<Account>>>,
 }
 
 impl Admission {
@@ -47,6 +71,7 @@ impl Admission {
             buffered: AtomicUsize::new(0),
             max_buffered: limits.max_buffered_bytes,
             decoding: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            accounts: Mutex::default(),
         })
     }
 
@@ -60,20 +85,52 @@ impl Admission {
         Reservation { admission: Arc::clone(self), bytes: 0 }
     }
 
-    /// Waits for a turn to run, until the deadline at most.
-    pub async fn enter(&self, deadline: Deadline) -> Result<Permit, AdmitError> {
+    /// Counts a request of a tenant, before anything is done for it.
+    pub fn arrive(&self, tenant: &TenantName, quota: &Quota) -> Result<(), AdmitError> {
+        let Some(rate) = quota.rate.requests() else { return Ok(()) };
+        #[expect(clippy::cast_precision_loss, reason = "a burst that large is as good as the one next to it")]
+        let taken = self.account(tenant).take(rate, quota.burst as f64, Instant::now());
+        taken.map_err(|wait| {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            AdmitError::TooOften { rate: quota.rate, seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
+        })
+    }
+
+    /// Waits for a turn to run, first among the tenant's own requests and then among all, until the deadline at most.
+    pub async fn enter(
+        &self,
+        tenant: &TenantName,
+        quota: &Quota,
+        deadline: Deadline,
+    ) -> Result<Permit, AdmitError> {
+        let place = match quota.running {
+            0 => None,
+            running => Some(self.account(tenant).place(running, quota.queued, deadline).await?),
+        };
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Permit(permit));
+            return Ok(Permit { _all: permit, _own: place });
         }
         let _queued = Queued::join(&self.queued, self.max_queued)?;
-        turn(&self.running, deadline).await
+        Ok(Permit { _own: place, ..turn(&self.running, deadline).await? })
+    }
+
+    fn account(&self, tenant: &TenantName) -> Arc<Account> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = accounts.get(tenant) {
+            return Arc::clone(account);
+        }
+        // Those that nobody uses and that say no more than a new one would: there are no more of them than of tenants that
+        // called while their buckets filled.
+        let now = Instant::now();
+        accounts.retain(|_, account| Arc::strong_count(account) > 1 || !account.is_full(now));
+        Arc::clone(accounts.entry(tenant.clone()).or_default())
     }
 }
 
 async fn turn(places: &Arc<Semaphore>, deadline: Deadline) -> Result<Permit, AdmitError> {
     let turn = Arc::clone(places).acquire_owned();
     match tokio::time::timeout_at(deadline.instant().into(), turn).await {
-        Ok(Ok(permit)) => Ok(Permit(permit)),
+        Ok(Ok(permit)) => Ok(Permit { _all: permit, _own: None }),
         Ok(Err(_)) | Err(_) => Err(AdmitError::Deadline),
     }
 }
@@ -81,7 +138,11 @@ async fn turn(places: &Arc<Semaphore>, deadline: Deadline) -> Result<Permit, Adm
 /// A place among the running; given back when dropped, that is when the answer is encoded. A peer that reads its answer
 /// slowly holds memory, which its reservation counts, but keeps nobody from running.
 #[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Permit {
+    _all: OwnedSemaphorePermit,
+    /// Among the tenant's own, if those are counted.
+    _own: Option<Place>,
+}
 
 /// Bytes taken from the gateway's budget: of the request, then of its answer. Given back when dropped.
 #[derive(Debug)]

@@ -1,9 +1,23 @@
 use std::time::Duration;
 
 use super::*;
+use crate::limits::{Limits, Quotas};
 
 fn admission(max_running: usize, max_queued: usize, max_buffered_bytes: usize) -> Arc<Admission> {
     Admission::new(&AdmitLimits { max_running, max_queued, max_buffered_bytes, ..AdmitLimits::default() })
+}
+
+fn tenant(name: &str) -> TenantName {
+    name.parse().expect("a name")
+}
+
+fn unlimited() -> Quota {
+    Quotas::new(&Limits::default()).of(&TenantName::default_tenant())
+}
+
+/// As the gateway knows it without tenants.
+async fn enter(admission: &Admission, deadline: Deadline) -> Result<Permit, AdmitError> {
+    admission.enter(&TenantName::default_tenant(), &unlimited(), deadline).await
 }
 
 fn soon() -> Deadline {
@@ -13,15 +27,15 @@ fn soon() -> Deadline {
 #[tokio::test]
 async fn who_cannot_run_waits_for_a_place() {
     let admission = admission(1, 1, 0);
-    let first = admission.enter(soon()).await.expect("a free place");
+    let first = enter(&admission, soon()).await.expect("a free place");
     let waiting = tokio::spawn({
         let admission = Arc::clone(&admission);
-        async move { admission.enter(Deadline::after(Duration::from_secs(5))).await.map(drop) }
+        async move { enter(&admission, Deadline::after(Duration::from_secs(5))).await.map(drop) }
     });
     while admission.queued.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(admission.enter(soon()).await.map(drop), Err(AdmitError::QueueFull(1)));
+    assert_eq!(enter(&admission, soon()).await.map(drop), Err(AdmitError::QueueFull(1)));
     drop(first);
     assert_eq!(waiting.await.expect("no panic"), Ok(()));
     assert_eq!(admission.queued.load(Ordering::Relaxed), 0);
@@ -30,8 +44,8 @@ async fn who_cannot_run_waits_for_a_place() {
 #[tokio::test]
 async fn waiting_ends_with_the_deadline() {
     let admission = admission(1, 1, 0);
-    let _first = admission.enter(soon()).await.expect("a free place");
-    assert_eq!(admission.enter(soon()).await.map(drop), Err(AdmitError::Deadline));
+    let _first = enter(&admission, soon()).await.expect("a free place");
+    assert_eq!(enter(&admission, soon()).await.map(drop), Err(AdmitError::Deadline));
     assert_eq!(admission.queued.load(Ordering::Relaxed), 0);
 }
 
@@ -50,4 +64,64 @@ fn reserved_bytes_come_back() {
     assert_eq!(two.resize(100), Ok(()));
     drop(two);
     assert_eq!(admission.buffered.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn one_tenant_s_limits_are_not_another_s() {
+    let admission = admission(10, 10, 0);
+    let quota = Quota { running: 1, queued: 0, rate: Rate::per_second(1), burst: 2, ..unlimited() };
+    let (one, two) = (tenant("one"), tenant("two"));
+    let taken = admission.enter(&one, &quota, soon()).await.expect("a free place");
+    let busy = Err(AdmitError::TenantBusy { running: 1, queued: 0 });
+    assert_eq!(admission.enter(&one, &quota, soon()).await.map(drop), busy);
+    assert!(admission.enter(&two, &quota, soon()).await.is_ok());
+    drop(taken);
+    assert!(admission.enter(&one, &quota, soon()).await.is_ok());
+
+    let often = Err(AdmitError::TooOften { rate: Rate::per_second(1), seconds: 1 });
+    let arrive = |tenant: &TenantName| admission.arrive(tenant, &quota);
+    assert_eq!((arrive(&one), arrive(&one), arrive(&one)), (Ok(()), Ok(()), often));
+    assert_eq!(arrive(&two), Ok(()));
+}
+
+#[tokio::test]
+async fn a_tenant_s_place_comes_back_when_the_gateway_has_none() {
+    let admission = admission(1, 0, 0);
+    let quota = Quota { running: 1, queued: 0, ..unlimited() };
+    let taken = enter(&admission, soon()).await.expect("a free place");
+    for _ in 0..2 {
+        let full = admission.enter(&tenant("one"), &quota, soon()).await.map(drop);
+        assert_eq!(full, Err(AdmitError::QueueFull(0)));
+    }
+    drop(taken);
+    assert!(admission.enter(&tenant("one"), &quota, soon()).await.is_ok());
+}
+
+#[test]
+fn the_time_to_wait_is_told_in_whole_seconds_rounded_up() {
+    let admission = admission(1, 0, 0);
+    let quota = Quota { rate: "0.4".parse().expect("a rate"), burst: 1, ..unlimited() };
+    assert_eq!(admission.arrive(&tenant("one"), &quota), Ok(()));
+    let often = admission.arrive(&tenant("one"), &quota);
+    assert_eq!(often, Err(AdmitError::TooOften { rate: quota.rate, seconds: 3 }));
+}
+
+#[tokio::test]
+async fn accounts_that_say_nothing_are_forgotten() {
+    let admission = admission(10, 10, 0);
+    let quota = Quota { running: 1, queued: 0, ..unlimited() };
+    for number in 0..1000 {
+        drop(admission.enter(&tenant(&format!("t{number}")), &quota, soon()).await.expect("a free place"));
+    }
+    let known = || admission.accounts.lock().expect("no panic").len();
+    assert_eq!(known(), 1);
+    let _held = admission.enter(&tenant("held"), &quota, soon()).await.expect("a free place");
+    let slow = Quota { rate: Rate::per_second(1), burst: 1000, ..unlimited() };
+    admission.arrive(&tenant("owes"), &slow).expect("a token");
+    admission.account(&tenant("new"));
+    assert_eq!(known(), 3);
+    // Without limits nothing is kept at all.
+    enter(&admission, soon()).await.expect("a free place");
+    assert_eq!(admission.arrive(&tenant("free"), &unlimited()), Ok(()));
+    assert_eq!(known(), 3);
 }

@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde::Deserialize;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, Rate};
 
 use super::{Setting, Span};
 
@@ -93,10 +93,19 @@ limit_settings! {
     max_upload: ByteSize, "AIRLOCK_MAX_UPLOAD" => upload.max_bytes;
     /// Time for a whole upload to arrive [default: 10m]
     upload_timeout: Span, "AIRLOCK_UPLOAD_TIMEOUT" => upload.time;
+    /// Requests of one tenant within a second; 0: no limit. This and the other limits of tenants hold for those that the
+    /// operator gave none of their own; calls of the tenant `default` are not limited [default: 50]
+    tenant_rate: Rate, "AIRLOCK_TENANT_RATE" => calls.rate;
+    /// Requests of one tenant that may come at once, before the rate counts [default: 100]
+    tenant_burst: u64, "AIRLOCK_TENANT_BURST" => calls.burst;
+    /// Requests of one tenant that run at a time; 0: no limit but the gateway's [default: 4]
+    tenant_running: u64, "AIRLOCK_TENANT_RUNNING" => calls.running;
+    /// Requests of one tenant that wait for one of these places; more are refused with 429 [default: 32]
+    tenant_queued: u64, "AIRLOCK_TENANT_QUEUED" => calls.queued;
     /// Uploads of one tenant at a time [default: 4]
-    tenant_uploads: usize, "AIRLOCK_TENANT_UPLOADS" => upload.per_tenant;
+    tenant_uploads: u64, "AIRLOCK_TENANT_UPLOADS" => upload.per_tenant;
     /// Changes of versions and settings that a tenant may make within an hour [default: 600]
-    tenant_changes: u32, "AIRLOCK_TENANT_CHANGES" => upload.max_changes;
+    tenant_changes: u64, "AIRLOCK_TENANT_CHANGES" => upload.max_changes;
     /// Models that a tenant may have uploaded [default: 20]
     tenant_models: u64, "AIRLOCK_TENANT_MODELS" => upload.max_models;
     /// Published versions of one uploaded model [default: 5]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deadline::Deadline;
 
-use super::{DecodeLimits, Limits, NativeLimits, SandboxLimits};
+use super::{DecodeLimits, Limits, NativeLimits, Quota, SandboxLimits};
 
 /// Bounds that a model's configuration sets for itself; what it leaves open is the gateway's.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -42,6 +42,45 @@ impl ModelLimits {
         match self.deadline.filter(|deadline| *deadline > limits.admit.deadline) {
             Some(deadline) => above("deadline", &deadline, &limits.admit.deadline),
             None => Ok(()),
+        }
+    }
+
+    /// Checks that none is above what the model's own tenant may use.
+    ///
+    /// # Errors
+    /// Which one is, for whoever wrote the configuration.
+    pub fn check_quota(&self, quota: &Quota) -> Result<(), String> {
+        for (name, given, most) in [
+            ("memory", self.memory_bytes, quota.guest_memory),
+            ("output", self.output_bytes, quota.output),
+            ("max_body", self.max_body_bytes, quota.max_body),
+        ] {
+            if let Some(given) = given.filter(|given| *given > most.bytes()) {
+                return Err(format!("limits: {name} is {given}, above the {most} that this tenant may use"));
+            }
+        }
+        match self.deadline.filter(|deadline| *deadline > quota.deadline.0) {
+            Some(deadline) => Err(format!(
+                "limits: deadline is {deadline:?}, above the {} that this tenant may use",
+                quota.deadline
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// These, and no more than the model's own tenant may use while it is loaded and runs. Only a sandbox can keep a bound
+    /// on memory.
+    #[must_use]
+    pub fn within_quota(self, quota: &Quota, sandboxed: bool) -> Self {
+        let least = |own: Option<usize>, most: usize| Some(own.map_or(most, |own| own.min(most)));
+        Self {
+            memory_bytes: if sandboxed {
+                least(self.memory_bytes, quota.guest_memory.bytes())
+            } else {
+                self.memory_bytes
+            },
+            output_bytes: least(self.output_bytes, quota.output.bytes()),
+            ..self
         }
     }
 

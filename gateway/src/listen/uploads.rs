@@ -96,7 +96,7 @@ pub(super) async fn upload(
     }
     let expected = content_digest(headers)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let limit = uploads.limits().max_bytes;
+    let limit = uploads.quota(tenant).max_upload.0;
     if length.is_some_and(|length: u64| length > limit) {
         return Err(UploadError::TooLarge { limit }.into());
     }

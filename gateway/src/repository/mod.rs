@@ -33,7 +33,7 @@ pub use catalog::{Catalog, FindError, IndexEntry, Model, State};
 
 use crate::{
     execute::{Executor, LoadError, Source},
-    limits::Limits,
+    limits::{Limits, Quota},
     name::{ModelName, NameError},
 };
 
@@ -103,7 +103,8 @@ impl fmt::Display for Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Operator,
-    Tenant,
+    /// A tenant that may use that much.
+    Tenant(Quota),
 }
 
 /// Makes an executor of what was read from disk. It may block for as long as compiling takes: it runs on threads made

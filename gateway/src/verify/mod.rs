@@ -18,6 +18,7 @@ use crate::{
     decode,
     error::Problem,
     infer::{self, Gateway, Received},
+    limits::Quota,
     meter::{self, Usage},
     name::{ModelName, TenantName, Version},
     repository::{
@@ -91,9 +92,12 @@ async fn travel(
 ) -> Result<Bytes, Problem> {
     let head = infer::head(headers)?;
     let served = gateway.uploads.as_ref().map(|uploads| uploads.publications(tenant, &target.model));
-    let model = find(gateway, tenant, target, usage)?;
+    let quota = gateway.quotas.of(tenant);
+    let found = find(gateway, tenant, target, usage);
+    gateway.admission.arrive(tenant, &quota)?;
+    let model = found?;
     let Received { mut decoded, mut reservation, deadline } =
-        infer::receive(gateway, &model, &head, body, usage).await?;
+        infer::receive(gateway, &model, &quota, &head, body, usage).await?;
 
     let Question { against, tolerance } = Question::take(&mut decoded.request.parameters, &target.model)?;
     let usage_of_other = against_usage.insert(meter::start(&gateway.meter, tenant, &against.model));
@@ -107,11 +111,11 @@ async fn travel(
         .map_err(|error| unfit(error.to_string()))?;
     other.check_batch(&request).map_err(unfit)?;
 
-    let _permit = gateway.admission.enter(deadline).await?;
+    let _permit = gateway.admission.enter(tenant, &quota, deadline).await?;
     let wanted = request.outputs.clone();
     let again = InferRequest { outputs: Vec::new(), ..request.clone() };
-    let mut run =
-        Run { gateway, deadline, reservation: &mut reservation, bytes: infer::tensor_bytes(&request.inputs) };
+    let bytes = infer::tensor_bytes(&request.inputs);
+    let mut run = Run { gateway, quota: &quota, deadline, reservation: &mut reservation, bytes };
     let (answer, elapsed) = run.on(&model, request, usage).await?;
     let (mut other_answer, other_elapsed) = run.on(&other, again, usage_of_other).await?;
     other_answer.retain(|output| wanted.is_empty() || wanted.contains(&output.name));
@@ -160,6 +164,7 @@ fn is_own(model: &Model, tenant: &TenantName, name: &ModelName) -> bool {
 /// The two runs of a request, one after the other. The answers count against the budget of bytes like the request.
 struct Run<'a> {
     gateway: &'a Arc<Gateway>,
+    quota: &'a Quota,
     deadline: Deadline,
     reservation: &'a mut Reservation,
     bytes: usize,
@@ -174,7 +179,7 @@ impl Run<'_> {
         usage: &Usage,
     ) -> Result<(Vec<Tensor>, u64), Problem> {
         let begun = Instant::now();
-        let response = infer::run(self.gateway, model, request, self.deadline, usage).await?;
+        let response = infer::run(self.gateway, model, self.quota, request, self.deadline, usage).await?;
         let elapsed = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.bytes += infer::tensor_bytes(&response.outputs);
         self.reservation.resize(self.bytes)?;

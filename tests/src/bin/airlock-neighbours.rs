@@ -216,6 +216,10 @@ async fn main() -> Result<()> {
     let store = Store::default();
     let scopes = [Scope::Infer, Scope::Repository];
     let (victims, attackers) = (store.key("victim", &scopes).await, store.key("attacker", &scopes).await);
+    // What is measured is what fair turns do, not what a tenant's own limits refuse.
+    for tenant in ["victim", "attacker"] {
+        store.limit(tenant, &[("rate", "0"), ("running", "0")]).await;
+    }
     let (_gateway, address) = start(&cli, &store).await?;
     let fixture = match cli.attack {
         Attack::Loop => hostile::LOOP_IN_INFER,

@@ -22,16 +22,19 @@ use std::{
     fmt, fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{
     digest::Digest,
     execute::LoadError,
-    limits::UploadLimits,
+    limits::{Limits, Quota, Quotas},
     name::{ModelName, TenantName, Version},
 };
 
@@ -76,15 +79,15 @@ pub enum UploadError {
     #[error("{what}: {used} of {limit} are used; remove what is no longer needed")]
     Quota { what: &'static str, used: u64, limit: u64 },
     #[error("{0} uploads of this tenant are running already; try again when one has ended")]
-    Busy(usize),
+    Busy(u64),
     /// Each change is a record that stays in the store, and every gateway lists them all.
     #[error("this tenant made {limit} changes within an hour, as many as it may; try again later")]
-    TooOften { limit: u32, retry_after: u32 },
+    TooOften { limit: u64, retry_after: u32 },
     #[error(
         "version {version} of '{model}' was not verified against the current default {default} since it was published, as the model's settings require: POST /v2/repository/models/{model}/versions/{version}/verify first"
     )]
     Unverified { model: ModelName, version: Version, default: Version },
-    #[error("the gateway has no capacity for the trial call now; try again")]
+    #[error("there is no free place for the trial call now; try again")]
     Overloaded,
     /// What was sent contradicts itself or what is there.
     #[error("{0}")]
@@ -108,7 +111,7 @@ pub struct Uploads {
     namespaces: Arc<Namespaces>,
     loader: Loader,
     staging: PathBuf,
-    limits: UploadLimits,
+    quotas: Arc<Quotas>,
     directory: Mutex<Directory>,
     following: Mutex<Following>,
     /// One permit for each load at a time, of all tenants.
@@ -130,8 +133,8 @@ struct Following {
 /// What one tenant may do at a time.
 #[derive(Clone)]
 struct Turns {
-    /// Uploads from their first byte to their end.
-    uploads: Arc<Semaphore>,
+    /// How many uploads there are, each from its first byte to its end.
+    uploads: Arc<AtomicU64>,
     /// From the check of quotas to the version's existence: one.
     publish: Arc<Semaphore>,
     /// Compiling and loading: one.
@@ -139,7 +142,7 @@ struct Turns {
     /// Bringing what is served in line with what is known: one.
     reconcile: Arc<Semaphore>,
     /// When the hour began, and the changes made since.
-    changes: Arc<Mutex<(Instant, u32)>>,
+    changes: Arc<Mutex<(Instant, u64)>>,
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -155,7 +158,26 @@ impl fmt::Debug for Uploads {
 pub struct Upload {
     pub staged: Staged,
     tenant: TenantName,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// A place among a tenant's uploads; given back when dropped.
+#[derive(Debug)]
+struct Place(Arc<AtomicU64>);
+
+impl Place {
+    /// Takes a place if there are fewer than `most`.
+    fn take(taken: Arc<AtomicU64>, most: u64) -> Option<Self> {
+        let take = |uploads: u64| (uploads < most).then_some(uploads + 1);
+        let took = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        took.then(|| Self(taken))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Uploads {
@@ -168,7 +190,8 @@ impl Uploads {
         namespaces: Arc<Namespaces>,
         loader: Loader,
         staging: PathBuf,
-        limits: UploadLimits,
+        limits: &Limits,
+        quotas: Arc<Quotas>,
     ) -> Result<Self, UploadError> {
         let disk = |error: std::io::Error| UploadError::Disk(error.kind().to_string());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&staging).map_err(disk)?;
@@ -176,7 +199,7 @@ impl Uploads {
         for left in fs::read_dir(&staging).map_err(disk)?.flatten() {
             // Another gateway may share the folder: what is being received there is not an hour old.
             let old = left.metadata().and_then(|metadata| metadata.modified()).ok();
-            if old.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > limits.time) {
+            if old.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > limits.upload.time) {
                 let _ = fs::remove_dir_all(left.path());
             }
         }
@@ -186,7 +209,7 @@ impl Uploads {
             namespaces,
             loader,
             staging,
-            limits,
+            quotas,
             directory: Mutex::default(),
             following: Mutex::default(),
             slots: Arc::new(Semaphore::new(at_a_time)),
@@ -194,14 +217,15 @@ impl Uploads {
         })
     }
 
-    pub fn limits(&self) -> &UploadLimits {
-        &self.limits
+    /// What a tenant may use.
+    pub fn quota(&self, tenant: &TenantName) -> Quota {
+        self.quotas.of(tenant)
     }
 
     fn turns(&self, tenant: &TenantName) -> Turns {
         let mut turns = lock(&self.turns);
         let made = || Turns {
-            uploads: Arc::new(Semaphore::new(self.limits.per_tenant)),
+            uploads: Arc::default(),
             publish: Arc::new(Semaphore::new(1)),
             load: Arc::new(Semaphore::new(1)),
             reconcile: Arc::new(Semaphore::new(1)),
@@ -217,7 +241,7 @@ impl Uploads {
         if began.elapsed() > HOUR {
             (*began, *changes) = (Instant::now(), 0);
         }
-        let limit = self.limits.max_changes;
+        let limit = self.quota(tenant).changes;
         if *changes >= limit {
             let left = HOUR.saturating_sub(began.elapsed()).as_secs() + 1;
             let retry_after = u32::try_from(left).unwrap_or(u32::MAX);
@@ -227,11 +251,12 @@ impl Uploads {
         Ok(())
     }
 
-    /// Begins an upload of at most [`UploadLimits::max_bytes`].
+    /// Begins an upload of at most [`Quota::max_upload`].
     pub fn begin(&self, tenant: &TenantName) -> Result<Upload, UploadError> {
-        let place = self.turns(tenant).uploads.try_acquire_owned();
-        let place = place.map_err(|_| UploadError::Busy(self.limits.per_tenant))?;
-        let staged = Staged::begin(&self.staging, self.limits.max_bytes)?;
+        let quota = self.quota(tenant);
+        let place = Place::take(self.turns(tenant).uploads, quota.uploads);
+        let place = place.ok_or(UploadError::Busy(quota.uploads))?;
+        let staged = Staged::begin(&self.staging, quota.max_upload.0)?;
         Ok(Upload { staged, tenant: tenant.clone(), _place: place })
     }
 }

@@ -13,7 +13,6 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use crate::{
     execute::{BoxFuture, Executor, LoadError, Source, Step},
-    limits::UploadLimits,
     name::{ModelName, TenantName, Version},
     repository::{
         Origin,
@@ -77,7 +76,10 @@ impl Uploads {
         let begun = Instant::now();
         let tenant = upload.tenant.clone();
         let config = upload.staged.config.take();
-        let policy = read_config(config.as_ref(), model).map_err(UploadError::Rejected)?.version_policy;
+        let read = read_config(config.as_ref(), model).map_err(UploadError::Rejected)?;
+        let within = read.limits.check_quota(&self.quota(&tenant));
+        within.map_err(|reason| UploadError::Rejected(LoadError::new(Step::Read, reason)))?;
+        let policy = read.version_policy;
         let settings = ModelSettings {
             version_policy: policy.map(Into::into).unwrap_or_default(),
             ..ModelSettings::default()
@@ -189,7 +191,7 @@ impl Uploads {
         model: &ModelName,
         manifest: &Manifest,
     ) -> Result<(), UploadError> {
-        let UploadLimits { max_models, max_versions, max_storage_bytes, .. } = self.limits;
+        let quota = self.quota(tenant);
         let directory = lock(&self.directory);
         let entry = directory.entry(tenant, model);
         let versions = entry.map_or(0, |entry| entry.published().count() as u64);
@@ -197,9 +199,9 @@ impl Uploads {
         let bytes = directory.bytes(tenant);
         let new_model = u64::from(versions == 0);
         for (what, used, more, limit) in [
-            ("models", models, new_model, max_models),
-            ("versions of this model", versions, 1, max_versions),
-            ("bytes of storage", bytes, manifest.size(), max_storage_bytes),
+            ("models", models, new_model, quota.models),
+            ("versions of this model", versions, 1, quota.versions),
+            ("bytes of storage", bytes, manifest.size(), quota.storage.0),
         ] {
             if used.saturating_add(more) > limit {
                 return Err(UploadError::Quota { what, used, limit });
@@ -217,7 +219,7 @@ impl Uploads {
         loaded: &LoadedVersion,
     ) -> Result<(), UploadError> {
         let used = self.namespaces.own(tenant).loaded_bytes((model, version));
-        let limit = self.limits.max_loaded_bytes;
+        let limit = self.quota(tenant).loaded.0;
         if used.saturating_add(loaded.executor.loaded_bytes()) > limit {
             return Err(UploadError::Quota { what: "bytes of loaded models", used, limit });
         }
@@ -276,9 +278,10 @@ impl Uploads {
             owner: Some(tenant.clone()),
         };
         let (loader, kind) = (Arc::clone(&self.loader), manifest.kind);
+        let origin = Origin::Tenant(self.quota(tenant));
         let loading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            loader(kind, Origin::Tenant, source)
+            loader(kind, origin, source)
         });
         let executor = loading.await.unwrap_or_else(|_| {
             Err(LoadError::new(Step::Load, "the engine panicked while it loaded the model"))
