@@ -237,6 +237,7 @@ impl From<UploadError> for Problem {
                 (StatusCode::BAD_REQUEST, "bad_request")
             }
             UploadError::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "model_rejected"),
+            UploadError::Changed(_) => (StatusCode::PRECONDITION_FAILED, "changed_meanwhile"),
             UploadError::Conflict { .. } => (StatusCode::CONFLICT, "version_exists"),
             UploadError::Unverified { .. } => (StatusCode::CONFLICT, "not_verified"),
             UploadError::UnknownModel(_) | UploadError::UnknownVersion { .. } => {

@@ -4,6 +4,7 @@
 //! are below it.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -55,6 +56,8 @@ pub struct Gateway {
     pub meter: Arc<Meter>,
     /// For the admin port; `None` without a store.
     pub tenants: Option<Tenants>,
+    /// The folder of the ledger, if there is one.
+    pub ledger: Option<PathBuf>,
     /// The first load of the repository has ended.
     pub started: AtomicBool,
     /// The gateway is stopping.

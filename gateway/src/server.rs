@@ -126,7 +126,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let meter = Arc::<Meter>::default();
     let quotas = Arc::new(Quotas::new(&config.limits));
     let (mut keys, mut uploads, mut tenants) = (None, None, None);
-    let ledger = config.state.map(|state| keep_ledger(&state, &meter)).transpose()?;
+    let ledger_folder = config.state.map(|state| state.join("ledger"));
+    let ledger = ledger_folder.as_deref().map(|folder| keep_ledger(folder, &meter)).transpose()?;
     if let Some(Store { artifacts, state, .. }) = store {
         artifacts.self_test().await.map_err(StoreError::from)?;
         artifacts.remove_leftovers(LEFTOVERS).await.map_err(StoreError::from)?;
@@ -152,6 +153,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         models,
         meter,
         tenants,
+        ledger: ledger_folder,
         limits: config.limits,
         quotas,
         started: AtomicBool::new(false),
@@ -238,10 +240,10 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
 }
 
 fn keep_ledger(
-    state: &Path,
+    folder: &Path,
     meter: &Arc<Meter>,
 ) -> Result<(oneshot::Sender<()>, JoinHandle<()>), LedgerError> {
-    let ledger = Ledger::open(&state.join("ledger"))?;
+    let ledger = Ledger::open(folder)?;
     let (stop, stopped) = oneshot::channel();
     Ok((stop, tokio::spawn(ledger.keep(Arc::clone(meter), stopped))))
 }

@@ -108,7 +108,15 @@ async fn within_five_seconds(condition: impl AsyncFn() -> bool) {
 async fn only_the_admin_scope_opens_the_admin_port() {
     let ops = Administered::serve().await;
     let (admin, data) = (ops.gateway.admin_address(), ops.gateway.address());
-    for path in ["/v2/admin/tenants", "/v2/admin/tenants/ops/keys", "/elsewhere"] {
+    for path in [
+        "/v2/admin/tenants",
+        "/v2/admin/tenants/ops/keys",
+        "/v2/admin/tenants/ops/limits",
+        "/v2/admin/usage",
+        "/v2/admin/ledger",
+        "/v2/admin/keys",
+        "/elsewhere",
+    ] {
         assert_eq!(call(admin, "GET", path, &[], "").await.status, 401, "{path}");
         let refused = send(admin, "GET", path, &ops.infer, Value::Null).await;
         assert_eq!((refused.status, refused.code().as_str()), (403, "forbidden"), "{path}");
@@ -159,6 +167,37 @@ async fn mistakes_are_named() {
         ("DELETE", "/v2/admin/tenants/ops/keys/0123456789abcdef", Value::Null, 404, "0123456789abcdef"),
         ("DELETE", "/v2/admin/tenants/ops/keys/x", Value::Null, 404, "nothing at this path"),
         ("PUT", "/v2/admin/tenants/..", Value::Null, 404, "nothing at this path"),
+        ("PUT", "/v2/admin/tenants/new", json!({ "models": -1 }), 400, "limits: models"),
+        (
+            "PUT",
+            "/v2/admin/tenants/new",
+            json!({ "running": 1000 }),
+            400,
+            "the gateway's own 128 (--max-running)",
+        ),
+        ("GET", "/v2/admin/tenants/new", Value::Null, 404, "there is no tenant 'new'"),
+        ("GET", "/v2/admin/tenants/new/limits", Value::Null, 404, "there is no tenant 'new'"),
+        ("PUT", "/v2/admin/tenants/new/limits", json!({}), 404, "there is no tenant 'new'"),
+        ("PUT", "/v2/admin/tenants/ops/limits", Value::Null, 400, "limits: expected a JSON object"),
+        ("PUT", "/v2/admin/tenants/ops/limits", json!({ "sotrage": 1 }), 400, "sotrage"),
+        (
+            "PUT",
+            "/v2/admin/tenants/ops/limits",
+            json!({ "deadline": "3s" }),
+            400,
+            "above the gateway's own 2s (--deadline)",
+        ),
+        (
+            "PUT",
+            "/v2/admin/tenants/ops/limits",
+            json!({ "max_body": "65MiB" }),
+            400,
+            "own 64MiB (--max-body)",
+        ),
+        ("GET", "/v2/admin/ledger?lines=5", Value::Null, 400, "tenant, since, until and limit"),
+        ("GET", "/v2/admin/ledger?limit=0", Value::Null, 400, "1 to 10000"),
+        ("GET", "/v2/admin/ledger?since=yesterday", Value::Null, 400, "since"),
+        ("GET", "/v2/admin/ledger?tenant=../a", Value::Null, 400, "is not a name"),
     ] {
         let answer = ops.ask(method, path, body.clone()).await;
         assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.error());
@@ -168,4 +207,117 @@ async fn mistakes_are_named() {
     for status in [200, 200, 409] {
         assert_eq!(ops.ask("POST", keys, one.clone()).await.status, status);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_set_as_a_whole_and_nobody_undoes_another_s_change_unseen() {
+    let ops = Administered::serve().await;
+    let path = "/v2/admin/tenants/acme/limits";
+    let made = ops.ask("PUT", "/v2/admin/tenants/acme", json!({ "storage": "10GiB" })).await;
+    assert_eq!((made.status, &made.json()["limits"]), (200, &json!({ "storage": 10_u64 << 30 })));
+    let seen = ops.ask("GET", path, Value::Null).await;
+    assert_eq!(seen.json(), json!({ "storage": 10_u64 << 30 }));
+    let first = seen.header("etag").expect("an ETag").to_owned();
+
+    let put = async |etag: &str, limits: Value| {
+        let headers = [("authorization", ops.admin.as_str()), ("if-match", etag)];
+        call(ops.gateway.admin_address(), "PUT", path, &headers, limits.to_string()).await
+    };
+    let changed = put(&first, json!({ "models": 1, "deadline": "500ms" })).await;
+    assert_eq!(changed.status, 200, "{}", changed.error());
+    let second = changed.header("etag").expect("an ETag").to_owned();
+    assert_ne!(first, second);
+    let late = put(&first, json!({ "models": 7 })).await;
+    assert_eq!((late.status, late.code().as_str()), (412, "changed_meanwhile"));
+    assert!(late.error().contains("look again"), "{}", late.error());
+    assert_eq!(put("\"never\"", json!({})).await.code(), "bad_request");
+
+    let shown = ops.ask("GET", "/v2/admin/tenants/acme", Value::Null).await;
+    assert_eq!(shown.header("etag"), Some(second.as_str()));
+    let shown = shown.json();
+    assert_eq!(shown["limits"], json!({ "models": 1, "deadline": "500ms" }));
+    for (limit, value) in [
+        ("models", json!(1)),
+        ("versions", json!(5)),
+        ("storage", json!(2_u64 << 30)),
+        ("deadline", json!("500ms")),
+        ("rate", json!(50.0)),
+    ] {
+        assert_eq!(shown["quota"][limit], value, "{limit}");
+    }
+    assert_eq!(shown["kept"], json!({ "models": 0, "versions": 0, "storage": 0, "loaded": 0 }));
+
+    assert_eq!(put(&second, json!({ "models": 2 })).await.status, 200);
+    assert_eq!(put("*", json!({ "models": 3 })).await.status, 200);
+    assert_eq!(ops.ask("PUT", path, json!({})).await.json(), json!({}));
+    assert_eq!(ops.ask("DELETE", "/v2/admin/tenants/acme", Value::Null).await.status, 200);
+    assert_eq!(ops.ask("PUT", path, json!({})).await.code(), "tenant_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_are_set_over_http_bind_the_next_requests() {
+    let ops = Administered::serve().await;
+    let body = json!({ "inputs": [{ "name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [1.0] }] });
+    let infer = async || {
+        let path = "/v2/models/good/infer";
+        send(ops.gateway.address(), "POST", path, &ops.infer, body.clone()).await.status
+    };
+    assert_eq!(infer().await, 200);
+    let limits = json!({ "rate": 0.001, "burst": 1 });
+    assert_eq!(ops.ask("PUT", "/v2/admin/tenants/ops/limits", limits).await.status, 200);
+    within_five_seconds(async || infer().await == 429).await;
+    assert_eq!(ops.ask("PUT", "/v2/admin/tenants/ops/limits", json!({})).await.status, 200);
+    within_five_seconds(async || infer().await == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_tenants_use_and_keep_is_told() {
+    let ops = Administered::serve().await;
+    let put = ops.ask("POST", "/v2/admin/tenants/ops/keys", json!({ "scopes": ["repository"] })).await.json();
+    let bearer = format!("Bearer {}", put["key"].as_str().expect("a key"));
+    let path = "/v2/repository/models/mine/versions/1";
+    let upload = async || {
+        let headers = [("authorization", bearer.as_str())];
+        call(ops.gateway.address(), "PUT", path, &headers, guest::good()).await.status
+    };
+    within_five_seconds(async || upload().await == 200).await;
+    let kept = ops.ask("GET", "/v2/admin/tenants/ops", Value::Null).await.json()["kept"].clone();
+    assert_eq!((&kept["models"], &kept["versions"]), (&json!(1), &json!(1)));
+    assert_eq!(kept["storage"], guest::good().len());
+    assert!(kept["loaded"].as_u64().is_some_and(|bytes| bytes > 0), "{kept}");
+
+    for path in ["/v2/models/good/infer", "/v2/models/nobody/infer"] {
+        send(ops.gateway.address(), "POST", path, &ops.infer, json!({})).await;
+    }
+    let usage = ops.ask("GET", "/v2/admin/usage", Value::Null).await.json();
+    assert_eq!((&usage["tenants"][0]["tenant"], &usage["tenants"][0]["calls"]), (&json!("ops"), &json!(2)));
+    let lines = async |query: &str| -> Vec<Value> {
+        let answer = ops.ask("GET", &format!("/v2/admin/ledger{query}"), Value::Null).await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/x-ndjson")));
+        let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    within_five_seconds(async || lines("").await.len() == 2).await;
+    let all = lines("?tenant=ops&since=0&limit=10").await;
+    assert_eq!((&all[0]["tenant"], &all[0]["calls"]), (&json!("ops"), &json!(1)));
+    assert!(all[0]["instance"].as_str().is_some_and(|instance| instance.len() == 32));
+    assert_eq!(lines("?limit=1").await, all[1..]);
+    assert!(lines("?tenant=other").await.is_empty() && lines("?until=1000").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_all_tenants_are_listed_and_revoked_by_their_id_alone() {
+    let ops = Administered::serve().await;
+    assert_eq!(ops.ask("PUT", "/v2/admin/tenants/acme", Value::Null).await.status, 200);
+    let made = ops.ask("POST", "/v2/admin/tenants/acme/keys", json!({ "scopes": ["infer"] })).await.json();
+    let keys = ops.ask("GET", "/v2/admin/keys", Value::Null).await.json();
+    let tenants: Vec<_> = keys["keys"].as_array().expect("a list").iter().map(|key| &key["tenant"]).collect();
+    assert_eq!(tenants, ["acme", "ops", "ops"]);
+    let path = format!("/v2/admin/keys/{}", made["id"].as_str().expect("an id"));
+    let revoked = ops.ask("DELETE", &path, Value::Null).await.json();
+    assert_eq!((&revoked["tenant"], &revoked["state"]), (&json!("acme"), &json!("revoked")));
+    assert_eq!(
+        ops.ask("DELETE", "/v2/admin/keys/0123456789abcdef", Value::Null).await.code(),
+        "key_not_found"
+    );
 }

@@ -483,3 +483,44 @@ async fn a_gateway_without_a_store_says_so() {
     refused(&tenant.put("m", "1", guest::good()).await, 501, "uploads_disabled", "--store");
     refused(&tenant.get("/v2/repository/models").await, 501, "uploads_disabled", "--store");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_change_settings_at_once_do_not_undo_each_other_unseen() {
+    let store = Store::default();
+    let (gateway, second) = (store.serve().await, store.serve().await);
+    let tenant = Caller::anybody(&gateway);
+    ok(&tenant.put("m", "1", constant(1.0)).await);
+    let path = "/v2/repository/models/m/settings";
+    let put = async |caller: &Caller<'_>, etag: &str, latest: u32| {
+        let settings = json!({ "version_policy": { "latest": latest } }).to_string();
+        caller.send("PUT", path, &[("if-match", etag)], settings).await
+    };
+    let seen = async |caller: &Caller<'_>| {
+        let answer = caller.get(path).await;
+        answer.header("etag").expect("an ETag").to_owned()
+    };
+    let none = seen(&tenant).await;
+    let first = put(&tenant, &none, 1).await;
+    ok(&first);
+    refused(&put(&tenant, &none, 2).await, 412, "changed_meanwhile", "look again");
+    let etag = seen(&tenant).await;
+    assert_eq!(first.header("etag"), Some(etag.as_str()));
+    ok(&put(&tenant, &etag, 2).await);
+
+    // Another gateway that has not looked at the store since compares with what is there all the same.
+    let other = Caller::anybody(&second);
+    let begun = Instant::now();
+    while other.get(path).await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    refused(&put(&other, &etag, 3).await, 412, "changed_meanwhile", "somebody else");
+    let etag = seen(&other).await;
+    assert_eq!(etag, seen(&tenant).await, "after a refusal it knows");
+    ok(&put(&other, &etag, 4).await);
+    // Who does not ask for it is not held up.
+    ok(&put(&tenant, "*", 5).await);
+    let settings = json!({ "version_policy": "all" }).to_string();
+    ok(&tenant.send("PUT", path, &[], settings).await);
+    refused(&put(&tenant, "5", 1).await, 400, "bad_request", "If-Match");
+}

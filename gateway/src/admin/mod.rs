@@ -10,6 +10,7 @@ pub use follow::{FOLLOW_INTERVAL, Follow};
 pub use tenants::{KeyOf, NewKey, Tenants};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::{
     authenticate::{KeyId, Scopes},
@@ -29,6 +30,13 @@ pub struct TenantRecord {
     /// What it may use, where that is not what other tenants may.
     #[serde(default, skip_serializing_if = "is_open")]
     pub limits: TenantLimits,
+}
+
+impl TenantRecord {
+    /// What may be told of a tenant.
+    pub fn shown(&self, tenant: &TenantName) -> Value {
+        json!({ "tenant": tenant, "created": self.created, "limits": self.limits })
+    }
 }
 
 fn is_open(limits: &TenantLimits) -> bool {

@@ -10,7 +10,7 @@ use crate::{
     authenticate::{ApiKey, KeyId, KeyRecord, Scopes, mint},
     limits::TenantLimits,
     name::TenantName,
-    repository::artifacts::{ArtifactError, Artifacts, Generation, RecordPath},
+    repository::artifacts::{ArtifactError, Artifacts, Generation, RecordPath, Revision},
     secret::Key,
 };
 
@@ -96,22 +96,22 @@ impl Tenants {
         there.ok_or_else(|| AdminError::UnknownTenant(tenant.clone()))
     }
 
-    /// Changes a tenant's limits. Where a generation is expected, only if its record is still that one.
+    /// Changes a tenant's limits. Where a revision is expected, only if its record is still that one.
     ///
     /// # Errors
     /// [`AdminError::Changed`] if it is not.
     pub async fn change_limits(
         &self,
         tenant: &TenantName,
-        expected: Option<Generation>,
+        expected: Option<Revision>,
         change: impl Fn(TenantLimits) -> Result<TenantLimits, AdminError>,
     ) -> Result<(Generation, TenantRecord), AdminError> {
         let unknown = || AdminError::UnknownTenant(tenant.clone());
-        let change = |generation, record: TenantRecord| {
+        let change = |generation: Generation, record: TenantRecord| {
             if record.removed.is_some() {
                 return Err(unknown());
             }
-            if expected.is_some_and(|expected| expected != generation) {
+            if expected.is_some_and(|expected| expected != generation.into()) {
                 return Err(AdminError::Changed(tenant.clone()));
             }
             let limits = change(record.limits)?;

@@ -13,7 +13,11 @@ macro_rules! tenant_limits {
         #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
         #[serde(default)]
         pub struct TenantLimits {
-            $($(#[doc = $doc])+ pub $name: Option<$kind>,)+
+            $(
+                $(#[doc = $doc])+
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$kind>,
+            )+
         }
 
         /// What one tenant may use, every limit decided.

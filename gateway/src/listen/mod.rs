@@ -4,6 +4,7 @@ mod admin;
 mod authorise;
 pub mod body;
 mod connection;
+mod etag;
 pub mod rest;
 pub mod sending;
 pub mod tls;

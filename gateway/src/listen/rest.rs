@@ -36,6 +36,7 @@ use crate::{
 use super::{
     authorise::authorise,
     body::{self, ReplyBody},
+    etag::tagged,
     uploads::{self, LoadRequest},
 };
 
@@ -123,9 +124,12 @@ async fn answer(
             Ok(json_reply(StatusCode::OK, &uploads::uploads(gateway)?.model(tenant, &model)?))
         }
         Route::Settings(model) => {
-            Ok(json_reply(StatusCode::OK, &uploads::uploads(gateway)?.model(tenant, &model)?.settings))
+            let (revision, settings) = uploads::uploads(gateway)?.settings(tenant, &model)?;
+            Ok(tagged(json_reply(StatusCode::OK, &settings), revision))
         }
-        Route::SetSettings(model) => uploads::set_settings(gateway, tenant, &model, body).await,
+        Route::SetSettings(model) => {
+            uploads::set_settings(gateway, tenant, &model, &head.headers, body).await
+        }
         Route::OwnVersion(model, version) => {
             Ok(json_reply(StatusCode::OK, &uploads::uploads(gateway)?.version(tenant, &model, &version)?))
         }

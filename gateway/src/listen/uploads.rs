@@ -32,6 +32,7 @@ use crate::{
 
 use super::{
     body::{self, BodyError, ReplyBody},
+    etag::{if_match, tagged},
     rest::json_reply,
 };
 
@@ -325,17 +326,19 @@ pub(super) async fn load_files(
     Ok(())
 }
 
-/// `PUT …/settings`: replaces a model's settings.
+/// `PUT …/settings`: replaces a model's settings, if they are still those of the header `If-Match`.
 pub(super) async fn set_settings(
     gateway: &Gateway,
     tenant: &TenantName,
     model: &ModelName,
+    headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
     let uploads = uploads(gateway)?;
+    let expected = if_match(headers)?;
     let text = body::read(body, MAX_CONFIG, &gateway.limits.listen, |_| Ok::<_, Problem>(())).await?;
     let settings: ModelSettings = serde_json::from_slice(&text)
         .map_err(|error| Problem::bad_request(format!("the body is not a model's settings: {error}")))?;
-    let settings = uploads.set_settings(tenant, model, settings).await?;
-    Ok(json_reply(StatusCode::OK, &settings))
+    let (revision, settings) = uploads.set_settings(tenant, model, settings, expected).await?;
+    Ok(tagged(json_reply(StatusCode::OK, &settings), revision))
 }

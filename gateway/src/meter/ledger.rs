@@ -7,6 +7,7 @@
 //! After a crash what was used in the last second is missing, and the last line may be torn: it is dropped when it is
 //! read. A full disk loses nothing as long as the process lives. Nothing here protects against who can write the files.
 
+mod newest;
 mod read;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
 
 use super::{Figures, Key, Meter};
 
+pub use newest::{Selection, newest};
 pub use read::{ReadError, read};
 
 /// How often what was used is written.
@@ -45,7 +47,7 @@ pub enum LedgerError {
     Random(#[from] SecretError),
 }
 
-/// One line of a file. It was noted between `from` and `to`, in milliseconds since 1970.
+/// One line of a file. Its calls were noted between `from` and `to`, in milliseconds since 1970.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Line {
     /// 1 for the first line of an instance.

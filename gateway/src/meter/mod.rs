@@ -18,7 +18,7 @@ use crate::{
     name::{ModelName, TenantName, Version},
 };
 
-pub use report::TenantUsage;
+pub use report::{AllUsage, TenantTotal, TenantUsage};
 pub use totals::{Figures, Key, Meter};
 
 /// The outcome of a request whose client did not wait for the whole answer.

@@ -18,6 +18,21 @@ pub struct TenantUsage {
     pub models: Vec<ModelUsage>,
 }
 
+/// What all tenants used since the gateway started, those that are removed by now included.
+#[derive(Debug, Serialize)]
+pub struct AllUsage {
+    /// When this gateway started, in milliseconds since 1970.
+    pub since: u64,
+    pub tenants: Vec<TenantTotal>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct TenantTotal {
+    pub tenant: String,
+    #[serde(flatten)]
+    pub sum: Sum,
+}
+
 #[derive(Debug, Serialize)]
 pub struct ModelUsage {
     /// `None` stands for all names that are no model of the tenant's.

@@ -15,7 +15,7 @@ use crate::{
     name::{ModelName, TenantName},
 };
 
-use super::{TenantUsage, Usage, unix_ms};
+use super::{AllUsage, TenantTotal, TenantUsage, Usage, unix_ms};
 
 /// Models of one tenant that are told apart. A tenant that makes and removes models without end does not fill the memory:
 /// what goes beyond is noted without a model, and never lost.
@@ -104,6 +104,21 @@ impl Meter {
             counted.settle();
             TenantUsage::new(tenant, self.since_ms, counted.totals.get(tenant))
         })
+    }
+
+    /// What every tenant used since this process began, ordered by name.
+    pub fn all(&self) -> AllUsage {
+        let mut tenants: Vec<TenantTotal> = self.with(|counted| {
+            counted.settle();
+            let tenants = counted.totals.iter();
+            let total = |(tenant, models)| {
+                let usage = TenantUsage::new(tenant, self.since_ms, Some(models));
+                TenantTotal { tenant: usage.tenant, sum: usage.total }
+            };
+            tenants.map(total).collect()
+        });
+        tenants.sort_by(|one, other| one.tenant.cmp(&other.tenant));
+        AllUsage { since: self.since_ms, tenants }
     }
 
     /// Requests that are on the road now.

@@ -225,12 +225,12 @@ impl Catalog {
         }
     }
 
-    /// Bytes of memory that all that is ready takes, one version left out.
-    pub(super) fn loaded_bytes(&self, but: (&ModelName, &Version)) -> u64 {
+    /// Bytes of memory that all that is ready takes, perhaps with one version left out.
+    pub(super) fn loaded_bytes(&self, but: Option<(&ModelName, &Version)>) -> u64 {
         let models = self.models.load();
         let slots =
             models.iter().flat_map(|(name, entry)| entry.versions.iter().map(move |slot| (name, slot)));
-        let others = slots.filter(|(name, (version, _))| (*name, *version) != but);
+        let others = slots.filter(|(name, (version, _))| Some((*name, *version)) != but);
         let ready = others.filter_map(|(_, (_, slot))| slot.model());
         ready.map(|model| model.executor.loaded_bytes()).fold(0, u64::saturating_add)
     }

@@ -35,7 +35,7 @@ pub use blobs::Blob;
 pub use error::ArtifactError;
 pub use location::{Location, LocationError};
 pub use open::{S3Credentials, S3Settings};
-pub use path::{Generation, RecordPath};
+pub use path::{Generation, RecordPath, Revision};
 pub use records::{Fault, READS, Survey};
 
 /// The store, with the key that makes its records believable.

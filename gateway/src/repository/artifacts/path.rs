@@ -9,7 +9,7 @@
 //! secret-check, probes/                                          of the self-test
 //! ```
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,33 @@ impl Generation {
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:010}", self.0)
+    }
+}
+
+/// Which state of a record somebody has seen: a generation, or that there is none yet. As text it has ten digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revision(pub Option<Generation>);
+
+impl From<Generation> for Revision {
+    fn from(generation: Generation) -> Self {
+        Self(Some(generation))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:010}", self.0.map_or(0, |generation| generation.0))
+    }
+}
+
+impl FromStr for Revision {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text == Self(None).to_string() {
+            return Ok(Self(None));
+        }
+        Generation::parse(text).map(Self::from).ok_or(())
     }
 }
 
@@ -137,6 +164,16 @@ mod tests {
         ] {
             let generation = Generation::FIRST.next();
             assert_eq!(RecordPath::parse(&record.at(generation)), Some((record, generation)));
+        }
+    }
+
+    #[test]
+    fn revisions_are_found_again_by_their_text() {
+        for revision in [Revision(None), Generation::FIRST.into(), Generation::FIRST.next().into()] {
+            assert_eq!(revision.to_string().parse(), Ok(revision));
+        }
+        for text in ["", "1", "00000000001", "000000000x", "-000000001"] {
+            assert_eq!(text.parse::<Revision>(), Err(()), "{text}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     name::{ModelName, TenantName, Version},
     repository::{
-        artifacts::{ArtifactError, RecordPath},
+        artifacts::{ArtifactError, RecordPath, Revision},
         lock,
         model_config::VersionPolicy,
     },
@@ -64,26 +64,43 @@ impl Uploads {
                 Err(error) => return Err(error),
             }
         }
-        let reset = |settings: &mut ModelSettings| {
+        let reset = |_, settings: &mut ModelSettings| {
             *settings = ModelSettings::default();
             Ok(())
         };
         self.change_settings(tenant, model, reset).await.map(drop)
     }
 
-    /// Replaces a model's settings. They take effect at once here, and within seconds on other gateways.
+    /// A model's settings, and which revision of them that is, as far as this gateway knows.
+    pub fn settings(
+        &self,
+        tenant: &TenantName,
+        model: &ModelName,
+    ) -> Result<(Revision, ModelSettings), UploadError> {
+        let settings = self.model(tenant, model)?.settings;
+        let directory = lock(&self.directory);
+        let known = directory.entry(tenant, model).and_then(|entry| entry.settings.clone());
+        Ok(known.map_or((Revision(None), settings), |(generation, settings)| (generation.into(), settings)))
+    }
+
+    /// Replaces a model's settings; where a revision is expected, only if they are still that one. They take effect at once
+    /// here, and within seconds on other gateways.
     pub async fn set_settings(
         self: &Arc<Self>,
         tenant: &TenantName,
         model: &ModelName,
         settings: ModelSettings,
-    ) -> Result<ModelSettings, UploadError> {
+        expected: Option<Revision>,
+    ) -> Result<(Revision, ModelSettings), UploadError> {
         self.model(tenant, model)?;
         settings.check().map_err(UploadError::Settings)?;
         self.check_named(tenant, model, &settings)?;
         let entry = lock(&self.directory).entry(tenant, model).cloned().unwrap_or_default();
         let replace =
-            |now: &mut ModelSettings| {
+            |revision, now: &mut ModelSettings| {
+                if expected.is_some_and(|expected| expected != revision) {
+                    return Err(UploadError::Changed(model.clone()));
+                }
                 let verified = if settings.require_verify { now.verified.clone() } else { BTreeMap::new() };
                 let settings = ModelSettings { verified, ..settings.clone() };
                 entry.check_promotion(now, &settings).map_err(|(version, default)| {
@@ -124,7 +141,7 @@ impl Uploads {
         if now.unwrap_or_default().version_policy == policy {
             return Ok(());
         }
-        let set = |settings: &mut ModelSettings| {
+        let set = |_, settings: &mut ModelSettings| {
             settings.version_policy = policy.clone();
             Ok(())
         };
@@ -139,7 +156,7 @@ impl Uploads {
         loaded: bool,
     ) -> Result<(), UploadError> {
         self.model(tenant, model)?;
-        let set = |settings: &mut ModelSettings| {
+        let set = |_, settings: &mut ModelSettings| {
             settings.unloaded = !loaded;
             Ok(())
         };
@@ -155,24 +172,31 @@ impl Uploads {
         self: &Arc<Self>,
         tenant: &TenantName,
         model: &ModelName,
-        change: impl Fn(&mut ModelSettings) -> Result<(), UploadError>,
-    ) -> Result<ModelSettings, UploadError> {
+        change: impl Fn(Revision, &mut ModelSettings) -> Result<(), UploadError>,
+    ) -> Result<(Revision, ModelSettings), UploadError> {
         let record = RecordPath::Settings(tenant.clone(), model.clone());
         for _ in 0..ATTEMPTS {
             let newest = self.artifacts.newest::<ModelSettings>(&record).await?;
             let after = newest.as_ref().map(|(generation, _)| *generation);
             let before = newest.map(|(_, settings)| settings).unwrap_or_default();
             let mut settings = before.clone();
-            change(&mut settings)?;
+            if let Err(error) = change(Revision(after), &mut settings) {
+                if let (UploadError::Changed(_), Some(generation)) = (&error, after) {
+                    // Who looks again is to see what was written meanwhile, perhaps on another gateway.
+                    self.learn_settings(tenant, model, generation, before);
+                    self.reconcile(tenant, model).await;
+                }
+                return Err(error);
+            }
             if settings == before {
-                return Ok(settings);
+                return Ok((Revision(after), settings));
             }
             self.count_change(tenant)?;
             match self.artifacts.append(&record, after, &settings).await {
                 Ok(generation) => {
                     self.learn_settings(tenant, model, generation, settings.clone());
                     self.reconcile(tenant, model).await;
-                    return Ok(settings);
+                    return Ok((generation.into(), settings));
                 }
                 Err(ArtifactError::Taken(_)) => {}
                 Err(error) => return Err(error.into()),

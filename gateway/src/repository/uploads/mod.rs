@@ -49,7 +49,7 @@ use directory::Directory;
 use receive::Staged;
 
 pub use publish::Trial;
-pub use report::{ModelReport, VersionReport};
+pub use report::{Kept, ModelReport, VersionReport};
 pub use verified::Publications;
 
 /// Why an upload, or a change of what was uploaded, was not done. The texts are for the client.
@@ -89,6 +89,10 @@ pub enum UploadError {
     Unverified { model: ModelName, version: Version, default: Version },
     #[error("there is no free place for the trial call now; try again")]
     Overloaded,
+    #[error(
+        "the settings of '{0}' were changed by somebody else since you looked (If-Match): look again, and decide again"
+    )]
+    Changed(ModelName),
     /// What was sent contradicts itself or what is there.
     #[error("{0}")]
     Settings(String),

@@ -218,7 +218,7 @@ impl Uploads {
         version: &Version,
         loaded: &LoadedVersion,
     ) -> Result<(), UploadError> {
-        let used = self.namespaces.own(tenant).loaded_bytes((model, version));
+        let used = self.namespaces.own(tenant).loaded_bytes(Some((model, version)));
         let limit = self.quota(tenant).loaded.0;
         if used.saturating_add(loaded.executor.loaded_bytes()) > limit {
             return Err(UploadError::Quota { what: "bytes of loaded models", used, limit });

@@ -66,7 +66,31 @@ impl From<&TensorSpec> for TensorReport {
     }
 }
 
+/// What a tenant keeps, in the units of its limits.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    pub models: u64,
+    /// Published versions of the model that has most of them.
+    pub versions: u64,
+    pub storage: u64,
+    /// Of the memory that loaded models take, as far as it is known.
+    pub loaded: u64,
+}
+
 impl Uploads {
+    /// What a tenant keeps, as far as this gateway knows.
+    pub fn kept(&self, tenant: &TenantName) -> Kept {
+        let loaded = self.namespaces.own(tenant).loaded_bytes(None);
+        let directory = lock(&self.directory);
+        let versions = directory.of(tenant).map(|(_, entry)| entry.published().count() as u64);
+        Kept {
+            models: directory.of(tenant).count() as u64,
+            versions: versions.max().unwrap_or_default(),
+            storage: directory.bytes(tenant),
+            loaded,
+        }
+    }
+
     /// The names of a tenant's models.
     pub fn models(&self, tenant: &TenantName) -> Vec<ModelName> {
         lock(&self.directory).of(tenant).map(|(model, _)| model.clone()).collect()

@@ -50,7 +50,7 @@ impl Uploads {
         if !entry.settings().require_verify {
             return Ok(());
         }
-        let note = |settings: &mut ModelSettings| {
+        let note = |_, settings: &mut ModelSettings| {
             if settings.require_verify && entry.default_version(settings).as_ref() == Some(against) {
                 settings.verified.retain(|version, _| entry.is_published(version));
                 settings.verified.insert(version.clone(), verified.clone());
