@@ -236,6 +236,17 @@ async fn lists_settings_and_removal() {
     assert_eq!(settings["aliases"]["canary"], json!({ "1": 90, "2": 10 }), "one change keeps the other");
     assert_eq!(settings["default_version"], "1");
     assert!(desk.good(&["show", "m"]).contains("default_version: 1"));
+    // Several people at the same moment, and none undoes another's change.
+    let names = ["a", "b", "c", "d"];
+    let mut at_once: Vec<_> = names
+        .iter()
+        .map(|name| {
+            desk.command(&["alias", "m", name, "1"]).stdout(Stdio::null()).spawn().expect("it starts")
+        })
+        .collect();
+    assert!(at_once.iter_mut().all(|child| child.wait().expect("it ends").success()));
+    let settings = &desk.json(&["show", "m"])["settings"];
+    assert!(names.iter().all(|name| settings["aliases"][name] == json!({ "1": 1 })), "{settings}");
     desk.good(&["alias", "m", "canary", "--remove"]);
     let settings = desk.json(&["default", "m", "--highest"]);
     assert_eq!((settings.get("default_version"), settings["aliases"].get("canary")), (None, None));

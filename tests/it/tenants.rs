@@ -12,7 +12,7 @@ use airlock_tests::{
     guest,
     process::Process,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Runs `airlock` on the store in a folder.
 fn airlock(store: &Path, arguments: &[&str]) -> Output {
@@ -148,6 +148,12 @@ fn lists_are_json_if_asked_and_mistakes_are_named() {
         (&["key", "revoke", "ak_0123"], "16 hex digits"),
         (&["tenant", "remove", "nobody"], "nobody"),
         (&["tenant", "create", "acme"], "choose another one"),
+        (&["tenant", "create", "new", "--limit", "store=1GiB"], "they are rate, burst"),
+        (&["tenant", "create", "new", "--limit", "storage"], "LIMIT=VALUE"),
+        (&["tenant", "create", "new", "--limit", "deadline=0s"], "deadline: "),
+        (&["tenant", "show", "acme"], "there is no tenant 'acme'"),
+        (&["tenant", "limits", "acme", "--set", "models=3"], "there is no tenant 'acme'"),
+        (&["tenant", "limits", "acme", "--unset", "store"], "they are rate, burst"),
     ] {
         let error = bad(store, arguments);
         assert!(error.contains(part), "{arguments:?}: {error}");
@@ -164,6 +170,103 @@ fn lists_are_json_if_asked_and_mistakes_are_named() {
         good(store, &["key", "create", "--tenant", "umbrella"]);
     }
     assert!(bad(store, &["key", "create", "--tenant", "umbrella"]).contains("revoke one first"));
+}
+
+#[test]
+fn limits_are_given_and_taken_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = folder.path();
+    let json = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&good(store, &[arguments, &["--output", "json"]].concat())).expect("JSON")
+    };
+    let made = json(&["tenant", "create", "acme", "--limit", "storage=10GiB", "--limit", "rate=0.5"]);
+    assert_eq!(made["limits"], json!({ "storage": 10_u64 << 30, "rate": 0.5 }));
+    good(store, &["tenant", "create", "acme", "--limit", "rate=7"]);
+    assert_eq!(json(&["tenant", "limits", "acme"]), made["limits"], "one that is there stays as it is");
+    let changed = json(&["tenant", "limits", "acme", "--set", "guest-memory=16MiB", "--unset", "storage"]);
+    assert_eq!(changed, json!({ "guest_memory": 16 << 20, "rate": 0.5 }));
+    for command in ["show", "limits"] {
+        let text = good(store, &["tenant", command, "acme"]);
+        assert!(text.contains("guest_memory  16MiB") && !text.contains("storage"), "{text}");
+    }
+    assert!(good(store, &["tenant", "list"]).contains("rate=0.5 guest_memory=16MiB"));
+    let open = good(store, &["tenant", "limits", "acme", "--unset", "rate", "--unset", "guest_memory"]);
+    assert!(open.contains("has the gateway's"), "{open}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_the_admin_port_the_commands_do_the_same() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = folder.path();
+    good(store, &["tenant", "create", "ops"]);
+    let key = good(store, &["key", "create", "--tenant", "ops", "--scope", "admin"]);
+    let infer = good(store, &["key", "create", "--tenant", "ops"]);
+    let location = store.to_str().expect("UTF-8").parse().expect("a location");
+    let gateway =
+        Gateway::serve_with(Repository::default(), |settings| settings.store = Some(location)).await;
+    let url = format!("http://{}", gateway.admin_address());
+    let run = |key: &str, arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(arguments).args(["--url", &url]).env_clear().env("HOME", store);
+        // The gateway named on the command line counts, not the store that the environment names.
+        command.env("AIRLOCK_STORE", store.join("elsewhere")).env("AIRLOCK_API_KEY", key);
+        command.output().expect("the binary starts")
+    };
+    let text = |arguments: &[&str]| {
+        let output = run(&key, arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
+    };
+    let json = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&text(&[arguments, &["--output", "json"]].concat())).expect("JSON")
+    };
+    assert_eq!(text(&["tenant", "create", "acme", "--limit", "models=3"]), "tenant 'acme' is created");
+    assert!(text(&["tenant", "create", "acme"]).contains("is there already"));
+    let changed = json(&["tenant", "limits", "acme", "--set", "deadline=500ms", "--set", "burst=7"]);
+    assert_eq!(changed, json!({ "models": 3, "deadline": "500ms", "burst": 7 }));
+    assert_eq!(json(&["tenant", "limits", "acme", "--unset", "burst"]).get("burst"), None);
+    let shown = text(&["tenant", "show", "acme"]);
+    for row in [
+        "LIMIT         OWN    IN FORCE  KEPT",
+        "models        3      3         0",
+        "versions      -      5         0",
+    ] {
+        assert!(shown.contains(row), "{shown}");
+    }
+    let made = json(&["key", "create", "--tenant", "acme", "--label", "laptop", "--expires", "1d"]);
+    let id = made["id"].as_str().expect("an id");
+    let day = made["expires"].as_u64().expect("seconds") - made["created"].as_u64().expect("seconds");
+    assert!((86_390..=86_400).contains(&day), "{day}");
+    assert!(text(&["key", "create", "--tenant", "acme", "--scope", "repository"]).starts_with("ak_"));
+    let listed = text(&["key", "list"]);
+    assert!(listed.contains(id) && listed.contains("laptop") && listed.contains("ops"), "{listed}");
+    assert_eq!(json(&["key", "list", "--tenant", "acme"]).as_array().map(Vec::len), Some(2));
+    assert!(text(&["key", "revoke", id]).contains("of tenant 'acme' is revoked"));
+    assert_eq!(json(&["tenant", "list"]).as_array().map(Vec::len), Some(2));
+    assert!(text(&["usage", "--all"]).starts_with("since "));
+    assert_eq!(json(&["usage", "--all"])["tenants"], json!([]));
+    assert_eq!(json(&["tenant", "remove", "acme"])["revoked_keys"], 1);
+    // Both are the same records.
+    assert!(!good(store, &["tenant", "list"]).contains("acme"));
+
+    for (key, arguments, code, part) in [
+        (
+            &key,
+            &["tenant", "limits", "ops", "--set", "deadline=3s"][..],
+            1,
+            "the gateway's own 2s (--deadline)",
+        ),
+        (&key, &["tenant", "show", "acme"], 1, "[tenant_not_found]"),
+        (&infer, &["tenant", "list"], 1, "[forbidden]"),
+        (&key, &["tenant", "create", "../x"], 2, "is not a name"),
+    ] {
+        let output = run(key, arguments);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty() && error.contains(part), "{error}");
+    }
+    gateway.stop(Duration::ZERO).await;
+    assert_eq!(run(&key, &["tenant", "list"]).status.code(), Some(3));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::{
 use crate::{authenticate::ApiKey, config::Span};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8000";
+pub(super) const ADMIN_URL: &str = "http://127.0.0.1:8003";
 
 /// Time for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,37 +32,63 @@ pub(super) struct Connection {
     #[arg(long, value_name = "URL", env = "AIRLOCK_URL")]
     url: Option<String>,
 
+    #[command(flatten)]
+    access: Access,
+}
+
+/// How to get into whichever gateway it is. The flags may stand behind a subcommand as well.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct Access {
     /// A file with the API key, readable by its owner only; or put the key into AIRLOCK_API_KEY
-    #[arg(long, value_name = "FILE", env = "AIRLOCK_KEY_FILE")]
+    #[arg(long, value_name = "FILE", env = "AIRLOCK_KEY_FILE", global = true)]
     key_file: Option<PathBuf>,
 
     /// Trust this certificate authority (PEM) instead of the system's
-    #[arg(long, value_name = "FILE", env = "AIRLOCK_CA_CERT")]
+    #[arg(long, value_name = "FILE", env = "AIRLOCK_CA_CERT", global = true)]
     ca_cert: Option<PathBuf>,
 
     /// Send the key without TLS to other machines too: whoever is on the way can take it
-    #[arg(long)]
+    #[arg(long, global = true)]
     insecure: bool,
 
     /// How long an answer may take, as `30s` or `5m` [default: 1m; for push: 15m]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", global = true)]
     timeout: Option<Span>,
 
     /// The profile of the configuration file that counts [default: default]
-    #[arg(long, value_name = "NAME", env = "AIRLOCK_PROFILE")]
+    #[arg(long, value_name = "NAME", env = "AIRLOCK_PROFILE", global = true)]
     profile: Option<String>,
 
     /// The configuration file with profiles [default: ~/.config/airlock/config.toml]
-    #[arg(long, value_name = "FILE", env = "AIRLOCK_CLIENT_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "AIRLOCK_CLIENT_CONFIG", global = true)]
     config: Option<PathBuf>,
 }
 
 impl Connection {
     /// A client of the gateway. Nothing is sent yet.
     pub(super) fn client(&self, patience: Duration) -> Result<Client> {
+        self.access.client(self.url.as_deref(), DEFAULT_URL, patience)
+    }
+
+    /// The same for the admin port.
+    pub(super) fn admin_client(&self, patience: Duration) -> Result<Client> {
+        self.access.client(self.url.as_deref(), ADMIN_URL, patience)
+    }
+
+    /// What to add to a command so that it goes to the same gateway as this one.
+    pub(super) fn repeated(&self) -> String {
+        let said = self.url.as_ref().filter(|url| env::var("AIRLOCK_URL").ok().as_ref() != Some(url));
+        said.map(|url| format!(" --url {}", super::say::quoted(url))).unwrap_or_default()
+    }
+}
+
+impl Access {
+    /// A client of the gateway at `url`, else of the profile's, else of the default one.
+    pub(super) fn client(&self, url: Option<&str>, default: &str, patience: Duration) -> Result<Client> {
         let profile = Profile::find(self.config.as_deref(), self.profile.as_deref())?;
-        let from_profile = profile.url.as_deref().unwrap_or(DEFAULT_URL);
-        let url = parse(self.url.as_deref().unwrap_or(from_profile))?;
+        let from_profile = profile.url.as_deref().unwrap_or(default);
+        let url = parse(url.unwrap_or(from_profile))?;
         // A profile's key is for the profile's gateway; another one must not get to see it.
         let same = url == parse(from_profile)?;
         let key = self.key(same.then_some(&profile))?;
@@ -98,12 +125,6 @@ impl Connection {
         };
         let http = http.build().context("TLS cannot be set up; does this machine have CA certificates?")?;
         Ok(Client::new(http, &url, key.as_ref().map(bearer).transpose()?))
-    }
-
-    /// What to add to a command so that it goes to the same gateway as this one.
-    pub(super) fn repeated(&self) -> String {
-        let said = self.url.as_ref().filter(|url| env::var("AIRLOCK_URL").ok().as_ref() != Some(url));
-        said.map(|url| format!(" --url {}", super::say::quoted(url))).unwrap_or_default()
     }
 
     fn key(&self, profile: Option<&Profile>) -> Result<Option<ApiKey>> {

@@ -2,14 +2,15 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    records::{Output, StoreArguments, moment, table},
-    say::{note, say},
+    operator::{Operator, OperatorArguments},
+    records::{Output, moment, table},
+    say::{note, plain, say},
 };
 use crate::{
-    admin::{KeyOf, NewKey, Tenants},
+    admin::NewKey,
     authenticate::{KeyId, Scope, now},
     config::Span,
     name::TenantName,
@@ -21,17 +22,18 @@ use crate::{
 Examples:
   KEY=$(airlock key create --tenant acme --scope infer,repository)     a key for a tenant's own work
   airlock key create --tenant ops --scope admin --expires 90d          one for the admin port
+  airlock key list --url http://127.0.0.1:8003                         over the admin port, with a key of scope admin
   curl -H \"Authorization: Bearer $KEY\" localhost:8000/v2
 
 Whoever has a key is its tenant. To replace one: create a second, use it, revoke the first.")]
 pub(super) struct Key {
     #[command(subcommand)]
     action: Action,
-    #[command(flatten)]
-    store: StoreArguments,
     /// How to answer
     #[arg(long, value_name = "FORM", default_value = "text", global = true)]
     output: Output,
+    #[command(flatten)]
+    operator: OperatorArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,12 +69,12 @@ enum Action {
 impl Key {
     pub(super) fn run(self) -> Result<()> {
         let output = self.output;
-        self.store.with(|tenants| self.action.run(tenants, output))
+        self.operator.with(|operator| self.action.run(operator, output))
     }
 }
 
 impl Action {
-    async fn run(self, tenants: Tenants, output: Output) -> Result<()> {
+    async fn run(self, operator: Operator, output: Output) -> Result<()> {
         match self {
             Self::Create { tenant, scope, label, expires } => {
                 let now = now();
@@ -83,41 +85,36 @@ impl Action {
                     }
                 };
                 let new = NewKey { scopes: scope.into_iter().collect(), label, expires };
-                let (key, of) = tenants.create_key(&tenant, new, now).await?;
-                let (id, scopes) = (of.record.id, of.record.scopes);
+                let scopes = new.scopes;
+                let told = operator.create_key(&tenant, new).await?;
                 // The key alone on stdout, so that a script can keep it without looking for it.
                 match output {
                     Output::Text => {
-                        say(key.reveal().as_str())?;
+                        let (key, id) = (word(&told, "key"), word(&told, "id"));
+                        say(key)?;
                         note(format!(
                             "key {id} of tenant '{tenant}' for {scopes}: keep it, it is not shown again"
                         ));
                     }
-                    Output::Json => {
-                        let mut told = of.shown(now);
-                        told["key"] = json!(*key.reveal());
-                        say(told)?;
-                    }
+                    Output::Json => say(told)?,
                 }
             }
             Self::List { tenant } => {
-                let (keys, now) = (tenants.keys(tenant.as_ref()).await?, now());
+                let keys = operator.keys(tenant.as_ref()).await?;
                 match output {
-                    Output::Json => {
-                        say(json!(keys.iter().map(|key| key.shown(now)).collect::<Vec<_>>()))?;
-                    }
+                    Output::Json => say(json!(keys))?,
                     Output::Text => {
-                        let rows: Vec<_> = keys.iter().map(|key| row(key, now)).collect();
+                        let rows: Vec<_> = keys.iter().map(row).collect();
                         let headings = ["ID", "TENANT", "SCOPES", "STATE", "CREATED", "EXPIRES", "LABEL"];
                         say(table(&headings, &rows))?;
                     }
                 }
             }
             Self::Revoke { id } => {
-                let key = tenants.revoke(None, id, now()).await?;
+                let key = operator.revoke(id).await?;
                 match output {
-                    Output::Text => say(format!("key {id} of tenant '{}' is revoked", key.tenant))?,
-                    Output::Json => say(key.shown(now()))?,
+                    Output::Text => say(format!("key {id} of tenant '{}' is revoked", word(&key, "tenant")))?,
+                    Output::Json => say(key)?,
                 }
             }
         }
@@ -125,15 +122,20 @@ impl Action {
     }
 }
 
-fn row(key: &KeyOf, now: u64) -> Vec<String> {
-    let record = &key.record;
+fn word(key: &Value, field: &str) -> String {
+    plain(key[field].as_str().unwrap_or_default())
+}
+
+fn row(key: &Value) -> Vec<String> {
+    let scopes = key["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let time = |field: &str| key[field].as_u64().map(moment);
     vec![
-        record.id.to_string(),
-        key.tenant.to_string(),
-        record.scopes.to_string().replace(' ', ","),
-        record.state(now).to_owned(),
-        moment(record.created),
-        record.expires.map_or_else(|| "never".to_owned(), moment),
-        record.label.clone().unwrap_or_default(),
+        word(key, "id"),
+        word(key, "tenant"),
+        plain(&scopes.collect::<Vec<_>>().join(",")),
+        word(key, "state"),
+        time("created").unwrap_or_default(),
+        time("expires").unwrap_or_else(|| "never".to_owned()),
+        word(key, "label"),
     ]
 }

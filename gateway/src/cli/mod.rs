@@ -9,6 +9,7 @@ mod infer;
 mod key;
 mod list;
 mod npy;
+mod operator;
 mod package;
 mod profile;
 mod progress;

@@ -1,61 +1,12 @@
-//! What the commands on tenants and keys have in common: the store they work on, and how they answer.
+//! How commands answer: as text or JSON, with moments and tables.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
-
-use crate::{
-    admin::Tenants,
-    config::S3Options,
-    repository::artifacts::Location,
-    secret::Purpose,
-    store::{Store, StorePlace},
-};
-
-/// Which store a command works on; a gateway need not be running, and one that is sees the change within five seconds.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Store")]
-pub(super) struct StoreArguments {
-    /// The gateway's store: a folder, or s3://BUCKET/PREFIX
-    #[arg(long, value_name = "STORE", env = "AIRLOCK_STORE", global = true)]
-    store: Option<Location>,
-
-    /// The gateway's own folder [default: `local` in the store's folder]
-    #[arg(long, value_name = "DIR", env = "AIRLOCK_STATE", global = true)]
-    state: Option<PathBuf>,
-
-    /// The gateway's secret; made if there is none [default: `secret` in that folder]
-    #[arg(long, value_name = "FILE", env = "AIRLOCK_SECRET_FILE", global = true)]
-    secret_file: Option<PathBuf>,
-
-    #[command(flatten)]
-    s3: S3Options,
-}
+use clap::ValueEnum;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
     #[default]
     Text,
     Json,
-}
-
-impl StoreArguments {
-    /// Opens the store and does something with its tenants.
-    pub(super) fn with<T, F: Future<Output = Result<T>>>(self, work: impl FnOnce(Tenants) -> F) -> Result<T> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start a runtime")?;
-        runtime.block_on(async {
-            let store = self.store.context("say which gateway's store to work on: --store DIR")?;
-            let place = StorePlace::new(&store, self.state, self.secret_file)?.with_s3(self.s3.into());
-            let Store { artifacts, secret, .. } = place.open()?;
-            // A record that is made with another secret would be of no use to any gateway.
-            artifacts.self_test().await?;
-            work(Tenants::new(artifacts, secret.key(Purpose::ApiKey))).await
-        })
-    }
 }
 
 /// A moment, as `2026-11-25T08:00:00Z`.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     client::{self, Client},
     connection::Connection,
+    operator::change_seen,
     records::Output,
     say::say,
 };
@@ -125,17 +126,11 @@ impl Alias {
     }
 }
 
-/// Reads a model's settings, changes them and writes them back; what this program does not know of stays as it is. Two
-/// who do that at the same moment may undo each other's change: the last one counts.
+/// Changes a model's settings, and nothing of what others change at the same moment.
 async fn change(
     client: &Client,
     model: &ModelName,
-    change: impl FnOnce(&mut Map<String, Value>),
+    change: impl Fn(&mut Map<String, Value>),
 ) -> Result<Value> {
-    let path = format!("/v2/repository/models/{model}/settings");
-    let mut settings = client.get(&path).await?;
-    if let Some(settings) = settings.as_object_mut() {
-        change(settings);
-    }
-    client.put(&path, &settings).await
+    change_seen(client, &format!("/v2/repository/models/{model}/settings"), change).await
 }

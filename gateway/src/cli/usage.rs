@@ -1,4 +1,4 @@
-//! `airlock usage`: what a tenant used since the gateway started.
+//! `airlock usage`: what a tenant, or every tenant, used since the gateway started.
 
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Show what you used: calls, CPU time, bytes, memory
 #[derive(Args, Debug)]
 pub(super) struct Usage {
+    /// What every tenant used, for operators: at the admin port, http://127.0.0.1:8003 unless --url names another
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     answer: super::Answer,
     #[command(flatten)]
@@ -27,13 +30,34 @@ pub(super) struct Usage {
 
 impl Usage {
     pub(super) fn run(self) -> Result<()> {
-        let client = self.connection.client(PATIENCE)?;
-        let usage = client::block_on(client.get("/v2/usage"))?;
+        let usage = if self.all {
+            let client = self.connection.admin_client(PATIENCE)?;
+            client::block_on(client.get("/v2/admin/usage"))?
+        } else {
+            let client = self.connection.client(PATIENCE)?;
+            client::block_on(client.get("/v2/usage"))?
+        };
         match self.answer.output {
             Output::Json => say(usage),
+            Output::Text if self.all => say(of_all(&usage)),
             Output::Text => say(text(&usage)),
         }
     }
+}
+
+fn of_all(usage: &Value) -> String {
+    let tenants = usage["tenants"].as_array().into_iter().flatten();
+    let rows: Vec<Vec<String>> =
+        tenants.map(|tenant| row(&plain(tenant["tenant"].as_str().unwrap_or("?")), tenant)).collect();
+    format!("since {}\n{}", since(usage), table(&headings("TENANT"), &rows))
+}
+
+fn since(usage: &Value) -> String {
+    moment(usage["since"].as_u64().unwrap_or_default() / 1000)
+}
+
+fn headings(first: &str) -> [&str; 7] {
+    [first, "CALLS", "OK", "CPU", "IN", "OUT", "PEAK MEMORY"]
 }
 
 fn text(usage: &Value) -> String {
@@ -42,10 +66,8 @@ fn text(usage: &Value) -> String {
         .map(|model| row(&plain(model["model"].as_str().unwrap_or("(no such model)")), model))
         .collect();
     rows.push(row("total", &usage["total"]));
-    let since = usage["since"].as_u64().unwrap_or_default() / 1000;
-    let headings = ["MODEL", "CALLS", "OK", "CPU", "IN", "OUT", "PEAK MEMORY"];
     let tenant = plain(usage["tenant"].as_str().unwrap_or("?"));
-    format!("tenant {tenant}, since {}\n{}", moment(since), table(&headings, &rows))
+    format!("tenant {tenant}, since {}\n{}", since(usage), table(&headings("MODEL"), &rows))
 }
 
 fn row(name: &str, sum: &Value) -> Vec<String> {

@@ -59,7 +59,8 @@ macro_rules! tenant_limits {
             }
 
             /// These, and where they are open those of `other`.
-            fn or(self, other: Self) -> Self {
+            #[must_use]
+            pub fn or(self, other: Self) -> Self {
                 Self { $($name: self.$name.or(other.$name),)+ }
             }
 
