@@ -80,8 +80,9 @@ fn run(settings: &Settings, source: Source, step: &mut dyn FnMut(Step)) -> Resul
 
     // Loading runs once and must not depend on address space: on-demand memories, whatever serves.
     let loader = engine::compiling(limits, Memories::OnDemand)?;
-    engine::start_ticker(&loader)?;
+    // Said before the ticker is there, which shows from outside how far the worker is.
     step(Step::Snapshot);
+    engine::start_ticker(&loader)?;
     let (context, instrumented) =
         Wizer::new().keep_init_func(true).instrument_component(&component).map_err(|error| {
             failed(Step::Snapshot, &error.context("a snapshot cannot keep the state of its instances"))
