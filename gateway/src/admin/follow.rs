@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
+use serde::de::DeserializeOwned;
 
 use super::TenantRecord;
 use crate::{
     authenticate::{Authenticator, KeyRecord, Keyring},
     limits::Quotas,
     name::TenantName,
-    repository::artifacts::{ArtifactError, Artifacts, Generation, READS, RecordPath, Survey},
+    repository::artifacts::{ArtifactError, Artifacts, Generation, RecordPath},
 };
 
 /// Time between two looks at the store: what anybody changes there is in force within five seconds.
@@ -60,10 +60,18 @@ impl Follow {
     /// If the store cannot be reached; nothing changes then.
     pub async fn look(&mut self) -> Result<(), ArtifactError> {
         let survey = self.artifacts.survey().await?;
-        if survey.records.keys().any(|path| matches!(path, RecordPath::Key(..))) {
-            self.authenticator.require_keys();
+        for (path, generation) in &survey.records {
+            self.changed |= match path {
+                RecordPath::Tenant(_) => {
+                    read(&self.artifacts, &mut self.tenants, &mut self.unreadable, path, *generation).await?
+                }
+                RecordPath::Key(..) => {
+                    self.authenticator.require_keys();
+                    read(&self.artifacts, &mut self.keys, &mut self.unreadable, path, *generation).await?
+                }
+                RecordPath::Settings(..) | RecordPath::Version(..) => false,
+            };
         }
-        self.read_new(&survey).await?;
         for fault in survey.faults {
             let ours = matches!(fault.record, RecordPath::Tenant(_) | RecordPath::Key(..));
             if ours && self.lost.insert(fault.record.clone()) {
@@ -84,50 +92,6 @@ impl Follow {
             })));
         }
         Ok(())
-    }
-
-    /// Reads the records that say something new, many at a time.
-    async fn read_new(&mut self, survey: &Survey) -> Result<(), ArtifactError> {
-        let artifacts = &self.artifacts;
-        let new: Vec<_> =
-            survey.records.iter().filter(|(path, generation)| self.is_new(path, **generation)).collect();
-        let read = |(path, generation): (&RecordPath, &Generation)| {
-            let (artifacts, path, generation) = (Arc::clone(artifacts), path.clone(), *generation);
-            async move {
-                let says = Says::read(&artifacts, &path, generation).await;
-                (path, generation, says)
-            }
-        };
-        let mut read = stream::iter(new).map(read).buffer_unordered(READS);
-        let mut unavailable = None;
-        while let Some((path, generation, says)) = read.next().await {
-            match says {
-                Ok(says) => {
-                    self.changed = true;
-                    match says {
-                        Says::Tenant(record) => _ = self.tenants.insert(path, (generation, record)),
-                        Says::Key(record) => _ = self.keys.insert(path, (generation, record)),
-                    }
-                }
-                Err(error @ ArtifactError::Unavailable(_)) => unavailable = Some(error),
-                Err(error) => {
-                    if self.unreadable.insert((path, generation)) {
-                        tracing::error!(%error, "a record is not used");
-                    }
-                }
-            }
-        }
-        unavailable.map_or(Ok(()), Err)
-    }
-
-    /// Whether a record counts here and is newer than what is known of it.
-    fn is_new(&self, path: &RecordPath, generation: Generation) -> bool {
-        let known = match path {
-            RecordPath::Tenant(_) => self.tenants.get(path).map(|(known, _)| *known),
-            RecordPath::Key(..) => self.keys.get(path).map(|(known, _)| *known),
-            RecordPath::Settings(..) | RecordPath::Version(..) => return false,
-        };
-        known.is_none_or(|known| known < generation)
     }
 
     fn is_there(&self, tenant: &TenantName) -> bool {
@@ -160,21 +124,28 @@ impl Follow {
     }
 }
 
-/// What a record says that counts here.
-enum Says {
-    Tenant(TenantRecord),
-    Key(KeyRecord),
-}
-
-impl Says {
-    async fn read(
-        artifacts: &Artifacts,
-        path: &RecordPath,
-        generation: Generation,
-    ) -> Result<Self, ArtifactError> {
-        match path {
-            RecordPath::Key(..) => artifacts.read(path, generation).await.map(Self::Key),
-            _ => artifacts.read(path, generation).await.map(Self::Tenant),
+/// Reads a record if its generation is not the one that is known. Says whether it was.
+async fn read<T: DeserializeOwned>(
+    artifacts: &Artifacts,
+    known: &mut BTreeMap<RecordPath, (Generation, T)>,
+    unreadable: &mut BTreeSet<(RecordPath, Generation)>,
+    path: &RecordPath,
+    generation: Generation,
+) -> Result<bool, ArtifactError> {
+    if known.get(path).is_some_and(|(known, _)| *known >= generation) {
+        return Ok(false);
+    }
+    match artifacts.read(path, generation).await {
+        Ok(record) => {
+            known.insert(path.clone(), (generation, record));
+            Ok(true)
+        }
+        Err(error @ ArtifactError::Unavailable(_)) => Err(error),
+        Err(error) => {
+            if unreadable.insert((path.clone(), generation)) {
+                tracing::error!(%error, "a record is not used");
+            }
+            Ok(false)
         }
     }
 }

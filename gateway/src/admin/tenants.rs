@@ -122,12 +122,15 @@ impl Tenants {
 
     /// The tenants that are there, by name.
     pub async fn list(&self) -> Result<Vec<(TenantName, TenantRecord)>, AdminError> {
-        let records = self.artifacts.survey().await?.records.into_iter();
-        let tenants = records.filter(|(path, _)| matches!(path, RecordPath::Tenant(_)));
-        let read = self.artifacts.read_all::<TenantRecord>(tenants).await?;
-        let there = read.into_iter().filter(|(_, record)| record.removed.is_none());
-        let mut tenants: Vec<_> = there.map(|(path, record)| (path.tenant().clone(), record)).collect();
-        tenants.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut tenants = Vec::new();
+        for (path, generation) in self.artifacts.survey().await?.records {
+            if let RecordPath::Tenant(tenant) = &path {
+                let record: TenantRecord = self.artifacts.read(&path, generation).await?;
+                if record.removed.is_none() {
+                    tenants.push((tenant.clone(), record));
+                }
+            }
+        }
         Ok(tenants)
     }
 
@@ -202,14 +205,16 @@ impl Tenants {
 
     /// All keys, or those of one tenant, revoked and expired ones included; the oldest first.
     pub async fn keys(&self, of: Option<&TenantName>) -> Result<Vec<KeyOf>, AdminError> {
-        let records = self.artifacts.survey().await?.records.into_iter();
-        let keys = records.filter(|(path, _)| match path {
-            RecordPath::Key(tenant, _) => of.is_none_or(|of| of == tenant),
-            _ => false,
-        });
-        let read = self.artifacts.read_all(keys).await?.into_iter();
-        let mut keys: Vec<_> =
-            read.map(|(path, record)| KeyOf { tenant: path.tenant().clone(), record }).collect();
+        let mut keys = Vec::new();
+        for (path, generation) in self.artifacts.survey().await?.records {
+            match &path {
+                RecordPath::Key(tenant, _) if of.is_none_or(|of| of == tenant) => {
+                    let record = self.artifacts.read(&path, generation).await?;
+                    keys.push(KeyOf { tenant: tenant.clone(), record });
+                }
+                _ => {}
+            }
+        }
         keys.sort_by(|one, other| {
             (&one.tenant, one.record.created, one.record.id).cmp(&(
                 &other.tenant,

@@ -36,7 +36,7 @@ pub use error::ArtifactError;
 pub use location::{Location, LocationError};
 pub use open::{S3Credentials, S3Settings};
 pub use path::{Generation, RecordPath, Revision};
-pub use records::{Fault, READS, Survey};
+pub use records::{Fault, Survey};
 
 /// The store, with the key that makes its records believable.
 pub struct Artifacts {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::PoisonError};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::TryStreamExt;
 use object_store::path::Path;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -13,9 +13,6 @@ use super::{
     path::TENANTS,
 };
 use crate::{digest, secret};
-
-/// Records that are read at a time: a store over the network answers as fast as one on disk then.
-pub const READS: usize = 32;
 
 /// Hex digits of a tag, and the newline behind it.
 const HEAD: usize = secret::LENGTH * 2 + 1;
@@ -97,18 +94,6 @@ impl Artifacts {
         let body = self.unsealed(&path, &self.small(&path).await?)?;
         self.saw(record, generation);
         serde_json::from_slice(&body).map_err(|error| ArtifactError::corrupt(&path, error))
-    }
-
-    /// What these generations say, in the order in which they were read. Stops at the first that cannot be.
-    pub async fn read_all<T: DeserializeOwned>(
-        &self,
-        records: impl IntoIterator<Item = (RecordPath, Generation)>,
-    ) -> Result<Vec<(RecordPath, T)>, ArtifactError> {
-        let read = |(record, generation)| async move {
-            let says = self.read(&record, generation).await?;
-            Ok((record, says))
-        };
-        stream::iter(records).map(read).buffer_unordered(READS).try_collect().await
     }
 
     /// Writes the generation of a record that follows `after`, if nobody else has. When it returns, the record is durable.

@@ -57,21 +57,6 @@ async fn the_newest_generation_counts_and_all_gateways_see_it() {
     assert_eq!(ours.append(&acme, Some(first), &json!({"n": 2})).await, Ok(second));
 }
 
-#[tokio::test]
-async fn many_records_are_read_at_a_time() {
-    let (store, artifacts) = in_memory();
-    let names: Vec<_> = (0..2 * READS).map(|number| record(&format!("t{number}"))).collect();
-    for (number, name) in names.iter().enumerate() {
-        artifacts.append(name, None, &number).await.expect("a record");
-    }
-    store.answer_reads_together(READS);
-    let read = artifacts.read_all::<usize>(names.iter().map(|name| (name.clone(), Generation::FIRST)));
-    let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
-    let mut read = read.expect("as many at once as the store waits for").expect("they can be read");
-    read.sort_by_key(|(_, number)| *number);
-    assert_eq!(read, names.into_iter().zip(0..).collect::<Vec<_>>());
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_who_write_one_generation_one_wins() {
     let folder = tempfile::tempdir().expect("a temporary folder");

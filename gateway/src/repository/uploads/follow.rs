@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
@@ -15,7 +14,7 @@ use crate::{
     execute::{LoadError, Step},
     name::{ModelName, TenantName, Version},
     repository::{
-        artifacts::{ArtifactError, Generation, READS, RecordPath, Survey},
+        artifacts::{ArtifactError, Generation, RecordPath, Survey},
         catalog::Routing,
         lock,
     },
@@ -137,29 +136,23 @@ impl Uploads {
     /// Reads every record that says something new. Returns the models that it is about, and those of which something is
     /// still to be loaded.
     async fn learn_changes(&self, survey: &Survey) -> Vec<(TenantName, ModelName)> {
-        let tenants = survey.records.iter().filter_map(|(record, generation)| match record {
-            RecordPath::Tenant(tenant) => Some((tenant, record, *generation)),
-            _ => None,
-        });
-        stream::iter(tenants)
-            .for_each_concurrent(READS, |(tenant, record, generation)| {
-                self.learn_tenant(tenant, record, generation)
-            })
-            .await;
-        let changes = self.changes(survey);
-        let changed = changes.keys().cloned().collect();
-        stream::iter(changes)
-            .for_each_concurrent(READS, |((tenant, model), records)| async move {
-                for (record, generation) in records {
-                    if let Err(error) = self.learn(&record, generation).await {
-                        self.cannot_use(record, generation, &error);
-                    }
+        for (record, generation) in &survey.records {
+            if let RecordPath::Tenant(tenant) = record {
+                self.learn_tenant(tenant, record, *generation).await;
+            }
+        }
+        let mut changed = Vec::new();
+        for ((tenant, model), records) in self.changes(survey) {
+            for (record, generation) in records {
+                if let Err(error) = self.learn(&record, generation).await {
+                    self.cannot_use(record, generation, &error);
                 }
-                if lock(&self.directory).entry(&tenant, &model).is_some_and(Entry::is_there) {
-                    self.namespaces.own(&tenant).list(&model);
-                }
-            })
-            .await;
+            }
+            if lock(&self.directory).entry(&tenant, &model).is_some_and(Entry::is_there) {
+                self.namespaces.own(&tenant).list(&model);
+            }
+            changed.push((tenant, model));
+        }
         changed
     }
 

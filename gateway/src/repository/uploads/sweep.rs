@@ -44,10 +44,11 @@ impl Uploads {
 
     async fn named_blobs(&self) -> Result<BTreeSet<Digest>, ArtifactError> {
         let mut named = BTreeSet::new();
-        let records = self.artifacts.survey().await?.records.into_iter();
-        let versions = records.filter(|(record, _)| matches!(record, RecordPath::Version(..)));
-        for (_, says) in self.artifacts.read_all(versions).await? {
-            if let VersionRecord::Published(manifest) = says {
+        let survey = self.artifacts.survey().await?;
+        for (record, generation) in &survey.records {
+            if let RecordPath::Version(..) = record
+                && let VersionRecord::Published(manifest) = self.artifacts.read(record, *generation).await?
+            {
                 named.extend(manifest.blobs().map(|blob| blob.digest));
             }
         }

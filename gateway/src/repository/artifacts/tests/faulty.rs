@@ -18,7 +18,7 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
     path::Path,
 };
-use tokio::sync::{Barrier, Semaphore};
+use tokio::sync::Semaphore;
 
 #[derive(Clone, Copy, Debug)]
 pub enum PutFault {
@@ -38,7 +38,6 @@ pub struct Faulty {
     list: Mutex<Option<Vec<ObjectMeta>>>,
     gate: Mutex<Option<Gate>>,
     change: Mutex<Option<Change>>,
-    together: Mutex<Option<Arc<Barrier>>>,
     down: AtomicBool,
     overwrite: AtomicBool,
     counts: Arc<Counts>,
@@ -91,7 +90,6 @@ impl Faulty {
             list: Mutex::default(),
             gate: Mutex::default(),
             change: Mutex::default(),
-            together: Mutex::default(),
             down: AtomicBool::default(),
             overwrite: AtomicBool::default(),
             counts: Arc::default(),
@@ -116,11 +114,6 @@ impl Faulty {
         let gate = Gate { listed: Arc::new(Semaphore::new(0)), go_on: Arc::new(Semaphore::new(0)) };
         *lock(&self.gate) = Some(gate.clone());
         gate
-    }
-
-    /// No read is answered before that many are asked for.
-    pub fn answer_reads_together(&self, count: usize) {
-        *lock(&self.together) = Some(Arc::new(Barrier::new(count)));
     }
 
     /// What is read comes changed.
@@ -198,10 +191,6 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.up()?;
-        let together = lock(&self.together).clone();
-        if let Some(together) = together {
-            together.wait().await;
-        }
         let head = options.head;
         let mut found = self.inner.get_opts(path, options).await?;
         let change = *lock(&self.change);
