@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{FOLLOW_INTERVAL, Follow, Tenants},
+    admin::{FollowKeys, Tenants},
     admit::Admission,
     authenticate::{Authenticator, Trust},
     config::Config,
@@ -42,6 +42,7 @@ use crate::{
     },
     repository::{
         Kind, Loader, Origin, Repository, RepositoryError,
+        artifacts::{FOLLOW_INTERVAL, Follow, Surveys},
         namespaces::Namespaces,
         uploads::{UploadError, Uploads},
     },
@@ -125,20 +126,23 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let models = Arc::new(Namespaces::new(repository.catalog(), config.shared_models));
     let meter = Arc::<Meter>::default();
     let quotas = Arc::new(Quotas::new(&config.limits));
-    let (mut keys, mut uploads, mut tenants) = (None, None, None);
+    let (mut follow, mut uploads, mut tenants) = (None, None, None);
     let ledger_folder = config.state.map(|state| state.join("ledger"));
     let ledger = ledger_folder.as_deref().map(|folder| keep_ledger(folder, &meter)).transpose()?;
     if let Some(Store { artifacts, state, .. }) = store {
         artifacts.self_test().await.map_err(StoreError::from)?;
         artifacts.remove_leftovers(LEFTOVERS).await.map_err(StoreError::from)?;
-        let mut follow = Follow::new(Arc::clone(&artifacts), Arc::clone(&authenticator), Arc::clone(&quotas));
         tenants = Some(Tenants::new(Arc::clone(&artifacts), authenticator.pepper().clone()));
-        // Before the first request: whether there are keys decides who may send one.
-        follow.look().await.map_err(StoreError::from)?;
-        keys = Some(follow);
+        // Before the first request: whether there are keys decides who may send one, and whose models hide which.
+        let (looks, surveys) = Follow::begin(Arc::clone(&artifacts)).await.map_err(StoreError::from)?;
+        let survey = Arc::clone(&surveys.borrow());
+        let (artifacts_of_keys, authenticator) = (Arc::clone(&artifacts), Arc::clone(&authenticator));
+        let mut keys = FollowKeys::new(artifacts_of_keys, authenticator, Arc::clone(&quotas));
+        keys.learn(&survey).await.map_err(StoreError::from)?;
         let (models, quotas, staging) = (Arc::clone(&models), Arc::clone(&quotas), state.join("staging"));
         let own = Uploads::new(artifacts, models, loader, staging, &config.limits, quotas)?;
-        own.learn_all().await.map_err(StoreError::from)?;
+        own.learn(&survey).await;
+        follow = Some((looks, keys, surveys));
         uploads = Some(Arc::new(own));
     }
     if !address.ip().is_loopback() && !config.insecure && !authenticator.requires_keys() {
@@ -166,10 +170,12 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     if let Some(tls) = &tls {
         tokio::spawn(Arc::clone(tls).follow(stopped.clone()));
     }
-    if let Some(keys) = keys {
-        tokio::spawn(keys.run(FOLLOW_INTERVAL, told_to_stop(stopped.clone())));
-    }
-    let repository = tokio::spawn(keep_loaded(Arc::clone(&gateway), stopped.clone()));
+    let surveys = follow.map(|(looks, keys, surveys)| {
+        tokio::spawn(looks.run(FOLLOW_INTERVAL, told_to_stop(stopped.clone())));
+        tokio::spawn(keys.run(surveys.clone()));
+        surveys
+    });
+    let repository = tokio::spawn(keep_loaded(Arc::clone(&gateway), surveys, stopped.clone()));
     let serve = |listener, door, tls, stopped| {
         tokio::spawn(listen::serve(listener, door, tls, Arc::clone(&gateway), stopped))
     };
@@ -252,11 +258,13 @@ async fn told_to_stop(mut stopped: listen::Stop) {
     let _ = stopped.wait_for(Option::is_some).await;
 }
 
-async fn keep_loaded(gateway: Arc<Gateway>, stopped: listen::Stop) {
+async fn keep_loaded(gateway: Arc<Gateway>, surveys: Option<Surveys>, stopped: listen::Stop) {
     gateway.repository.start().await;
-    if let Some(uploads) = &gateway.uploads {
-        uploads.load_all().await;
-        tokio::spawn(Arc::clone(uploads).run(told_to_stop(stopped.clone())));
+    if let (Some(uploads), Some(surveys)) = (&gateway.uploads, surveys) {
+        let survey = Arc::clone(&surveys.borrow());
+        uploads.load_all(&survey).await;
+        tokio::spawn(Arc::clone(uploads).run(surveys));
+        tokio::spawn(Arc::clone(uploads).keep_swept(told_to_stop(stopped.clone())));
     }
     gateway.started.store(true, Ordering::Relaxed);
     tracing::info!(models = gateway.models.ready(), "ready");

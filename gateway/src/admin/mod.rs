@@ -1,12 +1,12 @@
 //! Admin: tenants and their keys, as records in the artifact store.
 //!
 //! Works with or without a running gateway: the command line uses it on the store itself, the admin port inside a gateway.
-//! Every change is one create-if-absent put, and each gateway on the store sees it within seconds, see [`Follow`].
+//! Every change is one create-if-absent put, and each gateway on the store sees it within seconds, see [`FollowKeys`].
 
 mod follow;
 mod tenants;
 
-pub use follow::{FOLLOW_INTERVAL, Follow};
+pub use follow::FollowKeys;
 pub use tenants::{KeyOf, NewKey, Tenants};
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! Creating, listing and ending tenants and keys.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, pin::pin, sync::Arc};
 
+use futures_util::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -122,15 +123,16 @@ impl Tenants {
 
     /// The tenants that are there, by name.
     pub async fn list(&self) -> Result<Vec<(TenantName, TenantRecord)>, AdminError> {
+        let listed = self.artifacts.survey().await?.of(|path, _| matches!(path, RecordPath::Tenant(_)));
         let mut tenants = Vec::new();
-        for (path, generation) in self.artifacts.survey().await?.records {
-            if let RecordPath::Tenant(tenant) = &path {
-                let record: TenantRecord = self.artifacts.read(&path, generation).await?;
-                if record.removed.is_none() {
-                    tenants.push((tenant.clone(), record));
-                }
+        let mut reads = pin!(self.artifacts.read_each::<TenantRecord>(listed));
+        while let Some((path, _, record)) = reads.next().await {
+            let record = record?;
+            if record.removed.is_none() {
+                tenants.push((path.tenant().clone(), record));
             }
         }
+        tenants.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(tenants)
     }
 
@@ -205,15 +207,13 @@ impl Tenants {
 
     /// All keys, or those of one tenant, revoked and expired ones included; the oldest first.
     pub async fn keys(&self, of: Option<&TenantName>) -> Result<Vec<KeyOf>, AdminError> {
+        let is_of = |tenant: &TenantName| of.is_none_or(|of| of == tenant);
+        let survey = self.artifacts.survey().await?;
+        let listed = survey.of(|path, _| matches!(path, RecordPath::Key(tenant, _) if is_of(tenant)));
         let mut keys = Vec::new();
-        for (path, generation) in self.artifacts.survey().await?.records {
-            match &path {
-                RecordPath::Key(tenant, _) if of.is_none_or(|of| of == tenant) => {
-                    let record = self.artifacts.read(&path, generation).await?;
-                    keys.push(KeyOf { tenant: tenant.clone(), record });
-                }
-                _ => {}
-            }
+        let mut reads = pin!(self.artifacts.read_each(listed));
+        while let Some((path, _, record)) = reads.next().await {
+            keys.push(KeyOf { tenant: path.tenant().clone(), record: record? });
         }
         keys.sort_by(|one, other| {
             (&one.tenant, one.record.created, one.record.id).cmp(&(

@@ -8,19 +8,24 @@ use super::*;
 use crate::{
     authenticate::{ApiKey, AuthenticateError, Authenticator, KeyRecord, Principal, Scope, Trust, now},
     limits::{Limits, Quotas},
-    repository::artifacts::{Artifacts, Generation, RecordPath},
+    repository::artifacts::{
+        Artifacts, FOLLOW_INTERVAL, Follow, Generation, RecordPath, tests::faulty::Faulty,
+    },
     secret::{LENGTH, Purpose, Secret},
 };
 
 /// A store, and what works on it with the same secret.
 struct Place {
-    store: Arc<InMemory>,
+    store: Arc<Faulty>,
     secret: Secret,
 }
 
 impl Place {
     fn new() -> Self {
-        Self { store: Arc::default(), secret: Secret::from_bytes([3; LENGTH]) }
+        Self {
+            store: Arc::new(Faulty::new(Arc::new(InMemory::new()))),
+            secret: Secret::from_bytes([3; LENGTH]),
+        }
     }
 
     fn artifacts(&self) -> Arc<Artifacts> {
@@ -32,13 +37,24 @@ impl Place {
     }
 
     /// A gateway's authenticator, and what keeps its keys.
-    fn gateway(&self) -> (Arc<Authenticator>, Follow) {
+    fn gateway(&self) -> (Arc<Authenticator>, Looks) {
         let authenticator = Authenticator::new(Trust::Loopback, self.secret.key(Purpose::ApiKey));
-        let authenticator = Arc::new(authenticator);
-        (
-            Arc::clone(&authenticator),
-            Follow::new(self.artifacts(), authenticator, Arc::new(Quotas::new(&Limits::default()))),
-        )
+        let (artifacts, authenticator) = (self.artifacts(), Arc::new(authenticator));
+        let quotas = Arc::new(Quotas::new(&Limits::default()));
+        let keys = FollowKeys::new(Arc::clone(&artifacts), Arc::clone(&authenticator), quotas);
+        (authenticator, Looks { artifacts, keys })
+    }
+}
+
+/// The looks at the store of one gateway.
+struct Looks {
+    artifacts: Arc<Artifacts>,
+    keys: FollowKeys,
+}
+
+impl Looks {
+    async fn look(&mut self) -> Result<(), ArtifactError> {
+        self.keys.learn(&self.artifacts.survey().await?).await
     }
 }
 
@@ -262,10 +278,12 @@ async fn a_revocation_is_followed_without_asking() {
     let (key, KeyOf { record, .. }) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
     let (authenticator, mut follow) = place.gateway();
     follow.look().await.expect("a look");
+    let (looks, surveys) = Follow::begin(follow.artifacts).await.expect("a look");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(follow.run(Duration::from_millis(5), async move {
+    let looking = tokio::spawn(looks.run(Duration::from_millis(5), async move {
         let _ = stopped.await;
     }));
+    let running = tokio::spawn(follow.keys.run(surveys));
     assert!(ask(&authenticator, Some(&key)).is_ok());
     tenants.revoke(None, record.id, 20).await.expect("revoked");
     let shut_out = async {
@@ -275,7 +293,8 @@ async fn a_revocation_is_followed_without_asking() {
     };
     tokio::time::timeout(Duration::from_secs(5), shut_out).await.expect("within the time");
     drop(stop);
-    running.await.expect("it ends when it is told to");
+    looking.await.expect("it ends when it is told to");
+    running.await.expect("it ends when nobody looks any more");
 }
 
 #[tokio::test]
@@ -296,4 +315,24 @@ async fn the_store_holds_nothing_by_which_a_key_could_be_used() {
     }
     let kept: KeyRecord = tenants.keys(None).await.expect("keys").remove(0).record;
     assert_eq!((kept, record.label.as_deref()), (record.clone(), Some("laptop")));
+}
+
+#[tokio::test]
+async fn while_a_record_cannot_be_read_nothing_changes_and_then_everything_does() {
+    let place = Place::new();
+    let (tenants, acme) = (place.tenants(), name("acme"));
+    tenants.create(&acme, 10).await.expect("a tenant");
+    let (live, _) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
+    let (ended, KeyOf { record, .. }) = tenants.create_key(&acme, infer(), 10).await.expect("a key");
+    let (authenticator, mut follow) = place.gateway();
+    follow.look().await.expect("a look");
+    tenants.revoke(None, record.id, 20).await.expect("revoked");
+    let survey = follow.artifacts.survey().await.expect("a survey");
+    place.store.set_down(true);
+    follow.keys.learn(&survey).await.expect_err("the store is away");
+    assert!(ask(&authenticator, Some(&live)).is_ok() && ask(&authenticator, Some(&ended)).is_ok());
+    place.store.set_down(false);
+    follow.keys.learn(&survey).await.expect("it is back");
+    assert_eq!(ask(&authenticator, Some(&ended)), Err(AuthenticateError::Wrong));
+    assert!(ask(&authenticator, Some(&live)).is_ok());
 }

@@ -1,9 +1,10 @@
 //! Artifacts: the durable side of the repository, on any store that `object_store` speaks to.
 //!
-//! Two kinds of things lie there, and both are only ever created, never overwritten with anything else:
+//! Two kinds of things lie there, and both are only ever created and deleted, never overwritten with anything else:
 //! - *blobs*, found by the digest of their content, which is checked whenever one is read;
 //! - *records* (tenants, keys, versions, settings), small JSON texts in numbered generations of which the newest counts.
-//!   Changing a record is one create-if-absent put of its next generation, so of two gateways that try, one wins.
+//!   Changing a record is one create-if-absent put of its next generation, so of two gateways that try, one wins. A
+//!   generation that was superseded a day ago is deleted.
 //!
 //! Each record carries a tag under the gateway's secret over its path and its body: who can write into the store but does
 //! not have the secret cannot make one, alter one, or move one to another place. Putting an old state back is noticed by a
@@ -11,14 +12,16 @@
 
 mod blobs;
 mod error;
+mod follow;
 mod location;
 mod objects;
 mod open;
 mod path;
 mod records;
 mod self_test;
+mod superseded;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +36,7 @@ use crate::secret::{Key, Purpose, Secret};
 
 pub use blobs::Blob;
 pub use error::ArtifactError;
+pub use follow::{FOLLOW_INTERVAL, Follow, Surveys};
 pub use location::{Location, LocationError};
 pub use open::{S3Credentials, S3Settings};
 pub use path::{Generation, RecordPath, Revision};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::PoisonError};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -16,6 +16,9 @@ use crate::{digest, secret};
 
 /// Hex digits of a tag, and the newline behind it.
 const HEAD: usize = secret::LENGTH * 2 + 1;
+
+/// Records that are read at a time: what a bucket takes to answer is waited for once for so many. Each has 1 MiB at most.
+const READS: usize = 32;
 
 /// One look at all records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +35,14 @@ pub struct Survey {
 pub struct Fault {
     pub record: RecordPath,
     pub reason: String,
+}
+
+impl Survey {
+    /// Some of the records.
+    pub fn of(&self, wanted: impl Fn(&RecordPath, Generation) -> bool) -> Vec<(RecordPath, Generation)> {
+        let records = self.records.iter().filter(|(path, generation)| wanted(path, **generation));
+        records.map(|(path, generation)| (path.clone(), *generation)).collect()
+    }
 }
 
 impl Artifacts {
@@ -76,12 +87,16 @@ impl Artifacts {
         &self,
         record: &RecordPath,
     ) -> Result<Option<(Generation, T)>, ArtifactError> {
-        let listed = self.list(&Path::from(record.to_string())).await?.get(record).copied();
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(record).copied();
-        match listed.max(seen) {
+        match self.newest_generation(record).await? {
             Some(newest) => Ok(Some((newest, self.read(record, newest).await?))),
             None => Ok(None),
         }
+    }
+
+    async fn newest_generation(&self, record: &RecordPath) -> Result<Option<Generation>, ArtifactError> {
+        let listed = self.list(&Path::from(record.to_string())).await?.get(record).copied();
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(record).copied();
+        Ok(listed.max(seen))
     }
 
     /// What one generation of a record says.
@@ -96,11 +111,30 @@ impl Artifacts {
         serde_json::from_slice(&body).map_err(|error| ArtifactError::corrupt(&path, error))
     }
 
+    /// What each of these generations says, in no order: some are read at a time.
+    pub fn read_each<T: DeserializeOwned>(
+        &self,
+        records: Vec<(RecordPath, Generation)>,
+    ) -> impl Stream<Item = (RecordPath, Generation, Result<T, ArtifactError>)> {
+        let read = move |(record, generation): (RecordPath, Generation)| async move {
+            let says = self.read(&record, generation).await;
+            (record, generation, says)
+        };
+        stream::iter(records).map(read).buffer_unordered(READS)
+    }
+
     /// Writes the generation of a record that follows `after`, if nobody else has. When it returns, the record is durable.
-    /// Doing the same again succeeds, so it may be repeated after an error that leaves open whether it was done.
+    /// Doing the same again succeeds while nothing was written on top of it, so it may be repeated after an error that
+    /// leaves open whether it was done.
+    ///
+    /// Superseded generations are deleted, so the place of the next one may be free although others have long gone beyond
+    /// it: for a writer that read `after` and then stood still for a day. So once it is written, it is looked whether it is
+    /// the newest. It was lost if a higher one was there before it, and in that case a higher one is there now too, as
+    /// the newest is never deleted. The other way round it is not certain: of a generation that somebody else has
+    /// already written the next one on, it is said to be taken as well. Who tries again then works on what is newest.
     ///
     /// # Errors
-    /// [`ArtifactError::Taken`] if somebody else was faster and wrote something else.
+    /// [`ArtifactError::Taken`] if somebody else was faster.
     pub async fn append<T: Serialize>(
         &self,
         record: &RecordPath,
@@ -117,6 +151,9 @@ impl Artifacts {
         }
         match self.create(&path, &bytes).await? {
             Created::New | Created::Same => {
+                if self.newest_generation(record).await?.is_some_and(|newest| newest > generation) {
+                    return Err(ArtifactError::Taken(record.clone()));
+                }
                 self.saw(record, generation);
                 Ok(generation)
             }

@@ -13,6 +13,12 @@ const SECRET_CHECK_BODY: &[u8] = b"{}";
 /// The folder of objects that are made to see whether the store works, and deleted again.
 const PROBES: &str = "probes";
 
+/// A place that nobody else has, for an object that is deleted right away.
+pub(super) fn probe() -> Result<Path, ArtifactError> {
+    let name = secret::random::<16>().map_err(|error| ArtifactError::Disk(error.to_string()))?;
+    Ok(Path::from(format!("{PROBES}/{}", digest::hex(&name))))
+}
+
 impl Artifacts {
     /// Sees whether the store can be written and read, keeps what is there from being overwritten, and belongs to this
     /// gateway's secret.
@@ -22,8 +28,7 @@ impl Artifacts {
     /// # Errors
     /// [`ArtifactError::NoConditionalPut`], [`ArtifactError::WrongSecret`], or what else is wrong with the store.
     pub async fn self_test(&self) -> Result<(), ArtifactError> {
-        let name = secret::random::<16>().map_err(|error| ArtifactError::Disk(error.to_string()))?;
-        let probe = Path::from(format!("{PROBES}/{}", digest::hex(&name)));
+        let probe = probe()?;
         let tested = self.test_create(&probe).await;
         // What is left of it is in nobody's way.
         let _ = self.store.delete(&probe).await;

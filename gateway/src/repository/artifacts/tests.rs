@@ -1,9 +1,11 @@
-//! Tests of the store, by what is wrong with it: nothing (here), the disk, the answers, the S3 server.
+//! Tests of the store, by what is wrong with it: nothing (here), the disk, the answers, the S3 server, its age.
 
 mod blobs;
 mod disk;
-mod faulty;
+pub(crate) mod faulty;
+mod follow;
 mod s3;
+mod superseded;
 
 use object_store::{ObjectStoreExt, memory::InMemory, path::Path};
 use serde_json::{Value, json};

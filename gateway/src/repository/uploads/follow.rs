@@ -1,20 +1,16 @@
 //! Following the store: what any gateway published or changed is served here within seconds.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
-use serde::Deserialize;
+use futures_util::StreamExt;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
 
 use crate::{
     execute::{LoadError, Step},
     name::{ModelName, TenantName, Version},
     repository::{
-        artifacts::{ArtifactError, Generation, RecordPath, Survey},
+        artifacts::{ArtifactError, Generation, RecordPath, Survey, Surveys},
         catalog::Routing,
         lock,
     },
@@ -25,14 +21,7 @@ use super::{
     directory::Entry,
     publish::LoadedVersion,
     records::{Manifest, ModelSettings, VersionRecord},
-    sweep,
 };
-
-/// Time between two looks at the store.
-const INTERVAL: Duration = Duration::from_secs(2);
-
-/// Time between two searches for blobs that no version names.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What of a tenant's record counts here.
 #[derive(Deserialize)]
@@ -52,69 +41,39 @@ impl Drop for Busy<'_> {
     }
 }
 
-type Changes = BTreeMap<(TenantName, ModelName), Vec<(RecordPath, Generation)>>;
+type Records = Vec<(RecordPath, Generation)>;
+type Changes = (BTreeSet<(TenantName, ModelName)>, Records, Records);
+
+/// The model that a record is about.
+fn model_of(record: &RecordPath) -> Option<(TenantName, ModelName)> {
+    match record {
+        RecordPath::Settings(tenant, model) | RecordPath::Version(tenant, model, _) => {
+            Some((tenant.clone(), model.clone()))
+        }
+        RecordPath::Tenant(_) | RecordPath::Key(..) => None,
+    }
+}
 
 impl Uploads {
-    /// Reads what the store says, before anything is served: a tenant's own models hide the shared ones of the same name
-    /// from the first request on, loaded or not.
-    ///
-    /// # Errors
-    /// If the store cannot be reached.
-    pub async fn learn_all(&self) -> Result<(), ArtifactError> {
-        let survey = self.artifacts.survey().await?;
-        self.learn_changes(&survey).await;
-        Ok(())
-    }
-
-    /// Looks at the store now and then until told to stop. While the store cannot be reached, what is loaded serves on.
-    pub async fn run(self: Arc<Self>, stopped: impl Future<Output = ()>) {
-        let mut stopped = pin!(stopped);
-        let mut swept = Instant::now();
-        loop {
-            let next = async {
-                tokio::time::sleep(INTERVAL).await;
-                if swept.elapsed() > SWEEP_INTERVAL {
-                    swept = Instant::now();
-                    match self.sweep(sweep::AGE).await {
-                        Ok(deleted) => tracing::info!(deleted, "blobs that no version names were looked for"),
-                        Err(error) => tracing::warn!(%error, "the artifact store cannot be swept"),
-                    }
-                }
-                // Not waited for: what one tenant's models take to load must not delay what others changed.
-                self.look().await.detach_all();
-            };
-            tokio::select! {
-                () = &mut stopped => return,
-                () = next => {}
-            }
+    /// Learns from each look at the store, until there are no more. While the store cannot be reached, what is loaded serves
+    /// on.
+    pub async fn run(self: Arc<Self>, mut surveys: Surveys) {
+        while surveys.changed().await.is_ok() {
+            let survey = Arc::clone(&surveys.borrow_and_update());
+            // Not waited for: what one tenant's models take to load must not delay what others changed.
+            self.follow(&survey).await.detach_all();
         }
     }
 
-    /// Looks at the store once and loads what is to be served. Returns when all of it is served or was refused.
-    pub async fn load_all(self: &Arc<Self>) {
-        let mut loads = self.look().await;
+    /// Loads what is to be served. Returns when all of it is served or was refused.
+    pub async fn load_all(self: &Arc<Self>, survey: &Survey) {
+        let mut loads = self.follow(survey).await;
         while loads.join_next().await.is_some() {}
-    }
-
-    /// Looks at the store once, and begins to serve what is new there.
-    async fn look(self: &Arc<Self>) -> JoinSet<()> {
-        match self.artifacts.survey().await {
-            Ok(survey) => {
-                for fault in &survey.faults {
-                    tracing::warn!(record = %fault.record, reason = fault.reason, "the artifact store lost something");
-                }
-                self.follow(&survey).await
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the artifact store cannot be looked at");
-                JoinSet::new()
-            }
-        }
     }
 
     /// Begins to bring what is served in line with a look at the store, each model by itself.
     async fn follow(self: &Arc<Self>, survey: &Survey) -> JoinSet<()> {
-        let changed = self.learn_changes(survey).await;
+        let changed = self.learn(survey).await;
         let mut loads = JoinSet::new();
         let mut following = lock(&self.following);
         let mut due = std::mem::take(&mut following.stale);
@@ -133,37 +92,54 @@ impl Uploads {
         loads
     }
 
-    /// Reads every record that says something new. Returns the models that it is about, and those of which something is
-    /// still to be loaded.
-    async fn learn_changes(&self, survey: &Survey) -> Vec<(TenantName, ModelName)> {
-        for (record, generation) in &survey.records {
-            if let RecordPath::Tenant(tenant) = record {
-                self.learn_tenant(tenant, record, *generation).await;
+    /// Reads every record that says something new, some at a time. Returns the models that it is about, and those of which
+    /// something is still to be loaded.
+    ///
+    /// Before anything is served this is done once: a tenant's own models hide the shared ones of the same name from the first
+    /// request on, loaded or not.
+    pub async fn learn(&self, survey: &Survey) -> BTreeSet<(TenantName, ModelName)> {
+        let tenants = self.new_tenants(survey);
+        self.read_each(tenants, |record, generation, state: TenantState| {
+            let removed = state.removed.is_some();
+            lock(&self.directory).learn_tenant(record.tenant(), generation, removed);
+        })
+        .await;
+
+        let (mut changed, settings, versions) = self.changes(survey);
+        let models: BTreeSet<_> =
+            settings.iter().chain(&versions).filter_map(|(record, _)| model_of(record)).collect();
+        self.read_each(settings, |record, generation, says| {
+            if let Some((tenant, model)) = model_of(&record) {
+                self.learn_settings(&tenant, &model, generation, says);
             }
-        }
-        let mut changed = Vec::new();
-        for ((tenant, model), records) in self.changes(survey) {
-            for (record, generation) in records {
-                if let Err(error) = self.learn(&record, generation).await {
-                    self.cannot_use(record, generation, &error);
-                }
+        })
+        .await;
+        self.read_each(versions, |record, generation, says| {
+            if let RecordPath::Version(tenant, model, version) = &record {
+                self.learn_version(tenant, model, version, generation, says);
             }
-            if lock(&self.directory).entry(&tenant, &model).is_some_and(Entry::is_there) {
-                self.namespaces.own(&tenant).list(&model);
+        })
+        .await;
+        changed.extend(models);
+        for (tenant, model) in &changed {
+            if lock(&self.directory).entry(tenant, model).is_some_and(Entry::is_there) {
+                self.namespaces.own(tenant).list(model);
             }
-            changed.push((tenant, model));
         }
         changed
     }
 
-    /// Whether a tenant was removed; then nothing of it is served any more.
-    async fn learn_tenant(&self, tenant: &TenantName, record: &RecordPath, generation: Generation) {
-        if lock(&self.directory).knows_tenant(tenant, generation) {
-            return;
-        }
-        match self.artifacts.read::<TenantState>(record, generation).await {
-            Ok(state) => lock(&self.directory).learn_tenant(tenant, generation, state.removed.is_some()),
-            Err(error) => self.cannot_use(record.clone(), generation, &error),
+    async fn read_each<T: DeserializeOwned>(
+        &self,
+        records: Vec<(RecordPath, Generation)>,
+        learn: impl Fn(RecordPath, Generation, T),
+    ) {
+        let mut reads = pin!(self.artifacts.read_each(records));
+        while let Some((record, generation, says)) = reads.next().await {
+            match says {
+                Ok(says) => learn(record, generation, says),
+                Err(error) => self.cannot_use(record, generation, &error),
+            }
         }
     }
 
@@ -174,36 +150,25 @@ impl Uploads {
         }
     }
 
-    /// The records that say something new, by model; and models of which something is still to be loaded.
-    fn changes(&self, survey: &Survey) -> Changes {
+    fn new_tenants(&self, survey: &Survey) -> Records {
         let directory = lock(&self.directory);
-        let mut changes: Changes =
-            directory.unfinished().map(|(tenant, model)| ((tenant.clone(), model.clone()), vec![])).collect();
-        for (record, generation) in &survey.records {
-            let (RecordPath::Settings(tenant, model) | RecordPath::Version(tenant, model, _)) = record else {
-                continue;
-            };
-            if directory.generation(record).is_none_or(|known| known < *generation) {
-                let of_model = changes.entry((tenant.clone(), model.clone())).or_default();
-                of_model.push((record.clone(), *generation));
-            }
-        }
-        changes
+        survey.of(|record, generation| {
+            matches!(record, RecordPath::Tenant(tenant) if !directory.knows_tenant(tenant, generation))
+        })
     }
 
-    async fn learn(&self, record: &RecordPath, generation: Generation) -> Result<(), ArtifactError> {
-        match record {
-            RecordPath::Version(tenant, model, version) => {
-                let says = self.artifacts.read::<VersionRecord>(record, generation).await?;
-                self.learn_version(tenant, model, version, generation, says);
-            }
-            RecordPath::Settings(tenant, model) => {
-                let says = self.artifacts.read::<ModelSettings>(record, generation).await?;
-                self.learn_settings(tenant, model, generation, says);
-            }
-            RecordPath::Tenant(_) | RecordPath::Key(..) => {}
-        }
-        Ok(())
+    /// The models of which something is still to be loaded, and the records of settings and of versions that say something
+    /// new.
+    fn changes(&self, survey: &Survey) -> Changes {
+        let directory = lock(&self.directory);
+        let is_new = |record: &RecordPath, listed: Generation| {
+            directory.generation(record).is_none_or(|known| known < listed)
+        };
+        (
+            directory.unfinished().cloned().collect(),
+            survey.of(|record, at| matches!(record, RecordPath::Settings(..)) && is_new(record, at)),
+            survey.of(|record, at| matches!(record, RecordPath::Version(..)) && is_new(record, at)),
+        )
     }
 
     pub(super) fn learn_version(

@@ -4,7 +4,7 @@
 //! - `publish`: from a received upload to a version that is published, or to the step that refused it
 //! - `verified`: which versions may be promoted, if the model's settings ask for that
 //! - `follow`: what any gateway published, seen by this one
-//! - `sweep`: content that nobody names any more
+//! - `sweep`: content and generations that nobody needs any more
 //! - `records`: what the store says of all this
 
 mod change;
@@ -47,9 +47,11 @@ use super::{
 
 use directory::Directory;
 use receive::Staged;
+use sweep::Sightings;
 
 pub use publish::Trial;
 pub use report::{Kept, ModelReport, VersionReport};
+pub use sweep::Swept;
 pub use verified::Publications;
 
 /// Why an upload, or a change of what was uploaded, was not done. The texts are for the client.
@@ -118,6 +120,7 @@ pub struct Uploads {
     quotas: Arc<Quotas>,
     directory: Mutex<Directory>,
     following: Mutex<Following>,
+    sightings: Mutex<Sightings>,
     /// One permit for each load at a time, of all tenants.
     slots: Arc<Semaphore>,
     turns: Mutex<BTreeMap<TenantName, Turns>>,
@@ -216,6 +219,7 @@ impl Uploads {
             quotas,
             directory: Mutex::default(),
             following: Mutex::default(),
+            sightings: Mutex::default(),
             slots: Arc::new(Semaphore::new(at_a_time)),
             turns: Mutex::default(),
         })
@@ -264,3 +268,6 @@ impl Uploads {
         Ok(Upload { staged, tenant: tenant.clone(), _place: place })
     }
 }
+
+#[cfg(test)]
+mod tests;

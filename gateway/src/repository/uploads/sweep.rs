@@ -1,54 +1,114 @@
-//! Sweeping: blobs that no version names any more are deleted, a day after they were written.
+//! Sweeping: generations of records that were superseded a day ago, and blobs that no version names any more, are deleted.
 //!
-//! Who publishes writes a blob again if it is older than an hour, and a blob's age is looked at once more right before it is
-//! deleted. What remains is the moment between that look and the deletion: a version published in it on content that
-//! nobody named for a day is then unavailable until it is published again.
+//! Who publishes writes a blob again if it is older than an hour, and whether that has happened is looked at once more right
+//! before a blob is deleted. What remains is the moment between that look and the deletion: a version published in it on
+//! content that nobody named for a day is then unavailable until it is published again.
+//!
+//! How old something is, the store's clock says. That one may jump too (in a folder it is this machine's), and then a blob
+//! that was written a moment ago, whose record is on its way, is a day old. So a blob is deleted only if an earlier sweep of
+//! this gateway, by a watch that does not jump, found it unnamed as well.
 
 use std::{
-    collections::BTreeSet,
-    time::{Duration, SystemTime},
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
+
+use futures_util::StreamExt;
 
 use crate::{
     digest::Digest,
-    repository::artifacts::{ArtifactError, RecordPath},
+    repository::{
+        artifacts::{ArtifactError, Blob, RecordPath},
+        lock,
+    },
 };
 
 use super::{Uploads, records::VersionRecord};
 
-/// Age from which a blob that is not named belongs to nobody. An upload takes minutes from its first blob to its record.
-pub(super) const AGE: Duration = Duration::from_secs(24 * 3600);
+/// Time between two sweeps.
+const INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Age from which what is not needed belongs to nobody. An upload takes minutes from its first blob to its record.
+const AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Time between the first and the last sweep that found a blob unnamed, at least.
+const SIGHTED: Duration = Duration::from_secs(1800);
+
+/// Unnamed blobs, when each was written by the store's clock, and when a sweep first found it so.
+pub(super) type Sightings = BTreeMap<Digest, (SystemTime, Instant)>;
+
+/// What a sweep deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub generations: usize,
+    pub blobs: usize,
+}
 
 impl Uploads {
-    /// Deletes blobs of at least that age that no version names. Returns how many. If any record cannot be read, nothing is
-    /// deleted.
-    pub async fn sweep(&self, age: Duration) -> Result<usize, ArtifactError> {
-        let is_old = |modified: SystemTime| modified.elapsed().is_ok_and(|elapsed| elapsed >= age);
-        let mut unnamed = self.artifacts.list_blobs().await?;
-        unnamed.retain(|blob| is_old(blob.modified));
-        if unnamed.is_empty() {
-            return Ok(0);
-        }
-        // Looked up after the list was made: what was published since is among these.
-        let named = self.named_blobs().await?;
-        unnamed.retain(|blob| !named.contains(&blob.digest));
-        let mut deleted = 0;
-        for blob in unnamed {
-            if self.artifacts.blob_modified(&blob.digest).await.is_ok_and(is_old) {
-                self.artifacts.delete_blob(&blob.digest).await?;
-                deleted += 1;
+    /// Sweeps every hour until told to stop.
+    pub async fn keep_swept(self: Arc<Self>, stopped: impl Future<Output = ()>) {
+        let mut stopped = pin!(stopped);
+        loop {
+            let sweep = async {
+                tokio::time::sleep(INTERVAL).await;
+                self.sweep(AGE).await
+            };
+            let swept = tokio::select! {
+                () = &mut stopped => return,
+                swept = sweep => swept,
+            };
+            match swept {
+                Ok(Swept { generations, blobs }) => {
+                    tracing::info!(generations, blobs, "what is no longer needed was deleted from the store");
+                }
+                Err(error) => tracing::warn!(%error, "the artifact store cannot be swept"),
             }
         }
-        Ok(deleted)
+    }
+
+    /// Deletes generations that were superseded that long ago, and blobs of at least that age that no version names, if an
+    /// earlier sweep found them so (this one, if the age is zero). If any record cannot be read, no blob is deleted.
+    pub async fn sweep(&self, age: Duration) -> Result<Swept, ArtifactError> {
+        let generations = self.artifacts.delete_superseded(age).await?;
+        let now = self.artifacts.now().await?;
+        let mut unnamed = self.artifacts.list_blobs().await?;
+        unnamed.retain(|blob| now.duration_since(blob.modified).is_ok_and(|passed| passed >= age));
+        // Looked up after the list was made: what was published since is among these.
+        let named = if unnamed.is_empty() { BTreeSet::new() } else { self.named_blobs().await? };
+        unnamed.retain(|blob| !named.contains(&blob.digest));
+        self.sight(&mut unnamed, age.min(SIGHTED));
+        let mut blobs = 0;
+        for blob in unnamed {
+            if self.artifacts.blob_modified(&blob.digest).await == Ok(blob.modified) {
+                self.artifacts.delete_blob(&blob.digest).await?;
+                blobs += 1;
+            }
+        }
+        Ok(Swept { generations, blobs })
+    }
+
+    /// Leaves the blobs that were first found unnamed so long ago, and notes the others for the next time.
+    fn sight(&self, unnamed: &mut Vec<Blob>, long: Duration) {
+        let mut sightings = lock(&self.sightings);
+        let before = mem::take(&mut *sightings);
+        let since = |blob: &Blob| match before.get(&blob.digest) {
+            Some((modified, since)) if *modified == blob.modified => *since,
+            _ => Instant::now(),
+        };
+        sightings.extend(unnamed.iter().map(|blob| (blob.digest, (blob.modified, since(blob)))));
+        unnamed.retain(|blob| since(blob).elapsed() >= long);
     }
 
     async fn named_blobs(&self) -> Result<BTreeSet<Digest>, ArtifactError> {
         let mut named = BTreeSet::new();
-        let survey = self.artifacts.survey().await?;
-        for (record, generation) in &survey.records {
-            if let RecordPath::Version(..) = record
-                && let VersionRecord::Published(manifest) = self.artifacts.read(record, *generation).await?
-            {
+        let versions =
+            self.artifacts.survey().await?.of(|record, _| matches!(record, RecordPath::Version(..)));
+        let mut reads = pin!(self.artifacts.read_each(versions));
+        while let Some((_, _, record)) = reads.next().await {
+            if let VersionRecord::Published(manifest) = record? {
                 named.extend(manifest.blobs().map(|blob| blob.digest));
             }
         }

@@ -1,13 +1,14 @@
 //! A store that does what is wrong on request, around one that works.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -15,8 +16,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
-    path::Path,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart, path::Path,
 };
 use tokio::sync::Semaphore;
 
@@ -38,6 +39,9 @@ pub struct Faulty {
     list: Mutex<Option<Vec<ObjectMeta>>>,
     gate: Mutex<Option<Gate>>,
     change: Mutex<Option<Change>>,
+    /// How far the store's clock is ahead, and how far it was when each object was written.
+    clock: Mutex<Duration>,
+    ahead: Mutex<BTreeMap<Path, Duration>>,
     down: AtomicBool,
     overwrite: AtomicBool,
     counts: Arc<Counts>,
@@ -53,6 +57,10 @@ pub struct Counts {
     pub largest_part: AtomicUsize,
     pub completed: AtomicUsize,
     pub aborted: AtomicUsize,
+    pub lists: AtomicUsize,
+    pub gets: AtomicUsize,
+    pub gets_at_once: AtomicUsize,
+    pub most_gets_at_once: AtomicUsize,
     /// That part fails.
     pub failing_part: AtomicUsize,
 }
@@ -90,6 +98,8 @@ impl Faulty {
             list: Mutex::default(),
             gate: Mutex::default(),
             change: Mutex::default(),
+            clock: Mutex::default(),
+            ahead: Mutex::default(),
             down: AtomicBool::default(),
             overwrite: AtomicBool::default(),
             counts: Arc::default(),
@@ -123,6 +133,15 @@ impl Faulty {
 
     pub fn set_down(&self, down: bool) {
         self.down.store(down, SeqCst);
+    }
+
+    /// The store's clock jumps to so far ahead of ours.
+    pub fn set_clock(&self, ahead: Duration) {
+        *lock(&self.clock) = ahead;
+    }
+
+    fn stamp(&self, object: &mut ObjectMeta) {
+        object.last_modified += lock(&self.ahead).get(&object.location).copied().unwrap_or_default();
     }
 
     /// Takes every create-if-absent for a put.
@@ -160,11 +179,18 @@ impl fmt::Display for Faulty {
 impl ObjectStore for Faulty {
     async fn put_opts(&self, path: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         self.up()?;
-        self.counts.puts.fetch_add(1, SeqCst);
+        // Asking the store what time it is takes one as well.
+        if !path.as_ref().starts_with("probes/") {
+            self.counts.puts.fetch_add(1, SeqCst);
+        }
         if self.overwrite.load(SeqCst) {
             options.mode = PutMode::Overwrite;
         }
         let fault = lock(&self.puts).pop_front();
+        let clock = *lock(&self.clock);
+        if options.mode == PutMode::Overwrite || self.inner.head(path).await.is_err() {
+            lock(&self.ahead).insert(path.clone(), clock);
+        }
         match fault {
             None => self.inner.put_opts(path, payload, options).await,
             Some(PutFault::Refuse) => Err(failed()),
@@ -192,7 +218,15 @@ impl ObjectStore for Faulty {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.up()?;
         let head = options.head;
-        let mut found = self.inner.get_opts(path, options).await?;
+        self.counts.gets.fetch_add(1, SeqCst);
+        let at_once = self.counts.gets_at_once.fetch_add(1, SeqCst) + 1;
+        self.counts.most_gets_at_once.fetch_max(at_once, SeqCst);
+        // The memory answers at once; a store that is asked for more meanwhile is what is to be seen.
+        tokio::task::yield_now().await;
+        let found = self.inner.get_opts(path, options).await;
+        self.counts.gets_at_once.fetch_sub(1, SeqCst);
+        let mut found = found?;
+        self.stamp(&mut found.meta);
         let change = *lock(&self.change);
         if let (Some(change), false) = (change, head) {
             let (meta, range) = (found.meta.clone(), found.range.clone());
@@ -217,13 +251,19 @@ impl ObjectStore for Faulty {
         if let Err(error) = self.up() {
             return futures_util::stream::iter([Err(error)]).boxed();
         }
+        self.counts.lists.fetch_add(1, SeqCst);
         if let Some(frozen) = &*lock(&self.list) {
             let below =
                 |object: &ObjectMeta| prefix.is_none_or(|prefix| object.location.prefix_matches(prefix));
             let objects: Vec<_> = frozen.iter().filter(|object| below(object)).cloned().map(Ok).collect();
             return futures_util::stream::iter(objects).boxed();
         }
-        let listing = self.inner.list(prefix);
+        let ahead = lock(&self.ahead).clone();
+        let stamp = move |mut object: ObjectMeta| {
+            object.last_modified += ahead.get(&object.location).copied().unwrap_or_default();
+            object
+        };
+        let listing = self.inner.list(prefix).map_ok(stamp).boxed();
         let Some(gate) = lock(&self.gate).take() else { return listing };
         let held = async move {
             let objects: Vec<Result<ObjectMeta>> = listing.collect().await;
