@@ -5,14 +5,17 @@
 //! lines of all files is the usage, and the lines of an instance are numbered without a gap.
 //!
 //! After a crash what was used in the last second is missing, and the last line may be torn: it is dropped when it is
-//! read. A full disk loses nothing as long as the process lives. Nothing here protects against who can write the files.
+//! read. A full disk loses nothing as long as the process lives. Nor does one that cannot make durable what it took: what
+//! a file holds after a failed fsync nobody knows, and asking once more only seems to succeed. Such a file is never written
+//! again. The next one begins with the number that the failed flush began with, and stands for all that the files before it
+//! say from there on. Nothing here protects against who can write the files.
 
 mod newest;
 mod read;
 
 use std::{
     collections::BTreeMap,
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -85,23 +88,28 @@ impl Line {
 /// One write call: how many bytes it took.
 type Write = fn(&mut File, &[u8]) -> io::Result<usize>;
 
+/// Makes a file or a folder durable.
+type Sync = fn(&File) -> io::Result<()>;
+
 /// The ledger of this process.
 #[derive(Debug)]
 pub struct Ledger {
     folder: PathBuf,
     instance: String,
-    /// The number of the last line that was written.
+    /// The number of the last line that is durable.
     seq: u64,
     /// The number of the file, from 1; 0 before the first line.
     part: u32,
     file: Option<File>,
-    /// Bytes of whole flushes in the file.
+    /// Bytes of whole, durable flushes in the file.
     length: u64,
     /// There may be a part of a flush behind them.
     torn: bool,
     failing: bool,
     max_file_bytes: u64,
     write: Write,
+    sync: Sync,
+    sync_folder: Sync,
 }
 
 impl Ledger {
@@ -119,6 +127,8 @@ impl Ledger {
             failing: false,
             max_file_bytes: MAX_FILE_BYTES,
             write: File::write,
+            sync: File::sync_data,
+            sync_folder: File::sync_all,
         })
     }
 
@@ -186,11 +196,13 @@ impl Ledger {
                 format!("only {written} of {} bytes were written", lines.len()),
             ));
         }
+        let synced = self.file.as_ref().map_or(Ok(()), |file| durable((self.sync)(file)));
+        if let Err(error) = synced {
+            self.abandon();
+            return Err(error);
+        }
         self.seq = seq;
         self.length += lines.len() as u64;
-        if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
-            tracing::warn!(%error, "the ledger is written, but may not survive a loss of power");
-        }
         Ok(())
     }
 
@@ -199,17 +211,32 @@ impl Ledger {
         self.mend()?;
         if self.file.is_none() || self.length >= self.max_file_bytes {
             let part = self.part + 1;
-            let name = match part {
-                1 => format!("{}.jsonl", self.instance),
-                _ => format!("{}-{part:04}.jsonl", self.instance),
-            };
-            let path = self.folder.join(name);
-            let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-            // So that the file's name survives a loss of power too; a file system that cannot do it has no such thing.
-            let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
-            (self.file, self.part, self.length) = (Some(file), part, 0);
+            let open = OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.path(part));
+            (self.file, self.part, self.length) = (Some(open?), part, 0);
+            // So that the file's name survives a loss of power too.
+            let synced = File::open(&self.folder).and_then(|folder| durable((self.sync_folder)(&folder)));
+            if let Err(error) = synced {
+                self.abandon();
+                return Err(error);
+            }
         }
         self.file.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn path(&self, part: u32) -> PathBuf {
+        self.folder.join(match part {
+            1 => format!("{}.jsonl", self.instance),
+            _ => format!("{}-{part:04}.jsonl", self.instance),
+        })
+    }
+
+    /// Leaves a file of which it is not known what it holds. It goes if nothing in it is durable: a disk that goes on failing
+    /// must not fill up with such files.
+    fn abandon(&mut self) {
+        (self.file, self.torn) = (None, false);
+        if self.length == 0 && fs::remove_file(self.path(self.part)).is_ok() {
+            self.part -= 1;
+        }
     }
 
     /// Cuts off the part of a flush that the disk had room for.
@@ -219,6 +246,16 @@ impl Ledger {
         }
         self.torn = false;
         Ok(())
+    }
+}
+
+/// What came of making something durable. A file system that has no such thing is not asked for it.
+fn durable(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Seek},
     path::Path,
 };
 
@@ -33,9 +33,16 @@ pub enum ReadError {
 pub fn read(folder: &Path) -> Result<BTreeMap<Key, Figures>, ReadError> {
     let mut sum = BTreeMap::new();
     for (instance, parts) in instances(folder)? {
-        let mut reading = Reading { sum: &mut sum, seq: 0, torn: None };
+        let mut files = Vec::new();
         for file in parts.values() {
-            reading.file(folder, file)?;
+            files.push(Part::open(folder, file)?);
+        }
+        let mut reading = Reading { sum: &mut sum, seq: 0, torn: None };
+        while !files.is_empty() {
+            let file = files.remove(0);
+            // What a later file begins with again was not durable in this one.
+            let again = files.iter().filter_map(|later| later.first).min();
+            reading.file(file, again)?;
         }
         if reading.torn.is_some() {
             tracing::warn!(instance, "the last line of this instance's ledger is torn and was left out");
@@ -67,6 +74,30 @@ fn instances(folder: &Path) -> Result<BTreeMap<String, BTreeMap<u32, String>>, R
     Ok(instances)
 }
 
+/// One file of an instance, as long as it was when it was opened. What is written while we read comes too late: half a line
+/// of it would look like a torn one.
+struct Part<'a> {
+    name: &'a str,
+    text: BufReader<io::Take<File>>,
+    /// The number of its first line, if that is one.
+    first: Option<u64>,
+}
+
+impl<'a> Part<'a> {
+    fn open(folder: &Path, name: &'a str) -> Result<Self, ReadError> {
+        let open = || {
+            let mut file = File::open(folder.join(name))?;
+            let length = file.metadata()?.len();
+            let mut line = Vec::new();
+            BufReader::new((&file).take(length)).read_until(b'\n', &mut line)?;
+            file.rewind()?;
+            let first = parse(&line).ok().map(|(seq, _, _)| seq);
+            Ok(Self { name, text: BufReader::new(file.take(length)), first })
+        };
+        open().map_err(|source| ReadError::Io { file: name.into(), source })
+    }
+}
+
 /// One instance, line by line.
 struct Reading<'a> {
     sum: &'a mut BTreeMap<Key, Figures>,
@@ -76,16 +107,14 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn file(&mut self, folder: &Path, file: &str) -> Result<(), ReadError> {
+    /// Adds up a file to its end, or to the number with which a later one begins again.
+    fn file(&mut self, mut part: Part<'_>, again: Option<u64>) -> Result<(), ReadError> {
+        let file = part.name;
         let failed = |source| ReadError::Io { file: file.into(), source };
-        let open = File::open(folder.join(file)).map_err(failed)?;
-        // What is written while we read comes too late: half a line of it would look like a torn one.
-        let length = open.metadata().map_err(failed)?.len();
-        let mut text = BufReader::new(open.take(length));
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            if text.read_until(b'\n', &mut line).map_err(failed)? == 0 {
+            if again == Some(self.seq + 1) || part.text.read_until(b'\n', &mut line).map_err(failed)? == 0 {
                 break;
             }
             if let Some(torn) = self.torn.take() {

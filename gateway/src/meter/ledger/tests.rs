@@ -204,3 +204,97 @@ fn two_ledgers_of_one_folder_never_share_a_file() {
     assert!(names[0] != names[1] && names[1] != names[2]);
     assert_eq!(names[0].len(), 32);
 }
+
+/// What a disk does that was told to make something durable and could not.
+fn failed(_: &File) -> io::Result<()> {
+    Err(io::Error::other("as requested"))
+}
+
+#[test]
+fn what_could_not_be_made_durable_is_written_again_and_counts_once() {
+    // What is left of the flush that failed: nothing, all of it, zeros, a torn line, something else.
+    type Left = fn(&[u8]) -> Vec<u8>;
+    let all_that_may_be_left: [Left; 5] = [
+        |_| Vec::new(),
+        <[u8]>::to_vec,
+        |flush| vec![0; flush.len()],
+        |flush| flush[..flush.len() - 5].to_vec(),
+        |flush| [b"\0\0\0\n", flush, b"{}\n"].concat(),
+    ];
+    for left in all_that_may_be_left {
+        let folder = folder();
+        let meter = Arc::<Meter>::default();
+        let mut ledger = Ledger::open(folder.path()).expect("a ledger");
+        used(&meter, "m", "overloaded");
+        ledger.flush(&meter);
+        let durable = fs::read(&files(&folder)[0]).expect("a file").len();
+
+        ledger.sync = failed;
+        for _ in 0..3 {
+            used(&meter, "m", "overloaded");
+            ledger.flush(&meter);
+            assert!(ledger.failing && ledger.file.is_none(), "that file is not written again");
+        }
+        assert_eq!(files(&folder).len(), 1, "files in which nothing is durable go");
+        let path = &files(&folder)[0];
+        let whole = fs::read(path).expect("a file");
+        assert!(whole.len() > durable, "it was written");
+        fs::write(path, [&whole[..durable], &left(&whole[durable..])].concat()).expect("a file");
+
+        ledger.sync = File::sync_data;
+        for _ in 0..2 {
+            used(&meter, "m", "overloaded");
+            ledger.flush(&meter);
+        }
+        assert!(!ledger.failing);
+        assert_eq!((ledger.seq, files(&folder).len()), (3, 2));
+        assert_eq!(sum(&folder), all(6));
+    }
+}
+
+#[test]
+fn what_is_durable_is_not_replaced_by_a_later_file() {
+    let folder = folder();
+    let meter = Arc::<Meter>::default();
+    let mut ledger = Ledger::open(folder.path()).expect("a ledger");
+    ledger.max_file_bytes = 300;
+    for _ in 0..4 {
+        used(&meter, "m", "overloaded");
+        ledger.flush(&meter);
+    }
+    let path = &ledger.path(1);
+    let whole = fs::read(path).expect("a file");
+    // The last line of a file with a good one behind it is damaged: nothing later stands for it.
+    fs::write(path, &whole[..whole.len() - 5]).expect("a file");
+    let error = read(folder.path()).expect_err("it is damaged").to_string();
+    assert!(error.contains("damaged at line"), "{error}");
+}
+
+#[test]
+fn a_name_that_could_not_be_made_durable_is_made_again() {
+    let folder = folder();
+    let meter = Arc::<Meter>::default();
+    let mut ledger = Ledger::open(folder.path()).expect("a ledger");
+    ledger.sync_folder = failed;
+    used(&meter, "m", "overloaded");
+    ledger.flush(&meter);
+    assert!(ledger.failing && files(&folder).is_empty());
+    ledger.sync_folder = File::sync_all;
+    ledger.flush(&meter);
+    assert_eq!(sum(&folder), all(1));
+}
+
+#[test]
+fn a_file_system_that_makes_nothing_durable_is_written_to_nevertheless() {
+    let folder = folder();
+    let meter = Arc::<Meter>::default();
+    let mut ledger = Ledger::open(folder.path()).expect("a ledger");
+    ledger.sync = |_| Err(io::ErrorKind::InvalidInput.into());
+    ledger.sync_folder = |_| Err(io::ErrorKind::Unsupported.into());
+    for _ in 0..2 {
+        used(&meter, "m", "overloaded");
+        ledger.flush(&meter);
+    }
+    assert!(!ledger.failing);
+    assert_eq!((sum(&folder), files(&folder).len()), (all(2), 1));
+}
