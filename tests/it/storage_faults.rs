@@ -1,4 +1,8 @@
-//! What a store survives: gateways that are killed at any moment, and content that is not what was published.
+//! What a store survives: gateways that are killed at any moment, a loss of power, a disk without room, and content that is
+//! not what was published.
+
+mod full;
+mod power;
 
 use std::{
     collections::BTreeMap,

@@ -38,10 +38,22 @@ impl Process {
 
     /// The same, with variables in its environment.
     pub fn serve_in(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command.envs(variables.iter().copied());
+        Self::begin(command, arguments)
+    }
+
+    /// The same, by a program that takes the binary and its arguments as its own last ones, and becomes it.
+    pub fn serve_under(wrapper: &[&str], arguments: &[&str]) -> Self {
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(binary());
+        Self::begin(command, arguments)
+    }
+
+    fn begin(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(arguments)
-            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");

@@ -134,6 +134,9 @@ fn log(filter: &str, format: LogFormat) -> Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A line that cannot be written (a full disk, a reader that is gone) is lost. To say so where nothing can be said
+        // would panic, and end what happens to be logged.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => subscriber.with_target(false).init(),

@@ -8,7 +8,7 @@ mod schedule;
 pub mod wasm;
 pub mod worker;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -167,15 +167,25 @@ pub struct LoadError {
     /// It was this machine's fault, as far as is known: the same model may load another time. A worker cannot say that of itself.
     #[serde(skip)]
     pub transient: bool,
+    /// Nothing is said of the model: the gateway had no room on its disk. It may be loaded later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_room: bool,
 }
 
 impl LoadError {
     pub fn new(step: Step, reason: impl fmt::Display) -> Self {
-        Self { step, reason: reason.to_string(), transient: false }
+        Self { step, reason: reason.to_string(), transient: false, no_room: false }
     }
 
     pub(crate) fn transient(step: Step, reason: impl fmt::Display) -> Self {
         Self { transient: true, ..Self::new(step, reason) }
+    }
+
+    /// For what the gateway could not write or read.
+    pub fn disk(step: Step, what: &str, error: &io::Error) -> Self {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        let reason = format_args!("{what}: {error}");
+        Self { no_room: full.contains(&error.kind()), ..Self::transient(step, reason) }
     }
 }
 

@@ -115,7 +115,12 @@ pub struct Ledger {
 impl Ledger {
     /// A ledger in `folder`, which is made if need be. The first file appears with the first usage.
     pub fn open(folder: &Path) -> Result<Self, LedgerError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(LedgerError::Folder)?;
+        let make = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            // So that the folder's own name survives a loss of power.
+            folder.parent().map_or(Ok(()), |parent| durable(File::open(parent)?.sync_all()))
+        };
+        make().map_err(LedgerError::Folder)?;
         Ok(Self {
             folder: folder.to_owned(),
             instance: hex(&secret::random::<16>()?),

@@ -157,7 +157,7 @@ fn run(job: Job, progress: &mut Progress) -> Result<Done, LoadError> {
         Task::Wasm(settings) => {
             let compiled = wasm::prepare(&settings, source, &mut |step| progress.enter(step))?;
             fs::write(CODE, &compiled.code).map_err(|error| {
-                LoadError::new(Step::Compile, format_args!("its compiled code cannot be written: {error}"))
+                LoadError::disk(Step::Compile, "its compiled code cannot be written", &error)
             })?;
             let format = match compiled.form {
                 wasm::profile::Form::Component => Format::Component,

@@ -16,7 +16,7 @@ mod job;
 mod process;
 
 use std::{
-    fmt::Display,
+    io,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread::available_parallelism,
@@ -113,9 +113,9 @@ impl Workers {
 
     /// A folder with the job and its files.
     fn hand_over(&self, task: Task, source: &Source) -> Result<Folder, LoadError> {
-        let failed = |error: &dyn Display| {
+        let failed = |error: &io::Error| {
             tracing::error!(folder = %self.folder.display(), "no folder for a worker: {error}");
-            LoadError::transient(Step::Read, format_args!("the gateway cannot hand it to a worker: {error}"))
+            LoadError::disk(Step::Read, "the gateway cannot hand it to a worker", error)
         };
         let folder = Folder::new(&self.folder).map_err(|error| failed(&error))?;
         let job = Job {
@@ -127,7 +127,7 @@ impl Workers {
             declared_inputs: source.declared_inputs.clone(),
             limits: source.limits,
         };
-        let job = serde_json::to_vec(&job).map_err(|error| failed(&error))?;
+        let job = serde_json::to_vec(&job).map_err(|error| failed(&error.into()))?;
         let write = || {
             folder.write(JOB, &job)?;
             folder.write(ARTIFACT, &source.artifact)?;

@@ -55,7 +55,7 @@ pub(super) fn run(program: &Path, limits: &WorkerLimits, folder: &Folder) -> Res
         Err(Fault::Garbage) => ("the worker's answer makes no sense, so it was stopped".to_owned(), false),
     };
     tracing::warn!(%step, ?status, reason, transient, "a worker gave no answer");
-    Err(LoadError { step, reason, transient })
+    Err(LoadError { transient, ..LoadError::new(step, reason) })
 }
 
 /// Why a worker was stopped.

@@ -247,7 +247,11 @@ impl Uploads {
                 // Tried again at the next look: nothing is wrong with the version.
                 Err(error) => {
                     tracing::warn!(%tenant, %model, %version, %error, "version cannot be fetched now");
-                    catalog.failed(model, version, "the artifact store is not available");
+                    catalog.failed(
+                        model,
+                        version,
+                        "the artifact store or the gateway's disk is not available",
+                    );
                 }
             }
         }
@@ -291,8 +295,8 @@ impl Uploads {
         lock(&self.directory).entry_mut(tenant, model).settle(version, generation);
     }
 
-    /// Reads a version's blobs, whose digests the store checks, and loads it. The outer error is the store's, the inner one the
-    /// version's own.
+    /// Reads a version's blobs, whose digests the store checks, and loads it. The outer error is the store's or the disk's, the
+    /// inner one the version's own.
     async fn fetch(
         self: &Arc<Self>,
         tenant: &TenantName,
@@ -316,6 +320,9 @@ impl Uploads {
             let bytes = self.artifacts.get_blob(&file.blob.digest, file.blob.size).await?;
             files.push((file.name.clone(), bytes.into()));
         }
-        Ok(self.load(turn, (tenant, model, version), manifest, artifact.into(), files).await)
+        match self.load(turn, (tenant, model, version), manifest, artifact.into(), files).await {
+            Err(error) if error.no_room => Err(ArtifactError::Disk(error.to_string())),
+            loaded => Ok(loaded),
+        }
     }
 }

@@ -247,9 +247,9 @@ impl Uploads {
         let (artifact, files) = tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| UploadError::Disk("it was cut short".into()))??;
-        self.load(turn, (tenant, model, version), manifest, artifact, files)
-            .await
-            .map_err(UploadError::Rejected)
+        self.load(turn, (tenant, model, version), manifest, artifact, files).await.map_err(|error| {
+            if error.no_room { UploadError::Disk(error.to_string()) } else { UploadError::Rejected(error) }
+        })
     }
 
     /// Waits for the tenant's turn to load something, and then for a place among all tenants'.
