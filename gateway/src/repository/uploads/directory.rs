@@ -99,6 +99,13 @@ impl Entry {
         latest.map(|(version, _)| version.clone())
     }
 
+    /// When a version that is published at `now` was published, as far as that says which came last: a clock that went back
+    /// must not make it older than those that were there before.
+    pub(super) fn publishing(&self, now: u64) -> u64 {
+        let newest = self.published().map(|(_, manifest)| manifest.published).max();
+        newest.map_or(now, |newest| now.max(newest.saturating_add(1)))
+    }
+
     fn is_unfinished(&self) -> bool {
         if self.removed && !self.loaded.is_empty() {
             return true;

@@ -90,9 +90,8 @@ impl Uploads {
             .chain(complete.files.iter().map(|(_, file)| file))
             .map(|file| file.path.clone())
             .collect();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let manifest = Manifest {
-            published: now.map_or(0, |now| now.as_secs()),
+        let mut manifest = Manifest {
+            published: 0,
             kind: complete.kind,
             artifact: complete.artifact.blob,
             files: complete
@@ -119,6 +118,9 @@ impl Uploads {
         };
         self.check_quota(&tenant, model, &manifest)?;
         self.count_change(&tenant)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let others = lock(&self.directory).entry(&tenant, model).cloned().unwrap_or_default();
+        manifest.published = others.publishing(now);
         let loading = Instant::now();
         let loaded = self.load_staged(&tenant, model, version, &manifest, complete).await?;
         let load_time = loading.elapsed();

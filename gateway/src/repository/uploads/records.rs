@@ -27,7 +27,7 @@ impl VersionRecord {
 /// Everything that a version consists of.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Manifest {
-    /// Seconds since 1970, by the clock of the gateway that published it.
+    /// Seconds since 1970, by the clock of the gateway that published it; more than any other version of the model had then.
     pub published: u64,
     pub kind: Kind,
     pub artifact: Blob,

@@ -1,13 +1,16 @@
-//! Sweeping on a store whose clock jumps.
+//! Clocks that jump.
 
 use std::{fs, sync::Arc, time::Duration};
 
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
 
-use super::{sweep::Swept, *};
+use super::{
+    records::{Blob, Manifest, VersionRecord},
+    *,
+};
 use crate::{
     execute::Step,
-    repository::{artifacts::tests::faulty::Faulty, catalog::Catalog},
+    repository::{Kind, artifacts::tests::faulty::Faulty, catalog::Catalog},
     secret::{LENGTH, Secret},
 };
 
@@ -67,4 +70,26 @@ async fn a_clock_that_jumps_does_not_make_a_blob_old_that_is_on_its_way_into_a_v
     assert_eq!(uploads.sweep(DAY).await, Ok(Swept::default()));
     assert!(lock(&uploads.sightings).is_empty());
     assert!(store.head(&"blobs".into()).await.is_err());
+}
+
+#[test]
+fn the_version_that_was_published_last_is_the_latest_though_the_clock_went_back() {
+    let mut entry = directory::Entry::default();
+    // Ten days on, five days back, and forward again.
+    for (version, now, is) in
+        [("b", 1000, 1000), ("c", 865_000, 865_000), ("a", 433_000, 865_001), ("d", 900_000, 900_000)]
+    {
+        let version: Version = version.parse().expect("a version");
+        let published = entry.publishing(now);
+        assert_eq!(published, is);
+        let manifest = Manifest {
+            published,
+            kind: Kind::Wasm,
+            artifact: Blob { digest: Digest::of(b"x"), size: 1 },
+            files: Vec::new(),
+            config: None,
+        };
+        entry.versions.insert(version.clone(), (Generation::FIRST, VersionRecord::Published(manifest)));
+        assert_eq!(entry.latest(&entry.selected()), Some(version));
+    }
 }
