@@ -88,8 +88,9 @@ impl Admission {
     /// Counts a request of a tenant, before anything is done for it.
     pub fn arrive(&self, tenant: &TenantName, quota: &Quota) -> Result<(), AdmitError> {
         let Some(rate) = quota.rate.requests() else { return Ok(()) };
-        #[expect(clippy::cast_precision_loss, reason = "a burst that large is as good as the one next to it")]
-        let taken = self.account(tenant).take(rate, quota.burst as f64, Instant::now());
+        // More than anybody sends; the time that it takes to fill up has to be a time.
+        let burst = f64::from(u32::try_from(quota.burst).unwrap_or(u32::MAX));
+        let taken = self.account(tenant).take(rate, burst, Instant::now());
         taken.map_err(|wait| {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             AdmitError::TooOften { rate: quota.rate, seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }

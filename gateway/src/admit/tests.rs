@@ -125,3 +125,16 @@ async fn accounts_that_say_nothing_are_forgotten() {
     assert_eq!(admission.arrive(&tenant("free"), &unlimited()), Ok(()));
     assert_eq!(known(), 3);
 }
+
+#[test]
+fn a_burst_may_be_raised_to_any_number() {
+    let admission = admission(1, 1, 0);
+    let quota = |burst| Quota { rate: "0.001".parse().expect("a rate"), burst, ..unlimited() };
+    assert_eq!(admission.arrive(&tenant("one"), &quota(1)), Ok(()));
+    // It fills up from what it had; until then there is nothing in it.
+    assert!(matches!(
+        admission.arrive(&tenant("one"), &quota(u64::MAX)),
+        Err(AdmitError::TooOften { seconds: 900.., .. })
+    ));
+    assert_eq!(admission.arrive(&tenant("two"), &quota(u64::MAX)), Ok(()));
+}
