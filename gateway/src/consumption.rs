@@ -54,7 +54,8 @@ impl Drop for OnThread<'_> {
     }
 }
 
-fn thread_nanos() -> u64 {
+/// Processor time of this thread so far, in nanoseconds.
+pub fn thread_nanos() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
     seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(nanos.unwrap_or(0))

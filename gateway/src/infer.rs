@@ -214,7 +214,8 @@ pub(crate) async fn run(
 ) -> Result<InferResponse, ExecuteError> {
     let deadline = model.limits.within(deadline);
     let models = Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone() };
-    let share = Share { tenant: usage.tenant().clone(), ..Share::default() };
+    let weight = u32::try_from(quota.weight).unwrap_or(u32::MAX);
+    let share = Share { tenant: usage.tenant().clone(), weight };
     let call = Call {
         deadline,
         depth: 0,

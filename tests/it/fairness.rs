@@ -12,13 +12,19 @@ use serde_json::{Value, json};
 
 const SCOPES: [Scope; 2] = [Scope::Infer, Scope::Repository];
 
-/// One compute thread, so that any two runs compete.
-async fn serve(store: &Store) -> Gateway {
-    Gateway::serve_with(Repository::default(), |settings| {
+/// A gateway with one compute thread, so that any two runs compete, and the keys of two tenants with these limits.
+async fn serve(store: &Store, greedy: &[(&str, &str)], modest: &[(&str, &str)]) -> (Gateway, [String; 2]) {
+    let keys = [store.key("greedy", &SCOPES).await, store.key("modest", &SCOPES).await];
+    for (tenant, limits) in [("greedy", greedy), ("modest", modest)] {
+        // Nothing but the turns is to hold them back.
+        store.limit(tenant, &[("rate", "0"), ("running", "0")]).await;
+        store.limit(tenant, limits).await;
+    }
+    let gateway = Gateway::serve_with(Repository::default(), |settings| {
         settings.store = Some(store.location());
         settings.limits.guest_threads = Some(1);
-    })
-    .await
+    });
+    (gateway.await, keys)
 }
 
 /// A request that is given up after so many microseconds.
@@ -50,35 +56,39 @@ async fn cpu_ms(tenant: &Caller<'_>) -> f64 {
     usage["total"]["cpu_ns"].as_f64().expect("a number") / 1e6
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_with_twelve_times_the_requests_gets_no_more_of_the_processor() {
+/// What each of the two used of the processor, in milliseconds, while both wanted all of it: the one with twelve runs, the
+/// other with one.
+async fn shares(greedy: &[(&str, &str)], modest: &[(&str, &str)]) -> (f64, f64) {
     let store = Store::default();
-    let (greedy, modest) = (store.key("greedy", &SCOPES).await, store.key("modest", &SCOPES).await);
-    // Nothing but the turns is to hold them back.
-    for tenant in ["greedy", "modest"] {
-        store.limit(tenant, &[("rate", "0"), ("running", "0")]).await;
-    }
-    let gateway = serve(&store).await;
+    let (gateway, [greedy, modest]) = serve(&store, greedy, modest).await;
     let (greedy, modest) = (Caller::new(&gateway, &greedy), Caller::new(&gateway, &modest));
     publish(&greedy, hostile::LOOP_IN_INFER).await;
     publish(&modest, hostile::LOOP_IN_INFER).await;
     let end = Instant::now() + Duration::from_secs(2);
     tokio::join!(spin(&greedy, 12, end), spin(&modest, 1, end));
-    let (greedy, modest) = (cpu_ms(&greedy).await, cpu_ms(&modest).await);
+    (cpu_ms(&greedy).await, cpu_ms(&modest).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_with_twelve_times_the_requests_gets_no_more_of_the_processor() {
+    let (greedy, modest) = shares(&[], &[]).await;
     assert!(greedy > 200.0, "it ran: {greedy} ms");
     // By requests it would be one thirteenth.
     assert!(modest > greedy / 2.0, "{modest} ms beside {greedy} ms");
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_with_a_greater_weight_gets_more_of_the_processor() {
+    let (light, heavy) = shares(&[], &[("weight", "500")]).await;
+    assert!(light > 50.0, "it ran: {light} ms");
+    // Five times as much, less what passes between the heavy one's runs, one after the other.
+    assert!(heavy > light * 2.0, "{heavy} ms beside {light} ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beside_endless_runs_of_another_tenant_every_call_is_answered() {
     let store = Store::default();
-    let (greedy, modest) = (store.key("greedy", &SCOPES).await, store.key("modest", &SCOPES).await);
-    // Nothing but the turns is to hold them back.
-    for tenant in ["greedy", "modest"] {
-        store.limit(tenant, &[("rate", "0"), ("running", "0")]).await;
-    }
-    let gateway = serve(&store).await;
+    let (gateway, [greedy, modest]) = serve(&store, &[], &[]).await;
     let (greedy, modest) = (Caller::new(&gateway, &greedy), Caller::new(&gateway, &modest));
     publish(&greedy, hostile::LOOP_IN_INFER).await;
     publish(&modest, guest::ECHO).await;

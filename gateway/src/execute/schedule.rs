@@ -24,18 +24,12 @@ use std::{
 };
 
 use async_task::Runnable;
-use rustix::{
-    process::setpriority_process,
-    time::{ClockId, clock_gettime},
-};
+use rustix::process::setpriority_process;
 use tokio::runtime::Handle;
 
 use super::Share;
-use queue::Queue;
-
-/// What a guest may take at a time, on threads that serve as well. A bulk operation on its memory may take longer: it is
-/// not interrupted.
-const TURN: Duration = Duration::from_millis(2);
+use crate::consumption::thread_nanos;
+use queue::{Queue, TURN};
 
 /// How much less than others a compute thread counts for the kernel: threads that serve go first whenever they have work.
 const NICE: i32 = 5;
@@ -268,12 +262,6 @@ impl<F: Future> Future for OnRuntime<F> {
         let _entered = runtime.enter();
         run.as_mut().poll(context)
     }
-}
-
-fn thread_nanos() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
-    seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(nanos.unwrap_or(0))
 }
 
 #[cfg(test)]

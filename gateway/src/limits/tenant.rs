@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Limits, Rate, Size, Span};
 
-/// One line for each limit: its name in JSON and on the command line, and the flag of the gateway that it stands beside.
+/// One line for each limit: its name in JSON and on the command line, and the flag of the gateway that it stands beside, if there is one.
 macro_rules! tenant_limits {
     ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty, $flag:literal;)+) => {
         /// What an operator sets for one tenant; what it leaves open is the gateway's.
@@ -114,6 +114,8 @@ tenant_limits! {
     running: u64, "--tenant-running";
     /// Requests that wait for one of these places
     queued: u64, "--tenant-queued";
+    /// Share of the processor that its calls of wasm models get beside other tenants'
+    weight: u64, "";
     /// Time for an answer
     deadline: Span, "--deadline";
     /// Bytes of a request's body, also after decompression
@@ -192,6 +194,9 @@ impl TenantLimits {
         if self.guest_memory.is_some_and(|size| size < LEAST_MEMORY) {
             return Err(format!("guest_memory: it has to be at least {LEAST_MEMORY}"));
         }
+        if self.weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {
+            return Err("weight: it has to be 1 to 10000; 100 is everybody's".into());
+        }
         if self.burst == Some(0) {
             return Err("burst: it has to be at least 1".into());
         }
@@ -223,6 +228,7 @@ impl Quota {
             burst: calls.burst,
             running: calls.running,
             queued: calls.queued,
+            weight: 100,
             deadline: Span(limits.admit.deadline),
             max_body: limits.decode.max_body_bytes.into(),
             output: limits.sandbox.output_bytes.max(limits.native.output_bytes).into(),

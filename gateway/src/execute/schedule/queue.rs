@@ -4,13 +4,14 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{execute::Share, name::TenantName};
 
-/// What a turn is charged when it begins, in nanoseconds; what it really took is known at its end. Without that, a tenant
-/// that is behind would get every thread at once.
-const TURN: u64 = 2_000_000;
+/// What a turn takes, as long as it can be interrupted: a bulk operation of a guest on its memory cannot. It is charged when
+/// the turn begins, and at its end what it really took. Without that, a tenant that is behind would get every thread at once.
+pub const TURN: Duration = Duration::from_millis(2);
 
 /// Idle tenants that are kept before those are looked for that can be forgotten.
 const IDLE: usize = 64;
@@ -72,7 +73,7 @@ impl<R> Queue<R> {
         let (share, run) = tenant.runs.pop_front()?;
         self.length -= 1;
         tenant.running += 1;
-        tenant.clock = clock.saturating_add(share.time(TURN));
+        tenant.clock = clock.saturating_add(share.time(turn()));
         if !tenant.runs.is_empty() {
             self.ready.insert((tenant.clock, name));
         }
@@ -81,7 +82,9 @@ impl<R> Queue<R> {
 
     /// A turn has ended that took so much processor time.
     pub fn used(&mut self, share: &Share, nanos: u64) {
-        self.charge(share, |clock| clock.saturating_add(share.time(nanos)).saturating_sub(share.time(TURN)));
+        self.charge(share, |clock| {
+            clock.saturating_add(share.time(nanos)).saturating_sub(share.time(turn()))
+        });
         if let Some(tenant) = self.tenants.get_mut(&share.tenant) {
             tenant.running = tenant.running.saturating_sub(1);
         }
@@ -130,6 +133,11 @@ impl<R> Queue<R> {
         self.length = 0;
         self.tenants.drain().flat_map(|(_, tenant)| tenant.runs).map(|(_, run)| run).collect()
     }
+}
+
+/// The same in nanoseconds.
+fn turn() -> u64 {
+    u64::try_from(TURN.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A tenant as it is now; one without anything here begins at the queue's clock.
