@@ -47,8 +47,8 @@ impl Purpose {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    #[error("the secret file {path} cannot be read or made: {source}")]
-    Io { path: String, source: io::Error },
+    #[error("the secret file {path} cannot be read or made: {reason}")]
+    Io { path: String, reason: io::Error },
     #[error("the secret file {path} must hold exactly {LENGTH} bytes; delete it to have a new one made")]
     Length { path: String },
     #[error("the secret file {path} can be read by others: chmod 600 it")]
@@ -64,9 +64,9 @@ impl Secret {
 
     /// Reads the secret, or makes it if there is none yet. Two gateways that start at the same time get the same one.
     pub fn open_or_create(path: &Path) -> Result<Self, SecretError> {
-        let failed = |source| SecretError::Io { path: path.display().to_string(), source };
+        let failed = |reason| SecretError::Io { path: path.display().to_string(), reason };
         match Self::open(path) {
-            Err(SecretError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(SecretError::Io { reason, .. }) if reason.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
         let bytes = random::<LENGTH>()?;
@@ -94,7 +94,7 @@ impl Secret {
     /// Reads a secret that has to be there.
     pub fn open(path: &Path) -> Result<Self, SecretError> {
         let shown = || path.display().to_string();
-        let failed = |source| SecretError::Io { path: shown(), source };
+        let failed = |reason| SecretError::Io { path: shown(), reason };
         let mut file = File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
             return Err(SecretError::Mode { path: shown() });

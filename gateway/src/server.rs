@@ -44,26 +44,25 @@ use crate::{
         Kind, Loader, Origin, Repository, RepositoryError,
         artifacts::{FOLLOW_INTERVAL, Follow, Surveys},
         namespaces::Namespaces,
-        uploads::{UploadError, Uploads},
+        uploads::Uploads,
     },
     secret::{self, Purpose, Secret, SecretError},
     store::{Store, StoreError, StorePlace},
 };
 
+/// Each text is whole: what it quotes is not its source as well, or whoever prints the chain would print that twice.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {address}: {reason}")]
+    Listen { address: SocketAddr, reason: io::Error },
     #[error("the wasm sandbox cannot start: {0}")]
     Sandbox(LoadError),
-    #[error("the state folder {} cannot be used: {source}", path.display())]
-    State { path: PathBuf, source: io::Error },
+    #[error("the state folder {} cannot be used: {reason}", path.display())]
+    State { path: PathBuf, reason: io::Error },
     #[error("the native engine cannot start: {0}")]
     Engine(LoadError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("uploads cannot be taken: {0}")]
-    Uploads(#[from] UploadError),
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
@@ -140,7 +139,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         let mut keys = FollowKeys::new(artifacts_of_keys, authenticator, Arc::clone(&quotas));
         keys.learn(&survey).await.map_err(StoreError::from)?;
         let (models, quotas, staging) = (Arc::clone(&models), Arc::clone(&quotas), state.join("staging"));
-        let own = Uploads::new(artifacts, models, loader, staging, &config.limits, quotas)?;
+        let own = Uploads::new(artifacts, models, loader, staging.clone(), &config.limits, quotas)
+            .map_err(|reason| StartError::State { path: staging, reason })?;
         own.learn(&survey).await;
         follow = Some((looks, keys, surveys));
         uploads = Some(Arc::new(own));
@@ -192,7 +192,7 @@ fn secret_of(config: &Config) -> Result<Secret, StartError> {
     let (Some(state), Some(file)) = (&config.state, &config.secret_file) else {
         return Ok(Secret::from_bytes(secret::random()?));
     };
-    let failed = |source| StartError::State { path: state.clone(), source };
+    let failed = |reason| StartError::State { path: state.clone(), reason };
     DirBuilder::new().mode(0o700).recursive(true).create(state).map_err(failed)?;
     Ok(Secret::open_or_create(file)?)
 }
@@ -203,7 +203,7 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
     let cache = config.state.as_ref().map(|state| {
         let folder = state.join("cache");
         Cache::open(folder.clone(), secret.key(Purpose::CompiledCode), limits.worker.cache_bytes)
-            .map_err(|source| StartError::State { path: folder, source })
+            .map_err(|reason| StartError::State { path: folder, reason })
     });
     let folder = config.state.as_ref().map(|state| state.join("workers"));
     let workers = Workers::new(limits.worker.clone(), config.worker_program.clone(), folder)
@@ -239,7 +239,7 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { address, source };
+    let failed = |reason| StartError::Listen { address, reason };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))

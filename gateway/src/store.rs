@@ -37,8 +37,8 @@ pub enum StoreError {
         "--store {0} is not on this machine: say with --state DIR where the gateway's own secret is to be"
     )]
     NoState(String),
-    #[error("the folder {}: {source}", path.display())]
-    Folder { path: PathBuf, source: io::Error },
+    #[error("the folder {}: {reason}", path.display())]
+    Folder { path: PathBuf, reason: io::Error },
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
@@ -73,7 +73,7 @@ impl StorePlace {
     pub fn open(&self) -> Result<Store, StoreError> {
         if !self.state.is_dir() {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.state);
-            made.map_err(|source| StoreError::Folder { path: self.state.clone(), source })?;
+            made.map_err(|reason| StoreError::Folder { path: self.state.clone(), reason })?;
         }
         let secret = Secret::open_or_create(&self.secret_file)?;
         let artifacts = Arc::new(Artifacts::open(&self.location, &self.s3, &secret)?);

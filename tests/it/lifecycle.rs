@@ -67,14 +67,36 @@ fn help_teaches_and_mistakes_are_named() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_an_error_not_a_panic() {
-    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+#[test]
+fn why_it_cannot_start_is_told_once() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
-    let folder = good();
-    let (code, error) = fails(&["serve", "--http", &address, "--model-repository", text(folder.path())]);
-    assert_eq!(code, Some(1));
-    assert!(error.contains(&address), "{error}");
+    let (folder, state) = (good(), tempfile::tempdir().expect("a temporary folder"));
+    // What lies where a folder is to be made.
+    let file = state.path().join("file");
+    std::fs::write(&file, "").expect("a writable folder");
+    std::fs::create_dir(state.path().join("local")).expect("a writable folder");
+    std::fs::write(state.path().join("local/staging"), "").expect("a writable folder");
+    let (state, below) = (text(state.path()), file.join("x"));
+    for (arguments, names, cause) in [
+        (vec!["--http", &address], address.as_str(), "in use"),
+        (vec!["--store", state, "--admin", &address], &address, "in use"),
+        (vec!["--tls-cert", "absent", "--tls-key", "absent"], "absent", "No such file"),
+        (vec!["--state", text(&below)], "file/x", "Not a directory"),
+        (vec!["--store", text(&below)], "file/x", "Not a directory"),
+        (vec!["--state", state, "--secret-file", text(&below)], "file/x", "Not a directory"),
+        (vec!["--store", state], "local/staging", "exists"),
+    ] {
+        let serve =
+            ["serve", "--http", "127.0.0.1:0", "--log", "error", "--model-repository", text(folder.path())];
+        // The last of two counts.
+        let serve =
+            if arguments[0] == "--http" { [&serve[..1], &serve[3..]].concat() } else { serve.to_vec() };
+        let (code, error) = fails(&[serve, arguments.clone()].concat());
+        assert_eq!(code, Some(1), "{arguments:?}: {error}");
+        assert!(error.contains(names), "{arguments:?}: {error}");
+        assert_eq!(error.matches(cause).count(), 1, "{arguments:?}: {error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,8 +38,8 @@ pub struct TlsFiles {
 /// Why a pair of files cannot be used. Nothing of their content is quoted.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("{}: {reason}", path.display())]
+    Read { path: PathBuf, reason: io::Error },
     #[error("{} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", .0.display())]
     NoCertificate(PathBuf),
     #[error("{} holds no private key in PEM (-----BEGIN PRIVATE KEY-----)", .0.display())]
@@ -133,7 +133,7 @@ fn load(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    let failed = |source| TlsError::Read { path: path.into(), source };
+    let failed = |reason| TlsError::Read { path: path.into(), reason };
     let length = fs::metadata(path).map_err(failed)?.len();
     if length > MAX_FILE {
         return Err(failed(io::Error::other("the file is too large for a certificate or a key")));

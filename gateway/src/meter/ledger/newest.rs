@@ -58,14 +58,14 @@ pub fn newest(folder: &Path, wanted: &Selection) -> Result<Vec<String>, ReadErro
             break;
         }
         let read = lines(folder, &file, wanted, wanted.limit - found.len());
-        let of_file = read.map_err(|source| ReadError::Io { file, source })?;
+        let of_file = read.map_err(|reason| ReadError::Io { file, reason })?;
         found.extend(of_file.into_iter().rev());
     }
     Ok(found.into_iter().rev().collect())
 }
 
 fn newest_files(folder: &Path) -> Result<Vec<(SystemTime, String)>, ReadError> {
-    let failed = |source| ReadError::Io { file: ".".into(), source };
+    let failed = |reason| ReadError::Io { file: ".".into(), reason };
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,

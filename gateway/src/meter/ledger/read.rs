@@ -17,8 +17,8 @@ use super::Line;
 /// Why a ledger has no sum that could be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    #[error("the ledger's file {file} cannot be read: {source}")]
-    Io { file: String, source: io::Error },
+    #[error("the ledger's file {file} cannot be read: {reason}")]
+    Io { file: String, reason: io::Error },
     #[error("the ledger's file {file} is damaged at line {line}: {reason}")]
     Damaged { file: String, line: usize, reason: String },
 }
@@ -53,7 +53,7 @@ pub fn read(folder: &Path) -> Result<BTreeMap<Key, Figures>, ReadError> {
 
 /// The files of each instance, by their number.
 fn instances(folder: &Path) -> Result<BTreeMap<String, BTreeMap<u32, String>>, ReadError> {
-    let failed = |source| ReadError::Io { file: ".".into(), source };
+    let failed = |reason| ReadError::Io { file: ".".into(), reason };
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         entries => entries.map_err(failed)?,
@@ -94,7 +94,7 @@ impl<'a> Part<'a> {
             let first = parse(&line).ok().map(|(seq, _, _)| seq);
             Ok(Self { name, text: BufReader::new(file.take(length)), first })
         };
-        open().map_err(|source| ReadError::Io { file: name.into(), source })
+        open().map_err(|reason| ReadError::Io { file: name.into(), reason })
     }
 }
 
@@ -110,7 +110,7 @@ impl Reading<'_> {
     /// Adds up a file to its end, or to the number with which a later one begins again.
     fn file(&mut self, mut part: Part<'_>, again: Option<u64>) -> Result<(), ReadError> {
         let file = part.name;
-        let failed = |source| ReadError::Io { file: file.into(), source };
+        let failed = |reason| ReadError::Io { file: file.into(), reason };
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();

@@ -19,7 +19,7 @@ mod verified;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
+    fmt, fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::PathBuf,
     sync::{
@@ -100,8 +100,8 @@ pub enum UploadError {
     Settings(String),
     #[error("the artifact store is not available; what is loaded serves on; try again")]
     Unavailable(String),
-    /// For the log; a client learns only that it was not its fault.
-    #[error("an upload could not be kept on disk: {0}")]
+    /// What is quoted is for the log.
+    #[error("this gateway's own disk does not take the upload now; the artifact is not at fault; try again")]
     Disk(String),
 }
 
@@ -199,11 +199,10 @@ impl Uploads {
         staging: PathBuf,
         limits: &Limits,
         quotas: Arc<Quotas>,
-    ) -> Result<Self, UploadError> {
-        let disk = |error: std::io::Error| UploadError::Disk(error.kind().to_string());
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&staging).map_err(disk)?;
-        fs::set_permissions(&staging, fs::Permissions::from_mode(0o700)).map_err(disk)?;
-        for left in fs::read_dir(&staging).map_err(disk)?.flatten() {
+    ) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&staging)?;
+        fs::set_permissions(&staging, fs::Permissions::from_mode(0o700))?;
+        for left in fs::read_dir(&staging)?.flatten() {
             // Another gateway may share the folder: what is being received there is not an hour old.
             let old = left.metadata().and_then(|metadata| metadata.modified()).ok();
             if old.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > limits.upload.time) {
