@@ -47,7 +47,8 @@ impl Problem {
         }
     }
 
-    fn retry(mut self) -> Self {
+    /// The same again may succeed in a second.
+    pub fn retry(mut self) -> Self {
         self.retry_after = Some(1);
         self
     }
@@ -94,6 +95,8 @@ impl Problem {
         let (code, text, detail) = (self.code, &self.text, self.detail.as_deref());
         match self.status.as_u16() {
             500 => tracing::error!(code, detail, "{text}"),
+            // Only what the client must not read makes it ours: a disk or a store that does not work.
+            503 if detail.is_some() => tracing::error!(code, detail, "{text}"),
             502 => tracing::warn!(code, detail, "{text}"),
             _ => tracing::debug!(code, detail, "{text}"),
         }
@@ -245,21 +248,26 @@ impl From<UploadError> for Problem {
             }
             UploadError::Quota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
             UploadError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            UploadError::CallsBusy(_) => (StatusCode::TOO_MANY_REQUESTS, "calls_busy"),
+            UploadError::NotNow(_) => (StatusCode::SERVICE_UNAVAILABLE, "cannot_load_now"),
             UploadError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "uploads_busy"),
             UploadError::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             UploadError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-            UploadError::Disk(_) => return Self::internal(error.to_string()),
+            UploadError::Disk(_) => (StatusCode::SERVICE_UNAVAILABLE, "disk_unavailable"),
         };
         let mut problem = Self::new(status, code, &error);
         match error {
             UploadError::Rejected(error) => problem.step = Some(error.step),
-            UploadError::Unavailable(detail) => {
+            UploadError::Unavailable(detail) | UploadError::Disk(detail) => {
                 problem.detail = Some(detail);
                 problem.retry_after = Some(5);
             }
+            UploadError::NotNow(_) => problem.retry_after = Some(5),
             // Room comes from removing versions, not from waiting.
             UploadError::Quota { .. } => problem.retry_after = Some(60),
-            UploadError::Busy(_) | UploadError::Overloaded => problem.retry_after = Some(1),
+            UploadError::Busy(_) | UploadError::CallsBusy(_) | UploadError::Overloaded => {
+                problem.retry_after = Some(1)
+            }
             UploadError::TooOften { retry_after, .. } => problem.retry_after = Some(retry_after),
             _ => {}
         }

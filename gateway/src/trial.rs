@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
+    admit::AdmitError,
     decode::Head,
     error::Problem,
     execute::{LoadError, Step},
@@ -36,10 +37,16 @@ pub fn of(gateway: &Arc<Gateway>, tenant: &TenantName, sample: Bytes) -> Trial {
                 Err(problem) => {
                     usage.failed(problem.code);
                     problem.log();
-                    // That the gateway is busy says nothing of the version.
-                    let busy = problem.retry_after.is_some();
-                    let rejected = || UploadError::Rejected(LoadError::new(Step::Trial, problem.text));
-                    Err(if busy { UploadError::Overloaded } else { rejected() })
+                    // That there is no place for the call says nothing of the version.
+                    Err(match problem {
+                        Problem { retry_after: None, text, .. } => {
+                            UploadError::Rejected(LoadError::new(Step::Trial, text))
+                        }
+                        Problem { status, text, .. } if status.as_u16() == 429 => {
+                            UploadError::CallsBusy(text)
+                        }
+                        _ => UploadError::Overloaded,
+                    })
                 }
             }
         })
@@ -62,7 +69,11 @@ async fn run(
     reservation.grow(sample.len())?;
     let Received { decoded, deadline, reservation: _held } =
         infer::decode_body(gateway, model, &quota, &Head::default(), sample, reservation).await?;
-    let _permit = gateway.admission.enter(tenant, &quota, deadline).await?;
+    let _permit = gateway.admission.enter(tenant, &quota, deadline).await.map_err(|error| match error {
+        // It has waited for others all the time.
+        AdmitError::Deadline => Problem::from(error).retry(),
+        _ => error.into(),
+    })?;
     infer::run(gateway, model, &quota, decoded.request, deadline, usage).await?;
     Ok(())
 }

@@ -155,13 +155,7 @@ async fn a_model_s_own_limits_stay_below_its_tenant_s() {
     let two = Two::serve(&[("deadline", "100ms"), ("output", "1KiB")]).await;
     let put = async |caller: Caller<'_>, limit: &str| {
         let config = format!("[limits]\n{limit}\n");
-        let body = format!(
-            "--X\r\ncontent-disposition: form-data; name=\"config\"\r\n\r\n{config}\r\n\
-             --X\r\ncontent-disposition: form-data; name=\"artifact\"\r\n\r\n"
-        );
-        let body = [body.as_bytes(), &guest::good(), b"\r\n--X--\r\n"].concat();
-        let form = [("content-type", "multipart/form-data; boundary=X")];
-        caller.send("PUT", "/v2/repository/models/m/versions/1", &form, body).await
+        caller.put_with("m", "1", guest::good(), &[("config", &config)]).await
     };
     refused(&put(two.acme(), "deadline = '101ms'").await, 422, "model_rejected", "100ms that this tenant");
     refused(&put(two.acme(), "output = '1025'").await, 422, "model_rejected", "1KiB that this tenant");
@@ -241,6 +235,12 @@ async fn who_runs_as_much_as_it_may_queues_and_then_is_refused_and_nobody_else()
     refused(&busy, 429, "calls_busy", "1 requests of this tenant run and 1 wait");
     assert_eq!(retry_after(&busy), 1);
     assert!(calls.try_join_next().is_none());
+    // A trial is a call as well.
+    let sample = json!({ "inputs": [{ "name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [1.0] }] });
+    let trial = two.acme().put_with("m", "1", guest::good(), &[("sample", &sample.to_string())]).await;
+    refused(&trial, 429, "calls_busy", "1 requests of this tenant run and 1 wait");
+    assert_eq!(retry_after(&trial), 1);
+    ok(&two.other().put_with("m", "1", guest::good(), &[("sample", &sample.to_string())]).await);
     for _ in 0..20 {
         ok(&two.other().infer("good", 1.0).await);
     }

@@ -128,6 +128,22 @@ impl<'a> Caller<'a> {
         self.send("PUT", &format!("/v2/repository/models/{model}/versions/{version}"), &[], artifact).await
     }
 
+    /// Uploads an artifact and further parts, each with its name and its text, as `multipart/form-data`.
+    pub async fn put_with(
+        &self,
+        model: &str,
+        version: &str,
+        artifact: impl AsRef<[u8]>,
+        parts: &[(&str, &str)],
+    ) -> Answer {
+        let part = |name: &str| format!("--X\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+        let parts: String = parts.iter().map(|(name, text)| part(name) + text + "\r\n").collect();
+        let before = parts + &part("artifact");
+        let body = [before.as_bytes(), artifact.as_ref(), b"\r\n--X--\r\n"].concat();
+        let form = [("content-type", "multipart/form-data; boundary=X")];
+        self.send("PUT", &format!("/v2/repository/models/{model}/versions/{version}"), &form, body).await
+    }
+
     /// Calls a model of one FP32 input and output with one value.
     pub async fn infer(&self, model: &str, value: f32) -> Answer {
         let body = serde_json::json!({

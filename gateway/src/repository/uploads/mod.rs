@@ -91,6 +91,14 @@ pub enum UploadError {
     Unverified { model: ModelName, version: Version, default: Version },
     #[error("there is no free place for the trial call now; try again")]
     Overloaded,
+    /// The tenant's own bounds keep the trial call from running.
+    #[error("the version was not published, as the trial call could not run: {0}")]
+    CallsBusy(String),
+    /// This machine could not load it; the same artifact may load another time.
+    #[error(
+        "the version was not published; the artifact is not at fault, as far as is known, this gateway could not load it now: {0}; try again"
+    )]
+    NotNow(LoadError),
     #[error(
         "the settings of '{0}' were changed by somebody else since you looked (If-Match): look again, and decide again"
     )]

@@ -250,7 +250,13 @@ impl Uploads {
             .await
             .map_err(|_| UploadError::Disk("it was cut short".into()))??;
         self.load(turn, (tenant, model, version), manifest, artifact, files).await.map_err(|error| {
-            if error.no_room { UploadError::Disk(error.to_string()) } else { UploadError::Rejected(error) }
+            if error.no_room {
+                UploadError::Disk(error.to_string())
+            } else if error.transient {
+                UploadError::NotNow(error)
+            } else {
+                UploadError::Rejected(error)
+            }
         })
     }
 
