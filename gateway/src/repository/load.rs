@@ -23,6 +23,7 @@ use super::{
     lock,
     model_config::ModelConfig,
     namespaces::Namespace,
+    put_off::PutOff,
 };
 
 /// What was last done with a model.
@@ -38,12 +39,20 @@ struct Attempt {
     config: Stamp,
     files: Stamp,
     failure: Option<String>,
+    /// It was this machine that failed.
+    put_off: Option<PutOff>,
+}
+
+impl Attempt {
+    fn is_due(&self) -> bool {
+        self.put_off.as_ref().is_some_and(PutOff::is_over)
+    }
 }
 
 /// Which versions to load.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// Those whose files or configuration changed.
+    /// Those whose files or configuration changed, and those that were put off until now.
     Changed,
     /// Also those that failed the last time.
     Failed,
@@ -65,6 +74,11 @@ impl<'a> Loading<'a> {
     /// The observation that was last applied.
     pub(super) fn applied(&self) -> Option<&Observation> {
         self.loaded.observation.as_ref()
+    }
+
+    /// Whether a version was put off until now.
+    pub(super) fn is_due(&self) -> bool {
+        self.loaded.attempts.values().any(Attempt::is_due)
     }
 
     pub(super) fn unload(mut self) {
@@ -145,14 +159,14 @@ impl<'a> Loading<'a> {
         let mut loads = JoinSet::new();
         for version in &present {
             let files = &observation.versions[version];
+            let same = |attempt: &Attempt| attempt.config == observation.config && attempt.files == *files;
             let current = self.loaded.attempts.get(version).is_some_and(|attempt| {
-                attempt.config == observation.config
-                    && attempt.files == *files
-                    && (retry == Retry::Changed || attempt.failure.is_none())
+                let again = attempt.is_due() || (retry == Retry::Failed && attempt.failure.is_some());
+                same(attempt) && !again
             });
             if !current {
                 catalog.loading(self.name, version);
-                self.loaded.attempts.remove(version);
+                let before = self.loaded.attempts.remove(version).filter(same);
                 let load = Load {
                     shared: Arc::clone(self.shared),
                     name: self.name.clone(),
@@ -160,6 +174,7 @@ impl<'a> Loading<'a> {
                     config: Arc::clone(&config),
                     config_stamp: observation.config.clone(),
                     files: files.clone(),
+                    put_off: before.and_then(|attempt| attempt.put_off),
                 };
                 loads.spawn(load.run());
             }
@@ -221,6 +236,8 @@ struct Load {
     config: Arc<ModelConfig>,
     config_stamp: Stamp,
     files: Stamp,
+    /// The wait that this attempt ends.
+    put_off: Option<PutOff>,
 }
 
 impl Load {
@@ -236,19 +253,26 @@ impl Load {
         let panicked = "the engine panicked while it loaded the model";
         let loaded = done.await.unwrap_or_else(|_| Err(LoadError::new(Step::Load, panicked)));
         let (model, version, elapsed) = (&load.name, &load.version, begun.elapsed());
+        let mut put_off = None;
         let failure = match loaded {
             Ok(platform) => {
                 tracing::info!(%model, %version, platform, ?elapsed, "version ready");
                 None
             }
             Err(error) => {
-                let reason = error.to_string();
+                let mut reason = error.to_string();
+                if error.transient || error.no_room {
+                    let next = PutOff::after(load.put_off.as_ref());
+                    reason = format!("{reason}; it is tried again in {:?}", next.wait);
+                    put_off = Some(next);
+                }
                 tracing::error!(%model, %version, reason, ?elapsed, "version failed to load");
                 load.shared.catalog.failed(model, version, &reason);
                 Some(reason)
             }
         };
-        let attempt = Attempt { config: load.config_stamp.clone(), files: load.files.clone(), failure };
+        let attempt =
+            Attempt { config: load.config_stamp.clone(), files: load.files.clone(), failure, put_off };
         (version.clone(), attempt)
     }
 

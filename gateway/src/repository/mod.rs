@@ -15,6 +15,7 @@ mod model_toml;
 pub mod namespaces;
 mod pbtxt;
 mod poll;
+mod put_off;
 mod triton_config;
 pub mod uploads;
 
@@ -53,6 +54,9 @@ pub enum RepositorySource {
 
 /// Looks at the disk are at least this far apart, whatever the interval asked for.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Without polling, whether something put off is due is looked up this often.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When models are loaded and unloaded; Triton's `--model-control-mode`.
 #[derive(Clone, Debug)]
@@ -241,14 +245,18 @@ impl Repository {
         tracing::info!(ready, of = index.len(), elapsed = ?begun.elapsed(), "model repository loaded");
     }
 
-    /// Looks for changes until `shutdown` is ready; without polling there is nothing to do until then.
+    /// Until `shutdown` is ready: looks for changes if it is to poll, and loads what this machine could not load before.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = std::pin::pin!(shutdown);
-        let ControlMode::Poll { interval } = self.mode else { return shutdown.await };
         loop {
             let next = async {
-                tokio::time::sleep(interval.max(SHORTEST_INTERVAL)).await;
-                self.poll().await;
+                if let ControlMode::Poll { interval } = self.mode {
+                    tokio::time::sleep(interval.max(SHORTEST_INTERVAL)).await;
+                    self.poll().await;
+                } else {
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                    self.retry().await;
+                }
             };
             tokio::select! {
                 () = &mut shutdown => return,

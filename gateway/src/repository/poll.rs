@@ -41,7 +41,7 @@ impl Repository {
             loads.spawn(async move {
                 let loading = Loading::begin(&shared, &name).await;
                 match now {
-                    Some(now) if loading.applied() != Some(&now) => {
+                    Some(now) if loading.applied() != Some(&now) || loading.is_due() => {
                         let _reported = loading.apply(now, Retry::Changed).await;
                     }
                     None if loading.applied().is_some() => {
@@ -49,6 +49,22 @@ impl Repository {
                         lock(&shared.models).remove(&name);
                     }
                     _ => {}
+                }
+            });
+        }
+        while loads.join_next().await.is_some() {}
+    }
+
+    /// Loads the versions whose time to be tried again has come, from the files that they had: other files are not looked for.
+    pub(super) async fn retry(&self) {
+        let known: Vec<ModelName> = lock(&self.shared.models).keys().cloned().collect();
+        let mut loads = JoinSet::new();
+        for name in known {
+            let shared = Arc::clone(&self.shared);
+            loads.spawn(async move {
+                let loading = Loading::begin(&shared, &name).await;
+                if let Some(applied) = loading.applied().cloned().filter(|_| loading.is_due()) {
+                    let _reported = loading.apply(applied, Retry::Changed).await;
                 }
             });
         }

@@ -76,6 +76,7 @@ impl Fake {
         std::thread::sleep(Duration::from_millis(2));
         self.running.fetch_sub(1, Ordering::SeqCst);
         match artifact.as_str() {
+            "busy" => Err(LoadError::transient(Step::Read, "this machine is busy")),
             "bad" => Err(LoadError::new(Step::Check, "this artifact is bad")),
             "panic" => panic!("a panic of the engine, as the test wants it"),
             _ => {

@@ -21,13 +21,19 @@ use super::{BOTH, answered, constant, ok, refused};
 
 /// Another gateway on a store, with a state of its own and so no compiled code yet, and with a script in the worker's place.
 async fn serve(store: &Store, state: &Path, worker: &str) -> Gateway {
+    serve_with(Repository::default(), store, state, worker).await
+}
+
+/// The same, with models of the operator's.
+async fn serve_with(repository: Repository, store: &Store, state: &Path, worker: &str) -> Gateway {
     let settings = Settings {
+        model_repository: Some(repository.path().into()),
         store: Some(store.location()),
         state: Some(state.join("state")),
         secret_file: Some(store.path().join("local/secret")),
         ..Settings::default()
     };
-    Gateway::serve_with_worker(Repository::default(), settings, script(state, worker)).await
+    Gateway::serve_with_worker(repository, settings, script(state, worker)).await
 }
 
 /// The script's last words: what the real worker does.
@@ -94,24 +100,83 @@ async fn what_this_machine_could_not_load_is_tried_again_and_what_cannot_be_load
     one.stop(Duration::ZERO).await;
 
     let worker = format!(
-        "cmp -s artifact '{}' && {{ echo >> '{}'; exit 101; }}\n[ -e '{}' ] || {{ echo > '{}'; kill -9 $$; }}\n{}",
+        "cmp -s artifact '{}' && {{ echo >> '{}'; exit 101; }}\n\
+         seen='{}'-$(cksum < artifact | cut -d ' ' -f 1)\n[ -e \"$seen\" ] || {{ echo > \"$seen\"; kill -9 $$; }}\n{}",
         path("faulty"),
         path("attempts"),
         path("killed"),
-        path("killed"),
         the_real_one()
     );
-    let two = serve(&store, folder.path(), &worker).await;
+    let shared = Repository::default().with("shared", "1", "model.wasm", constant(4.0));
+    let two = serve_with(shared, &store, folder.path(), &worker).await;
     let there = Caller::anybody(&two);
+    refused(&there.infer("shared", 0.0).await, 503, "model_not_ready", "tried again in 5s");
     let unlucky = there.infer("unlucky", 0.0).await;
     refused(&unlucky, 503, "model_not_ready", "killed from outside");
     refused(&unlucky, 503, "model_not_ready", "tried again in 5s");
     refused(&there.infer("faulty", 0.0).await, 503, "model_not_ready", "by a panic");
     until("another attempt", async || there.infer("unlucky", 0.0).await.status == 200).await;
     assert_eq!(answered(&there.infer("unlucky", 0.0).await), 1.0);
+    until("the operator's", async || there.infer("shared", 0.0).await.status == 200).await;
+    assert_eq!(answered(&there.infer("shared", 0.0).await), 4.0);
     refused(&there.infer("faulty", 0.0).await, 503, "model_not_ready", "by a panic");
     let attempts = fs::read_to_string(path("attempts")).expect("the script wrote it");
     assert_eq!(attempts.lines().count(), 1);
+}
+
+/// What a worker says or does that says nothing of the model: the code that an upload is then answered with, a part of its text,
+/// and what is told of a version that others published.
+const NOT_NOW: [(&str, &str, &str, &str); 2] = [
+    ("kill -9 $$", "cannot_load_now", "killed from outside", "killed from outside"),
+    (
+        r#"echo '{"refused":{"step":"compile","reason":"no room","no_room":true}}'; exit 0"#,
+        "disk_unavailable",
+        "disk",
+        "disk is not available",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unload_and_load_try_at_once_what_this_machine_could_not_load() {
+    for (fault, _, _, told) in NOT_NOW {
+        let store = Store::default();
+        let one = store.serve().await;
+        ok(&Caller::anybody(&one).put("m", "1", constant(1.0)).await);
+        one.stop(Duration::ZERO).await;
+        let folder = TempDir::new().expect("a temporary folder");
+        let healed = folder.path().join("healed");
+        let worker = format!("[ -e '{}' ] || {{ {fault}; }}\n{}", healed.display(), the_real_one());
+        let two = serve(&store, folder.path(), &worker).await;
+        let there = Caller::anybody(&two);
+        refused(&there.infer("m", 0.0).await, 503, "model_not_ready", told);
+        fs::write(&healed, "").expect("a writable folder");
+        for change in ["unload", "load"] {
+            let path = format!("/v2/repository/models/m/{change}");
+            ok(&there.send("POST", &path, &[], "").await);
+        }
+        assert_eq!(answered(&there.infer("m", 0.0).await), 1.0, "{fault}: not at once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_the_machine_fails_is_not_at_fault() {
+    for (fault, code, part, _) in NOT_NOW {
+        let (store, folder) = (Store::default(), TempDir::new().expect("a temporary folder"));
+        // Only for the secret that the other one takes.
+        store.serve().await.stop(Duration::ZERO).await;
+        let healed = folder.path().join("healed");
+        let worker = format!("[ -e '{}' ] || {{ {fault}; }}\n{}", healed.display(), the_real_one());
+        let gateway = serve(&store, folder.path(), &worker).await;
+        let here = Caller::anybody(&gateway);
+        let answer = here.put("m", "1", constant(1.0)).await;
+        refused(&answer, 503, code, part);
+        refused(&answer, 503, code, "the artifact is not at fault");
+        assert_eq!(answer.header("retry-after"), Some("5"));
+        assert_eq!(here.get("/v2/repository/models/m").await.status, 404, "nothing is published");
+        fs::write(&healed, "").expect("a writable folder");
+        ok(&here.put("m", "1", constant(1.0)).await);
+        assert_eq!(answered(&here.infer("m", 0.0).await), 1.0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

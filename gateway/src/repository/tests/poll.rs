@@ -52,6 +52,30 @@ async fn polling_reloads_what_changed_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_this_machine_could_not_load_waits_longer_each_time_unless_asked_for() {
+    let unavailable =
+        |wait: u32| format!("a/1 UNAVAILABLE: read: this machine is busy; it is tried again in {wait}s");
+    let bench = Bench::started(poll(), &[("a/1/model.wasm", "busy"), ("b/1/model.wasm", "bad")]).await;
+    assert_eq!(bench.loads(), ["a/1", "b/1"]);
+    assert_eq!(bench.index()[0], unavailable(5));
+    bench.poll_twice().await;
+    bench.repository.retry().await;
+    assert_eq!(bench.loads(), [""; 0], "its time has not come");
+    bench.write("a/1/labels.txt", "cat");
+    bench.poll_twice().await;
+    assert_eq!(bench.loads(), ["a/1"]);
+    assert_eq!(bench.index()[0], unavailable(5), "other files have all their attempts before them");
+
+    let bench = Bench::started(explicit(&["*"]), &[("a/1/model.wasm", "busy")]).await;
+    let load = async || bench.repository.load(&name("a")).await.expect_err("the machine is busy");
+    assert!(load().await.to_string().contains("tried again in 10s"));
+    assert!(load().await.to_string().contains("tried again in 20s"));
+    assert_eq!(bench.loads(), ["a/1"; 3]);
+    bench.repository.unload(&name("a")).await.expect("it is known");
+    assert!(load().await.to_string().contains("tried again in 5s"));
+}
+
+#[tokio::test]
 async fn polling_removes_what_is_gone() {
     let bench = Bench::started(
         poll(),

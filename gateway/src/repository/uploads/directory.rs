@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     name::{ModelName, TenantName, Version},
-    repository::artifacts::{Generation, RecordPath},
+    repository::{
+        artifacts::{Generation, RecordPath},
+        put_off::PutOff,
+    },
 };
 
 use super::records::{Manifest, ModelSettings, VersionRecord};
@@ -29,21 +32,8 @@ pub(super) struct Entry {
     /// The generation of each version's record that was loaded, or failed to load.
     pub(super) loaded: BTreeMap<Version, Generation>,
     /// The versions that this machine could not load, though nothing is known to be wrong with them.
-    put_off: BTreeMap<Version, PutOff>,
+    put_off: BTreeMap<Version, (Generation, PutOff)>,
 }
-
-/// When a version is tried again.
-#[derive(Clone, Debug)]
-struct PutOff {
-    generation: Generation,
-    /// The wait that ends then.
-    wait: Duration,
-    until: Instant,
-}
-
-/// Between the first attempt and the second; it doubles from one to the next.
-const SHORTEST_WAIT: Duration = Duration::from_secs(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 impl Entry {
     pub(super) fn settings(&self) -> ModelSettings {
@@ -118,8 +108,9 @@ impl Entry {
 
     /// Whether that generation of a version is to be loaded now.
     pub(super) fn is_due(&self, version: &Version, generation: Generation) -> bool {
-        let waits = |put_off: &PutOff| put_off.generation == generation && put_off.until > Instant::now();
-        self.loaded.get(version) != Some(&generation) && !self.put_off.get(version).is_some_and(waits)
+        let waits = |put_off: &&PutOff| !put_off.is_over();
+        self.loaded.get(version) != Some(&generation)
+            && self.put_off_of(version, generation).filter(waits).is_none()
     }
 
     /// The version was loaded, or is never going to be.
@@ -130,11 +121,15 @@ impl Entry {
 
     /// The version could not be loaded now. Returns the time until it is tried again, twice the last one.
     pub(super) fn put_off(&mut self, version: &Version, generation: Generation) -> Duration {
-        let before = self.put_off.get(version).filter(|put_off| put_off.generation == generation);
-        let wait = before.map_or(SHORTEST_WAIT, |put_off| (put_off.wait * 2).min(LONGEST_WAIT));
-        let until = Instant::now() + wait;
-        self.put_off.insert(version.clone(), PutOff { generation, wait, until });
+        let put_off = PutOff::after(self.put_off_of(version, generation));
+        let wait = put_off.wait;
+        self.put_off.insert(version.clone(), (generation, put_off));
         wait
+    }
+
+    fn put_off_of(&self, version: &Version, generation: Generation) -> Option<&PutOff> {
+        let put_off = self.put_off.get(version).filter(|(of, _)| *of == generation);
+        put_off.map(|(_, put_off)| put_off)
     }
 
     /// Nothing of it is loaded any more, and what is to be loaded later has all its attempts before it.
@@ -219,7 +214,7 @@ mod tests {
         assert!(!entry.is_due(&version, Generation::FIRST));
         let next = Generation::FIRST.next();
         assert!(entry.is_due(&version, next), "another publication has its attempts before it");
-        assert_eq!(entry.put_off(&version, next), SHORTEST_WAIT);
+        assert_eq!(entry.put_off(&version, next).as_secs(), 5);
         entry.forget_outcome(&version);
         assert!(entry.is_due(&version, next));
         entry.settle(&version, next);
