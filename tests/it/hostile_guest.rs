@@ -9,6 +9,7 @@ use airlock_tests::{
     client::{Answer, get, post},
     gateway::{Gateway, Repository},
     guest::{self, hostile},
+    rounds,
 };
 use serde_json::{Value, json};
 
@@ -53,7 +54,7 @@ async fn each_fault_has_its_answer_and_a_hundred_good_requests_around_it_succeed
     })
     .await;
     let at = gateway.address();
-    for (model, _, status, code) in CASES {
+    for (model, _, status, code) in CASES.repeat(rounds::wanted()) {
         let neighbours = tokio::spawn(async move {
             for _ in 0..100 {
                 let answer = infer(at, "good").await;
@@ -66,6 +67,7 @@ async fn each_fault_has_its_answer_and_a_hundred_good_requests_around_it_succeed
         assert!(!answer.error().contains(" /") && !answer.error().contains("0x"), "{}", answer.error());
         neighbours.await.unwrap_or_else(|error| panic!("a good request beside {model} failed: {error}"));
     }
+    eprintln!("over HTTP, {} cases: {} rounds", CASES.len(), CASES.len() * rounds::wanted());
     assert_eq!(get(at, "/v2/health/ready").await.status, 200);
 }
 

@@ -4,6 +4,7 @@ pub mod client;
 pub mod gateway;
 pub mod guest;
 pub mod process;
+pub mod rounds;
 pub mod store;
 pub mod tls;
 

@@ -6,6 +6,7 @@ mod guests;
 mod http;
 mod lint;
 mod plugin;
+mod promises;
 mod python;
 mod server;
 mod shell;
@@ -35,6 +36,8 @@ enum Task {
     Plugin(plugin::Options),
     /// Check formatting, clippy, and the dependencies' licenses and sources
     Lint,
+    /// Measure at full size what PROMISES.md says, and write the figures into it; hours, and it goes on where it was ended
+    Promises(promises::Options),
     /// Measure the gateway against a bare server and write docs/benchmarks.md
     Bench(bench::Options),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Guests => guests::run(),
         Task::Plugin(options) => plugin::run(&options),
         Task::Lint => lint::run(),
+        Task::Promises(options) => promises::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
     match outcome {

@@ -6,6 +6,7 @@ use airlock::execute::{ExecuteError, Step};
 use airlock_tests::{
     foreach_hostile,
     guest::{self, hostile},
+    rounds,
 };
 
 use super::{PATIENCE, good_call, infer, load, load_into, sandbox, source};
@@ -78,7 +79,7 @@ macro_rules! tests {
         #[test]
         fn $name() {
             let threads = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            threads.expect("a runtime").block_on($check);
+            threads.expect("a runtime").block_on(rounds::of(stringify!($name), async || $check.await));
         }
     )* };
 }

@@ -1,0 +1,147 @@
+//! What is measured at full size: one entry for each measurement.
+
+/// One measurement of a promise.
+#[derive(Clone, Copy, Debug)]
+pub struct Measurement {
+    pub name: &'static str,
+    /// The row of `PROMISES.md`.
+    pub promise: u32,
+    /// How often what is measured happens.
+    pub count: &'static str,
+    /// What it takes on two cores, about.
+    pub minutes: u32,
+    pub environment: &'static [(&'static str, &'static str)],
+    /// The core to run on, where the gateway has another one.
+    pub core: Option<u32>,
+    pub run: Run,
+    pub figure: Figure,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Run {
+    /// The integration tests of these names or parts of names.
+    Tests(&'static [&'static str]),
+    /// The same where there is too little address space for an instance pool.
+    TestsOnDemand(&'static [&'static str]),
+    /// A program of this workspace; `{bin}` in its arguments stands for the folder of the binaries.
+    Program(&'static str, &'static [&'static str]),
+}
+
+/// Where the figure is in the output.
+#[derive(Clone, Copy, Debug)]
+pub enum Figure {
+    /// The last line that contains this.
+    Line(&'static str),
+    /// These fields of the last line of JSON that has them.
+    Json(&'static [&'static str]),
+    /// The sum of all lines that say `… N rounds`, one for each case.
+    Rounds,
+}
+
+const NEIGHBOURS: Figure =
+    Figure::Json(&["p99_ratios", "victim_refused", "attacks", "solo_ms", "attacked_ms"]);
+const HOSTILE: &[&str] = &["sandbox::hostile", "hostile_guest::each_fault_has_its_answer"];
+const ROUNDS: &str = "100 rounds of each case, 3 of those that take more than a second";
+
+/// In the order in which they are run.
+pub const ALL: [Measurement; 9] = [
+    Measurement {
+        name: "hostile-pooled",
+        promise: 1,
+        count: ROUNDS,
+        minutes: 8,
+        environment: &[("AIRLOCK_ROUNDS", "100")],
+        core: None,
+        run: Run::Tests(HOSTILE),
+        figure: Figure::Rounds,
+    },
+    Measurement {
+        name: "hostile-on-demand",
+        promise: 1,
+        count: ROUNDS,
+        minutes: 8,
+        environment: &[("AIRLOCK_ROUNDS", "100"), ("AIRLOCK_TEST_ON_DEMAND", "1")],
+        core: None,
+        run: Run::TestsOnDemand(HOSTILE),
+        figure: Figure::Rounds,
+    },
+    Measurement {
+        name: "fair-loop",
+        promise: 17,
+        count: "5 rounds of 3 s alone and 3 s attacked",
+        minutes: 1,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program(
+            "airlock-neighbours",
+            &["--gateway", "{bin}/airlock", "--core", "0", "--attack", "loop"],
+        ),
+        figure: NEIGHBOURS,
+    },
+    Measurement {
+        name: "fair-memory",
+        promise: 17,
+        count: "5 rounds of 3 s alone and 3 s attacked",
+        minutes: 1,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program(
+            "airlock-neighbours",
+            &["--gateway", "{bin}/airlock", "--core", "0", "--attack", "memory"],
+        ),
+        figure: NEIGHBOURS,
+    },
+    Measurement {
+        name: "fair-short",
+        promise: 17,
+        count: "5 rounds of 3 s alone and 3 s attacked",
+        minutes: 1,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program(
+            "airlock-neighbours",
+            &["--gateway", "{bin}/airlock", "--core", "0", "--attack", "short"],
+        ),
+        figure: NEIGHBOURS,
+    },
+    Measurement {
+        name: "metering",
+        promise: 19,
+        count: "100,000 calls and those around the drain",
+        minutes: 15,
+        environment: &[("AIRLOCK_METERING_CALLS", "100000")],
+        core: None,
+        run: Run::Tests(&["metering::the_ledger_has_every_request_"]),
+        figure: Figure::Line("difference 0"),
+    },
+    Measurement {
+        name: "timing-keys",
+        promise: 21,
+        count: "1,000,000 refusals",
+        minutes: 1,
+        environment: &[],
+        core: None,
+        run: Run::Program("airlock-timing", &["keys"]),
+        figure: Figure::Json(&["worst_t", "passes"]),
+    },
+    Measurement {
+        name: "kills",
+        promise: 23,
+        count: "1,000 kills",
+        minutes: 90,
+        environment: &[("AIRLOCK_KILLS", "1000")],
+        core: None,
+        run: Run::Tests(&["storage_faults::nothing_is_half_published"]),
+        figure: Figure::Line("versions acknowledged"),
+    },
+    Measurement {
+        name: "timing-models",
+        promise: 24,
+        count: "400,000 requests at each of 8 doors",
+        minutes: 15,
+        environment: &[],
+        core: None,
+        run: Run::Program("airlock-timing", &["models"]),
+        figure: Figure::Json(&["worst_t", "passes"]),
+    },
+];
