@@ -296,6 +296,8 @@ fn check(limits: &Limits) -> Result<(), String> {
     let instances = sandbox.max_instances as usize;
     for (name, value, least, most) in [
         ("max-connections", listen.max_connections, 1, MANY),
+        ("max-connections-per-address", listen.max_connections_per_address, 0, MANY),
+        ("max-uri", listen.max_uri_bytes, 256, 64 << 10),
         ("max-headers", listen.max_headers, 1, MANY),
         ("max-header-size", listen.max_header_bytes, 256, MANY),
         ("max-streams", listen.max_streams as usize, 1, MANY),

@@ -12,7 +12,7 @@ use crate::{
     decode::{self, DecodeError},
     encode::EncodeError,
     execute::{ExecuteError, Step},
-    listen::body::BodyError,
+    listen::{body::BodyError, head::HeadError},
     repository::{FindError, RepositoryError, artifacts::ArtifactError, uploads::UploadError},
     route::RouteError,
 };
@@ -32,6 +32,8 @@ pub struct Problem {
     pub allow: Option<&'static str>,
     /// The step of publishing that refused an upload.
     pub step: Option<Step>,
+    /// Nothing that comes on this connection is to be believed.
+    pub close: bool,
 }
 
 impl Problem {
@@ -44,6 +46,7 @@ impl Problem {
             retry_after: None,
             allow: None,
             step: None,
+            close: false,
         }
     }
 
@@ -162,11 +165,27 @@ impl From<RouteError> for Problem {
     }
 }
 
+impl From<HeadError> for Problem {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Uri { .. } => Self::new(StatusCode::URI_TOO_LONG, "too_large", error),
+            HeadError::Headers { .. } => {
+                Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_large", error)
+            }
+            HeadError::Host(_) | HeadError::TransferEncoding => {
+                Self { close: true, ..Self::new(StatusCode::BAD_REQUEST, "bad_request", error) }
+            }
+        }
+    }
+}
+
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error),
-            BodyError::Timeout(_) => Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", error),
+            BodyError::Timeout(_) | BodyError::TooSlow { .. } => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", error)
+            }
             BodyError::Broken => Self::new(StatusCode::BAD_REQUEST, "bad_request", error),
         }
     }

@@ -22,16 +22,22 @@ const MIB: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct ListenLimits {
     pub max_connections: usize,
+    /// Connections of one address, or of one IPv6 network (/64); 0 is no limit but `max_connections`.
+    pub max_connections_per_address: usize,
     /// Time for the handshake of a TLS connection.
     pub handshake_timeout: Duration,
-    /// Time for a request's header block, and for the wait between two requests of a connection.
+    /// Time for a request's header block, and for a connection to be without a request.
     pub header_timeout: Duration,
     /// Time within which the next piece of a request's body has to arrive.
     pub body_idle_timeout: Duration,
     /// Time for a whole request body.
     pub body_timeout: Duration,
+    /// Bytes within a second, on average, that a request's body has to arrive with; counted from `body_idle_timeout` on.
+    pub min_body_rate: usize,
     /// Time for a client to read an answer.
     pub send_timeout: Duration,
+    /// Bytes of a request's path and query.
+    pub max_uri_bytes: usize,
     pub max_headers: usize,
     pub max_header_bytes: usize,
     pub max_streams: u32,
@@ -43,11 +49,14 @@ impl Default for ListenLimits {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_connections_per_address: 1024,
             handshake_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
+            min_body_rate: 16 * KIB,
             send_timeout: Duration::from_secs(60),
+            max_uri_bytes: 2 * KIB,
             max_headers: 64,
             max_header_bytes: 16 * KIB,
             max_streams: 64,

@@ -5,6 +5,7 @@ mod architecture;
 mod cli;
 mod fairness;
 mod hostile_guest;
+mod hostile_http;
 mod keys;
 mod leak;
 mod lifecycle;

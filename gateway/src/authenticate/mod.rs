@@ -29,7 +29,7 @@ use crate::{name::TenantName, secret};
 pub use key::{ApiKey, KeyError, KeyId, KeyRecord, Tag, mint};
 pub use keyring::Keyring;
 pub use scope::{Scope, ScopeError, Scopes};
-pub use throttle::MAX_FAILURES;
+pub use throttle::{MAX_FAILURES, network};
 
 use throttle::{Throttle, Verdict};
 

@@ -87,7 +87,7 @@ impl Throttle {
 }
 
 /// Who has one IPv6 address has the 2^64 around it as well: those count as one.
-fn network(peer: IpAddr) -> u128 {
+pub fn network(peer: IpAddr) -> u128 {
     match peer.to_canonical() {
         IpAddr::V4(address) => u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits() >> 64 << 64,

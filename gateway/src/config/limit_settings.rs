@@ -59,18 +59,24 @@ fn value_name(kind: &str) -> &'static str {
 }
 
 limit_settings! {
-    /// Connections at a time; more wait in the kernel's queue [default: 4096]
+    /// Connections at a time; who comes then takes the place of one that waits, or waits in the kernel's queue [default: 4096]
     max_connections: usize, "AIRLOCK_MAX_CONNECTIONS" => listen.max_connections;
+    /// Connections of one address (of IPv6: of one /64) at a time; more are closed; 0: no limit [default: 1024]
+    max_connections_per_address: usize, "AIRLOCK_MAX_CONNECTIONS_PER_ADDRESS" => listen.max_connections_per_address;
     /// Time for the handshake of a TLS connection [default: 5s]
     handshake_timeout: Span, "AIRLOCK_HANDSHAKE_TIMEOUT" => listen.handshake_timeout;
-    /// Time for a request's head, and idle time of an HTTP/1 connection [default: 30s]
+    /// Time for a request's head, and idle time of a connection [default: 30s]
     header_timeout: Span, "AIRLOCK_HEADER_TIMEOUT" => listen.header_timeout;
     /// Time within which the next piece of a request body has to come [default: 10s]
     body_idle_timeout: Span, "AIRLOCK_BODY_IDLE_TIMEOUT" => listen.body_idle_timeout;
     /// Time for a whole request body [default: 1m]
     body_timeout: Span, "AIRLOCK_BODY_TIMEOUT" => listen.body_timeout;
+    /// Bytes in a second, on average, with which a request body has to come, once the time above is over; 0: any [default: 16KiB]
+    min_body_rate: ByteSize, "AIRLOCK_MIN_BODY_RATE" => listen.min_body_rate;
     /// Time for a client to read an answer [default: 1m]
     send_timeout: Span, "AIRLOCK_SEND_TIMEOUT" => listen.send_timeout;
+    /// Bytes of a request's path and query [default: 2KiB]
+    max_uri: ByteSize, "AIRLOCK_MAX_URI" => listen.max_uri_bytes;
     /// Headers of a request [default: 64]
     max_headers: usize, "AIRLOCK_MAX_HEADERS" => listen.max_headers;
     /// Bytes of a request's head [default: 16KiB]

@@ -2,7 +2,7 @@
 //!
 //! Here nobody is let in without a key, not even over loopback: the first one is made on the store itself.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::{
@@ -18,6 +18,8 @@ use super::{
     authorise::authorise_admin,
     body::ReplyBody,
     etag::{if_match, tagged},
+    head,
+    places::Visitor,
     rest::{answered, control_body, json_reply},
 };
 use crate::{
@@ -50,20 +52,21 @@ struct KeyRequest {
 
 pub(super) async fn handle(
     gateway: &Arc<Gateway>,
-    peer: IpAddr,
+    visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    answered(answer(gateway, peer, &head, body)).await
+    answered(answer(gateway, visitor, &head, body)).await
 }
 
 async fn answer(
     gateway: &Gateway,
-    peer: IpAddr,
+    visitor: &Visitor,
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let route = authorise_admin(&gateway.authenticator, peer, head)?;
+    head::check(head, &gateway.limits.listen)?;
+    let route = authorise_admin(&gateway.authenticator, visitor, head)?;
     let tenants = gateway.tenants.as_ref().ok_or_else(Problem::not_found)?;
     let body = control_body(gateway, body).await?;
     let mut answer = act(gateway, tenants, route, head, body).await?;

@@ -1,6 +1,6 @@
 //! Authorise: may this principal do that? The one place where a route meets a scope; every door leads through it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use hyper::http::request::Parts;
 
@@ -10,19 +10,22 @@ use crate::{
     route::{self, AdminRoute, Route},
 };
 
+use super::places::Visitor;
+
 /// What a request asks for, and who asks, who may do so. Without a valid key nobody learns which paths there are.
 pub(super) fn authorise(
     authenticator: &Authenticator,
-    peer: IpAddr,
+    visitor: &Visitor,
     head: &Parts,
 ) -> Result<(Route, Arc<Principal>), Problem> {
     let route = route::route(&head.method, head.uri.path());
     let needed = route.as_ref().map_or(Some(Scope::Infer), scope);
     let Some(needed) = needed else {
-        let visitor = authenticator.visitor(&head.uri, &head.headers)?;
-        return Ok((route?, visitor));
+        let nobody = authenticator.visitor(&head.uri, &head.headers)?;
+        return Ok((route?, nobody));
     };
-    let principal = authenticator.principal(peer, &head.uri, &head.headers)?;
+    let principal = authenticator.principal(visitor.address, &head.uri, &head.headers)?;
+    visitor.is_known();
     let route = route?;
     principal.require(needed)?;
     Ok((route, principal))
@@ -31,13 +34,14 @@ pub(super) fn authorise(
 /// The same at the admin port, where the scope comes before the path and no request goes without a key.
 pub(super) fn authorise_admin(
     authenticator: &Authenticator,
-    peer: IpAddr,
+    visitor: &Visitor,
     head: &Parts,
 ) -> Result<AdminRoute, Problem> {
-    let principal = authenticator.principal(peer, &head.uri, &head.headers)?;
+    let principal = authenticator.principal(visitor.address, &head.uri, &head.headers)?;
     if principal.key.is_none() {
         return Err(AuthenticateError::Missing.into());
     }
+    visitor.is_known();
     principal.require(Scope::Admin)?;
     Ok(route::admin(&head.method, head.uri.path())?)
 }

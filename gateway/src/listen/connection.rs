@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     io::{self, Cursor},
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use std::{
 use hyper::{Request, body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::Watcher,
+    server::graceful::GracefulConnection,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, ReadHalf, WriteHalf},
@@ -23,24 +24,41 @@ use tokio_rustls::server::TlsStream;
 use crate::{infer::Gateway, limits::ListenLimits};
 
 use super::{
-    Door, Stop, admin, rest,
-    sending::Sending,
+    Door, Stop, admin,
+    places::{Place, Visitor},
+    rest,
+    sending::{Sending, Watched},
     tls::{self, Tls},
 };
 
 /// What every HTTP/2 connection begins with, and no HTTP/1 request does (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves a connection to its end, until `watcher` is told to stop and its running requests are answered, or until
-/// nobody holds the other side of `ends` any more: then its requests are dropped where they are.
+/// Serves a connection to its end, until it is told to stop and its running requests are answered, or until its place is
+/// given to another one or nobody holds the other side of `ends` any more: then its requests are dropped where they are.
 pub(super) async fn serve(
     stream: TcpStream,
+    place: Arc<Place>,
     door: Door,
     tls: Option<Arc<Tls>>,
     gateway: Arc<Gateway>,
-    watcher: Watcher,
-    mut stop: Stop,
+    stop: Stop,
     mut ends: watch::Receiver<()>,
+) {
+    tokio::select! {
+        () = begin(stream, &place, door, tls, gateway, stop) => {}
+        () = place.lost() => tracing::debug!("connection cut: another one needs its place"),
+        _ = ends.changed() => tracing::debug!("connection cut: the gateway stops"),
+    }
+}
+
+async fn begin(
+    stream: TcpStream,
+    place: &Arc<Place>,
+    door: Door,
+    tls: Option<Arc<Tls>>,
+    gateway: Arc<Gateway>,
+    mut stop: Stop,
 ) {
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
@@ -60,20 +78,14 @@ pub(super) async fn serve(
         // Who has said nothing yet has no request to finish.
         _ = stop.wait_for(Option::is_some) => return,
     };
-    let served = async {
-        match begun {
-            Ok((Stream::Plain(stream), version)) => {
-                speak(stream, version, door, peer.ip(), gateway, watcher).await
-            }
-            Ok((Stream::Secured(stream), version)) => {
-                speak(stream, version, door, peer.ip(), gateway, watcher).await;
-            }
-            Err(error) => tracing::debug!(%error, "connection ended before its first request"),
+    match begun {
+        Ok((Stream::Plain(stream), version)) => {
+            speak(stream, version, door, peer.ip(), place, gateway, stop).await;
         }
-    };
-    tokio::select! {
-        () = served => {}
-        _ = ends.changed() => tracing::debug!("connection cut: the gateway stops"),
+        Ok((Stream::Secured(stream), version)) => {
+            speak(stream, version, door, peer.ip(), place, gateway, stop).await;
+        }
+        Err(error) => tracing::debug!(%error, "connection ended before its first request"),
     }
 }
 
@@ -104,29 +116,38 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     version: Version,
     door: Door,
     peer: IpAddr,
+    place: &Arc<Place>,
     gateway: Arc<Gateway>,
-    watcher: Watcher,
+    stop: Stop,
 ) {
     let limits = gateway.limits.listen.clone();
     let sending = Sending::default();
     let service = service_fn({
-        let sending = sending.clone();
+        let (sending, place) = (sending.clone(), Arc::clone(place));
         move |request: Request<Incoming>| {
-            let (gateway, sending) = (Arc::clone(&gateway), sending.clone());
+            let gateway = Arc::clone(&gateway);
+            let under_way = sending.request(Visitor::new(peer, &place));
             async move {
+                let (version, visitor) = (request.version(), under_way.visitor());
                 let answer = match door {
-                    Door::Data => rest::handle(&gateway, peer, request).await,
-                    Door::Admin => admin::handle(&gateway, peer, request).await,
+                    Door::Data => rest::handle(&gateway, visitor, request).await,
+                    Door::Admin => admin::handle(&gateway, visitor, request).await,
                 };
-                Ok::<_, Infallible>(answer.map(|body| body.on_its_way(sending.begin())))
+                Ok::<_, Infallible>(answer.map(|body| body.on_its_way(under_way.answer(), version)))
             }
         }
     });
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Watched::new(stream, &sending));
     let served = async {
         match version {
-            Version::Http1 => watcher.watch(http1(&limits).serve_connection(io, service)).await,
-            Version::Http2 => watcher.watch(http2(&limits).serve_connection(io, service)).await,
+            // hyper itself ends one that is idle.
+            Version::Http1 => {
+                until_told(http1(&limits).serve_connection(io, service), stop, std::future::pending()).await
+            }
+            Version::Http2 => {
+                let idle = sending.idle(limits.header_timeout);
+                until_told(http2(&limits).serve_connection(io, service), stop, idle).await
+            }
             Version::None => Ok(()),
         }
     };
@@ -139,6 +160,29 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         () = sending.stalled(limits.send_timeout) => {
             tracing::debug!("connection cut: an answer was not read in time");
         }
+    }
+}
+
+/// Time for an HTTP/2 peer to close a connection on which nothing is under way, once it is told that it should.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Serves until told to stop, then until what is under way is answered; or until there is nothing under way for too long.
+async fn until_told<C: GracefulConnection>(
+    connection: C,
+    mut stop: Stop,
+    idle: impl Future<Output = ()>,
+) -> C::Output {
+    let mut connection = pin!(connection);
+    let bound = tokio::select! {
+        ended = connection.as_mut() => return ended,
+        _ = stop.wait_for(Option::is_some) => None,
+        () = idle => Some(FAREWELL),
+    };
+    connection.as_mut().graceful_shutdown();
+    match bound {
+        None => connection.await,
+        // What it has not read by now waits for a window that it does not give.
+        Some(bound) => tokio::time::timeout(bound, connection).await.unwrap_or(Ok(())),
     }
 }
 
@@ -174,6 +218,9 @@ async fn version(stream: &TcpStream) -> io::Result<Version> {
     }
 }
 
+/// Bytes of a request that are read before they are taken, and of answers that are written at once.
+const MAX_BUFFER: usize = 400 << 10;
+
 fn http1(limits: &ListenLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -182,6 +229,8 @@ fn http1(limits: &ListenLimits) -> http1::Builder {
         .header_read_timeout(limits.header_timeout)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
+        .max_buf_size(MAX_BUFFER)
+        .ignore_invalid_headers(false)
         .half_close(false)
         .keep_alive(true);
     builder
@@ -196,6 +245,8 @@ fn http2(limits: &ListenLimits) -> http2::Builder<TokioExecutor> {
         // Rapid reset (CVE-2023-44487) and its kin: so many streams may be reset and still be ours to clean up.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(64)
+        .header_table_size(4096)
+        .max_frame_size(16 << 10)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .max_send_buf_size(1 << 20)

@@ -5,8 +5,10 @@ mod authorise;
 pub mod body;
 mod connection;
 mod etag;
-pub mod rest;
-pub mod sending;
+pub mod head;
+mod places;
+mod rest;
+mod sending;
 pub mod tls;
 mod uploads;
 
@@ -16,14 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 
 use crate::infer::Gateway;
 
+use places::{Place, Places};
 use tls::Tls;
 
 /// Told to stop accepting: the moment by which running requests must have finished.
@@ -47,51 +49,42 @@ pub async fn serve(
     gateway: Arc<Gateway>,
     mut stop: Stop,
 ) -> usize {
-    let limits = &gateway.limits.listen;
-    let permits = Arc::new(Semaphore::new(limits.max_connections));
-    let graceful = GracefulShutdown::new();
+    let places = Places::new(&gateway.limits.listen);
     // Never sent to: its end tells the connections that are still there to go.
     let (over, ends) = watch::channel(());
     loop {
-        // The permit comes before the accept: who finds no place waits in the kernel's queue and costs nothing here.
-        let (permit, stream) = tokio::select! {
+        // Nothing is accepted before the last one has its place: who comes then waits in the kernel's queue and costs
+        // nothing here.
+        let (place, stream) = tokio::select! {
             biased;
             _ = stop.wait_for(Option::is_some) => break,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
-        let watcher = graceful.watcher();
         let gateway = Arc::clone(&gateway);
         let (tls, stop, ends) = (tls.clone(), stop.clone(), ends.clone());
-        tokio::spawn(async move {
-            connection::serve(stream, door, tls, gateway, watcher, stop, ends).await;
-            drop(permit);
-        });
+        tokio::spawn(connection::serve(stream, place, door, tls, gateway, stop, ends));
     }
     drop(listener);
-    let open = open_connections(&permits, limits.max_connections);
-    tracing::info!(?door, open, "no longer accepting connections; running requests finish");
+    tracing::info!(?door, open = places.open(), "no longer accepting connections; running requests finish");
     let end = stop.borrow().unwrap_or_else(Instant::now);
-    let cut = match tokio::time::timeout_at(end.into(), graceful.shutdown()).await {
+    let cut = match tokio::time::timeout_at(end.into(), places.empty()).await {
         Ok(()) => 0,
-        Err(_) => open_connections(&permits, limits.max_connections),
+        Err(_) => places.open(),
     };
     drop(over);
     cut
 }
 
-fn open_connections(permits: &Semaphore, max: usize) -> usize {
-    max.saturating_sub(permits.available_permits())
-}
-
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> (tokio::sync::OwnedSemaphorePermit, TcpStream) {
-    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (Arc<Place>, TcpStream) {
     let mut pause = Duration::from_millis(5);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (permit, stream),
+            Ok((stream, peer)) => {
+                if let Some(place) = places.take(peer.ip()).await {
+                    return (place, stream);
+                }
+                tracing::debug!(%peer, "connection closed: its address has as many as it may");
+            }
             Err(error) if is_of_one_peer(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory: trying again at once would only spin.

@@ -1,7 +1,6 @@
 //! The REST front door: hyper's requests in, V2's answers out. Everything of substance is on the road behind it.
 
 use std::{
-    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
@@ -37,6 +36,8 @@ use super::{
     authorise::authorise,
     body::{self, ReplyBody},
     etag::tagged,
+    head,
+    places::Visitor,
     uploads::{self, LoadRequest},
 };
 
@@ -47,9 +48,13 @@ const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_repository", "parame
 const MAX_CONTROL_BYTES: usize = 64 << 10;
 
 /// Answers a request, whatever happens on the way: a panic costs this request a 500 and nobody else anything.
-pub async fn handle(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incoming>) -> Response<ReplyBody> {
+pub(super) async fn handle(
+    gateway: &Arc<Gateway>,
+    visitor: &Visitor,
+    request: Request<Incoming>,
+) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    answered(answer(gateway, peer, &head, body)).await
+    answered(answer(gateway, visitor, &head, body)).await
 }
 
 /// What becomes of an answer that may be a problem or a panic.
@@ -71,11 +76,12 @@ pub(super) async fn answered(
 
 async fn answer(
     gateway: &Arc<Gateway>,
-    peer: IpAddr,
+    visitor: &Visitor,
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let (route, principal) = authorise(&gateway.authenticator, peer, head)?;
+    head::check(head, &gateway.limits.listen)?;
+    let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
     let tenant = &principal.tenant;
     match route {
         Route::Infer(target) => {
@@ -330,6 +336,9 @@ fn refuse(problem: &Problem) -> Response<ReplyBody> {
     let headers = response.headers_mut();
     if let Some(seconds) = problem.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if problem.close {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(allow) = problem.allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));

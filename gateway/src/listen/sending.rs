@@ -1,59 +1,188 @@
-//! Answers on their way: a peer that does not read its answer must not keep it in memory for ever.
+//! What is under way on a connection: a peer that does not read its answer must not keep it in memory for ever, and one
+//! that asks for nothing must not keep a connection.
 
 use std::{
     collections::BTreeMap,
+    io::{self, IoSlice},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-/// How often a connection looks for answers that take too long.
-const LOOK: Duration = Duration::from_secs(1);
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The answers of one connection that are not sent yet, by the order in which they began.
-#[derive(Clone, Debug, Default)]
-pub struct Sending(Arc<Mutex<Unsent>>);
+use super::places::Visitor;
 
-#[derive(Debug, Default)]
-struct Unsent {
+/// The requests of one connection that are not answered, or whose answers are not sent yet.
+#[derive(Clone, Debug)]
+pub(super) struct Sending(Arc<Mutex<UnderWay>>);
+
+#[derive(Debug)]
+struct UnderWay {
     begun: u64,
+    requests: usize,
+    quiet_since: Instant,
+    /// By the order in which they began.
     answers: BTreeMap<u64, Instant>,
+    /// Since when the peer has taken nothing of what is written to it.
+    blocked_since: Option<Instant>,
+}
+
+/// One request, from its head to the end of its answer.
+#[derive(Debug)]
+pub(super) struct Request {
+    sending: Sending,
+    visitor: Visitor,
 }
 
 /// One answer; it counts as sent when this is dropped.
 #[derive(Debug)]
 pub struct Answer {
-    sending: Sending,
+    request: Request,
     number: u64,
 }
 
+impl Default for Sending {
+    fn default() -> Self {
+        let answers = BTreeMap::new();
+        let quiet_since = Instant::now();
+        let quiet = UnderWay { begun: 0, requests: 0, quiet_since, answers, blocked_since: None };
+        Self(Arc::new(Mutex::new(quiet)))
+    }
+}
+
 impl Sending {
-    pub fn begin(&self) -> Answer {
-        let number = self.with(|unsent| {
-            unsent.begun += 1;
-            unsent.answers.insert(unsent.begun, Instant::now());
-            unsent.begun
-        });
-        Answer { sending: self.clone(), number }
+    pub(super) fn request(&self, visitor: Visitor) -> Request {
+        self.with(|under_way| under_way.requests += 1);
+        Request { sending: self.clone(), visitor }
     }
 
-    /// Returns when an answer has been on its way for longer than `timeout`, seconds late at most.
-    pub async fn stalled(&self, timeout: Duration) {
+    /// Returns when an answer has been on its way for longer than `timeout`, or when nothing could be written for that
+    /// long: what is under way does not cover answers that hyper has taken and the peer has not.
+    pub(super) async fn stalled(&self, timeout: Duration) {
+        let since = |under_way: &UnderWay| {
+            let oldest = under_way.answers.first_key_value().map(|(_, begun)| *begun);
+            oldest.into_iter().chain(under_way.blocked_since).min()
+        };
+        self.passed(timeout, since).await;
+    }
+
+    /// Returns when there has been no request for longer than `timeout`.
+    pub(super) async fn idle(&self, timeout: Duration) {
+        self.passed(timeout, |under_way| (under_way.requests == 0).then_some(under_way.quiet_since)).await;
+    }
+
+    /// Returns when what `since` tells is longer ago than `timeout`.
+    async fn passed(&self, timeout: Duration, since: impl Fn(&UnderWay) -> Option<Instant>) {
         loop {
-            tokio::time::sleep(timeout.min(LOOK)).await;
-            let oldest = self.with(|unsent| unsent.answers.first_key_value().map(|(_, begun)| *begun));
-            if oldest.is_some_and(|begun| begun.elapsed() > timeout) {
+            // What begins while this sleeps is not due before it wakes.
+            let begun = self.with(|under_way| since(under_way));
+            let due = begun.unwrap_or_else(Instant::now) + timeout;
+            if due <= Instant::now() {
                 return;
             }
+            tokio::time::sleep_until(due.into()).await;
         }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Unsent) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut UnderWay) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Request {
+    pub(super) fn visitor(&self) -> &Visitor {
+        &self.visitor
+    }
+
+    pub(super) fn answer(self) -> Answer {
+        let number = self.sending.with(|under_way| {
+            under_way.begun += 1;
+            under_way.answers.insert(under_way.begun, Instant::now());
+            under_way.begun
+        });
+        Answer { request: self, number }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.sending.with(|under_way| {
+            under_way.requests -= 1;
+            under_way.quiet_since = Instant::now();
+        });
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.sending.with(|unsent| unsent.answers.remove(&self.number));
+        self.request.sending.with(|under_way| under_way.answers.remove(&self.number));
+    }
+}
+
+/// A connection that notes for how long its peer takes nothing.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    stream: S,
+    sending: Sending,
+    blocked: bool,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, sending: &Sending) -> Self {
+        Self { stream, sending: sending.clone(), blocked: false }
+    }
+
+    fn note<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_pending() != self.blocked {
+            self.blocked = written.is_pending();
+            let since = self.blocked.then(Instant::now);
+            self.sending.with(|under_way| under_way.blocked_since = since);
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.note(flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

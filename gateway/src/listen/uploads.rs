@@ -6,15 +6,13 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::{HeaderMap, Response, StatusCode, body::Incoming, header};
 use serde::Deserialize;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 
 use crate::{
     admit::Reservation,
@@ -31,17 +29,14 @@ use crate::{
 };
 
 use super::{
-    body::{self, BodyError, ReplyBody},
+    body::{self, Arriving, BodyError, ReplyBody},
     etag::{if_match, tagged},
     rest::json_reply,
 };
 
 /// The pieces of a body as they come, within bounds of time, and the digest of all of them.
 struct Pieces {
-    body: Incoming,
-    end: Instant,
-    whole: Duration,
-    idle: Duration,
+    body: Arriving,
     hasher: Hasher,
     /// Bytes that were handed over and have not been taken out of the parser again.
     unparsed: Arc<AtomicUsize>,
@@ -53,29 +48,17 @@ const MAX_UNPARSED: usize = 16 << 20;
 
 impl Pieces {
     fn new(body: Incoming, gateway: &Gateway) -> Self {
-        let whole = gateway.limits.upload.time;
-        let idle = gateway.limits.listen.body_idle_timeout;
-        let end = Instant::now() + whole;
-        Self { body, end, whole, idle, hasher: Hasher::default(), unparsed: Arc::default() }
+        let body = Arriving::new(body, &gateway.limits.listen, gateway.limits.upload.time);
+        Self { body, hasher: Hasher::default(), unparsed: Arc::default() }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        loop {
-            let idle = Instant::now() + self.idle;
-            let frame = match tokio::time::timeout_at(self.end.min(idle), self.body.frame()).await {
-                Err(_) if self.end <= idle => return Err(BodyError::Timeout(self.whole)),
-                Err(_) => return Err(BodyError::Timeout(self.idle)),
-                Ok(None) => return Ok(None),
-                Ok(Some(frame)) => frame.map_err(|_| BodyError::Broken)?,
-            };
-            if let Ok(piece) = frame.into_data() {
-                self.hasher.update(&piece);
-                if self.unparsed.fetch_add(piece.len(), Ordering::Relaxed) > MAX_UNPARSED {
-                    return Err(BodyError::TooLarge { limit: MAX_UNPARSED });
-                }
-                return Ok(Some(piece));
-            }
+        let Some(piece) = self.body.next().await? else { return Ok(None) };
+        self.hasher.update(&piece);
+        if self.unparsed.fetch_add(piece.len(), Ordering::Relaxed) > MAX_UNPARSED {
+            return Err(BodyError::TooLarge { limit: MAX_UNPARSED });
         }
+        Ok(Some(piece))
     }
 }
 
