@@ -13,6 +13,9 @@ use crate::{
     encode::EncodeError,
     execute::{ExecuteError, Step},
     listen::{body::BodyError, head::HeadError},
+    log_allowance::LogAllowance,
+    name::TenantName,
+    quarantine::Quarantined,
     repository::{FindError, RepositoryError, artifacts::ArtifactError, uploads::UploadError},
     route::RouteError,
 };
@@ -34,6 +37,8 @@ pub struct Problem {
     pub step: Option<Step>,
     /// Nothing that comes on this connection is to be believed.
     pub close: bool,
+    /// The log has heard enough of this tenant's models.
+    quiet: bool,
 }
 
 impl Problem {
@@ -47,6 +52,7 @@ impl Problem {
             allow: None,
             step: None,
             close: false,
+            quiet: false,
         }
     }
 
@@ -93,6 +99,16 @@ impl Problem {
         problem
     }
 
+    /// A model's fault, in its own words, is told as loudly as its tenant's allowance of the log admits.
+    #[must_use]
+    pub fn told_within(mut self, log: &LogAllowance, tenant: &TenantName) -> Self {
+        if self.status == StatusCode::BAD_GATEWAY {
+            let bytes = self.text.len() + self.detail.as_ref().map_or(0, String::len);
+            self.quiet = !log.admits(tenant, bytes);
+        }
+        self
+    }
+
     /// Writes the fault to the log: what the client caused at debug, what a model or we caused louder.
     pub fn log(&self) {
         let (code, text, detail) = (self.code, &self.text, self.detail.as_deref());
@@ -100,7 +116,7 @@ impl Problem {
             500 => tracing::error!(code, detail, "{text}"),
             // Only what the client must not read makes it ours: a disk or a store that does not work.
             503 if detail.is_some() => tracing::error!(code, detail, "{text}"),
-            502 => tracing::warn!(code, detail, "{text}"),
+            502 if !self.quiet => tracing::warn!(code, detail, "{text}"),
             _ => tracing::debug!(code, detail, "{text}"),
         }
     }
@@ -311,6 +327,15 @@ impl From<ExecuteError> for Problem {
         if let ExecuteError::Trapped { detail, .. } = error {
             problem.detail = Some(detail);
         }
+        problem
+    }
+}
+
+impl From<Quarantined> for Problem {
+    fn from(error: Quarantined) -> Self {
+        let seconds = error.seconds;
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_quarantined", error);
+        problem.retry_after = Some(seconds);
         problem
     }
 }

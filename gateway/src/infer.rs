@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -26,8 +26,10 @@ use crate::{
     execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share},
     limits::{DecodeLimits, Limits, Quota, Quotas},
     listen::body,
+    log_allowance::LogAllowance,
     meter::{self, Meter, Usage},
     name::{ModelName, NameError},
+    quarantine::Quarantine,
     reply::NonFinite,
     repository::{
         FindError, Model, Repository,
@@ -46,6 +48,7 @@ pub struct Gateway {
     pub quotas: Arc<Quotas>,
     pub authenticator: Arc<Authenticator>,
     pub non_finite: NonFinite,
+    pub quarantine: Arc<Quarantine>,
     pub admission: Arc<Admission>,
     /// The operator's models on disk.
     pub repository: Arc<Repository>,
@@ -54,6 +57,8 @@ pub struct Gateway {
     /// Everything that is served.
     pub models: Arc<Namespaces>,
     pub meter: Arc<Meter>,
+    /// What each tenant's models may say in the log.
+    pub log: Arc<LogAllowance>,
     /// For the admin port; `None` without a store.
     pub tenants: Option<Tenants>,
     /// The folder of the ledger, if there is one.
@@ -98,7 +103,7 @@ pub async fn infer(
         }
         Err(problem) => {
             usage.failed(problem.code);
-            Err(problem)
+            Err(problem.told_within(&gateway.log, &principal.tenant))
         }
     }
 }
@@ -126,6 +131,8 @@ async fn travel(
     gateway.admission.arrive(tenant, &quota)?;
     let model = found?;
     usage.answered_by(&model.version);
+    // Before the body is read; it is asked again when the run begins.
+    gateway.quarantine.check(tenant, &model.name, &model.content)?;
 
     let Received { decoded, mut reservation, deadline } =
         receive(gateway, &model, &quota, &head, body, usage).await?;
@@ -211,29 +218,42 @@ pub(crate) async fn run(
     request: InferRequest,
     deadline: Deadline,
     usage: &Usage,
-) -> Result<InferResponse, ExecuteError> {
+) -> Result<InferResponse, Problem> {
     let deadline = model.limits.within(deadline);
-    let models = Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone() };
+    let consumed = usage.consumed();
+    let allowed = allowed(model, quota);
+    let pair = (usage.tenant(), &model.name, &model.content);
+    let visit = gateway.quarantine.enter(pair, Arc::clone(&consumed), deadline, allowed)?;
+    let models =
+        Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone(), waits: visit.waits() };
     let weight = u32::try_from(quota.weight).unwrap_or(u32::MAX);
     let share = Share { tenant: usage.tenant().clone(), weight };
     let call = Call {
         deadline,
         depth: 0,
-        consumed: usage.consumed(),
+        consumed,
         share: Arc::new(share),
+        log: Arc::clone(&gateway.log),
         models: Arc::new(models),
     };
     let run = model.executor.infer(request, call);
     // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
     let ran = tokio::time::timeout_at(deadline.instant().into(), run).await;
-    let response = ran.unwrap_or(Err(ExecuteError::Deadline))?;
+    let ran = ran.unwrap_or(Err(ExecuteError::Deadline));
+    visit.ended(&ran);
+    let response = ran?;
     // The model's own limit is kept where it runs; the caller's tenant may have a lower one.
     let bytes = tensor_bytes(&response.outputs);
     if bytes > quota.output.bytes() {
         let reason = format!("it has {bytes} bytes, and this tenant may get {}", quota.output.0);
-        return Err(ExecuteError::Output(reason));
+        return Err(ExecuteError::Output(reason).into());
     }
     Ok(response)
+}
+
+/// The time that a run could have, if its request came with none of it spent.
+fn allowed(model: &Model, quota: &Quota) -> Duration {
+    model.limits.deadline.map_or(quota.deadline.0, |own| own.min(quota.deadline.0))
 }
 
 pub(crate) fn tensor_bytes(tensors: &[Tensor]) -> usize {
@@ -244,6 +264,8 @@ pub(crate) fn tensor_bytes(tensors: &[Tensor]) -> usize {
 struct Neighbours {
     gateway: Arc<Gateway>,
     namespace: Namespace,
+    /// Whether the guest waits for another model, or got none of it in time.
+    waits: Arc<AtomicBool>,
 }
 
 /// `models.infer`: the part of the road that a guest's own calls take. Same deadline, and the caller's permit.
@@ -275,10 +297,23 @@ impl Models for Neighbours {
             }
             let request = InferRequest { inputs, ..InferRequest::default() };
             found.check_batch(&request).map_err(|error| invalid(&error))?;
-            let models = Self { gateway: Arc::clone(&self.gateway), namespace: found.namespace.clone() };
             let deadline = found.limits.within(caller.deadline);
+            let tenant = &caller.share.tenant;
+            let allowed = allowed(&found, &self.gateway.quotas.of(tenant));
+            let pair = (tenant, &found.name, &found.content);
+            let visit = self.gateway.quarantine.enter(pair, Arc::clone(&caller.consumed), deadline, allowed);
+            let visit = visit.map_err(|error| failed(&error))?;
+            let models = Self {
+                gateway: Arc::clone(&self.gateway),
+                namespace: found.namespace.clone(),
+                waits: visit.waits(),
+            };
             let call = Call { deadline, depth: caller.depth + 1, models: Arc::new(models), ..caller.clone() };
-            match found.executor.infer(request, call).await {
+            self.waits.store(true, Ordering::Relaxed);
+            let ran = found.executor.infer(request, call).await;
+            self.waits.store(matches!(ran, Err(ExecuteError::Deadline)), Ordering::Relaxed);
+            visit.ended(&ran);
+            match ran {
                 Ok(response) => Ok(response.outputs),
                 Err(ExecuteError::InvalidInput(text)) => Err(invalid(&text)),
                 Err(error) => Err(failed(&error)),

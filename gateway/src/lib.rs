@@ -10,7 +10,7 @@
 //! 4. [`admit`] reserves the bytes of the body before they are read;
 //! 5. [`decode`] turns the body into tensors and checks them against the model's signature;
 //! 6. [`admit`] gives a place among the running;
-//! 7. [`execute`] runs the model: in a brand-new wasm instance, when it is the tenant's turn, or natively;
+//! 7. [`execute`] runs the model, unless [`quarantine`] keeps it from running: in a brand-new wasm instance, when it is the tenant's turn, or natively;
 //! 8. [`encode`] writes the answer;
 //! 9. [`meter`] notes what became of it, on every path.
 //!
@@ -32,8 +32,10 @@ pub mod execute;
 pub mod infer;
 pub mod limits;
 pub mod listen;
+pub mod log_allowance;
 pub mod meter;
 pub mod name;
+pub mod quarantine;
 pub mod reply;
 pub mod repository;
 pub mod route;

@@ -245,6 +245,8 @@ pub struct WorkerLimits {
     pub max_concurrent: usize,
     /// Bytes of compiled code that are kept on disk.
     pub cache_bytes: usize,
+    /// Bytes of the log that one tenant's models may take within a second, in workers and in requests together.
+    pub log_bytes: usize,
 }
 
 impl Default for WorkerLimits {
@@ -256,6 +258,31 @@ impl Default for WorkerLimits {
             file_bytes: 256 * MIB,
             max_concurrent: 0,
             cache_bytes: 4096 * MIB,
+            log_bytes: 10 * KIB,
+        }
+    }
+}
+
+/// When a model that fails again and again is not run any more.
+#[derive(Clone, Debug)]
+pub struct QuarantineLimits {
+    /// Faults of a model for one tenant, with no good answer between them, that begin a quarantine; 0: there is none.
+    pub faults: u32,
+    /// Time within which that many count together.
+    pub window: Duration,
+    /// How long the first quarantine lasts; each further one is twice as long as the last.
+    pub time: Duration,
+    /// How long one may last.
+    pub longest: Duration,
+}
+
+impl Default for QuarantineLimits {
+    fn default() -> Self {
+        Self {
+            faults: 20,
+            window: Duration::from_secs(10),
+            time: Duration::from_secs(30),
+            longest: Duration::from_secs(600),
         }
     }
 }
@@ -271,4 +298,5 @@ pub struct Limits {
     pub calls: CallLimits,
     pub upload: UploadLimits,
     pub worker: WorkerLimits,
+    pub quarantine: QuarantineLimits,
 }

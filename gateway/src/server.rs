@@ -36,10 +36,12 @@ use crate::{
         self, Door,
         tls::{Tls, TlsError},
     },
+    log_allowance::LogAllowance,
     meter::{
         Meter,
         ledger::{Ledger, LedgerError},
     },
+    quarantine::Quarantine,
     repository::{
         Kind, Loader, Origin, Repository, RepositoryError,
         artifacts::{FOLLOW_INTERVAL, Follow, Surveys},
@@ -118,7 +120,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Some(store) => store.secret.clone(),
         None => secret_of(&config)?,
     };
-    let loader = loader(&config, &secret)?;
+    let (loader, log) = loader(&config, &secret)?;
     let authenticator = Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey)));
     let repository =
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
@@ -151,11 +153,13 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let gateway = Arc::new(Gateway {
         authenticator,
         non_finite: config.non_finite,
+        quarantine: Quarantine::new(&config.limits.quarantine),
         admission: Admission::new(&config.limits.admit),
         repository: Arc::new(repository),
         uploads,
         models,
         meter,
+        log,
         tenants,
         ledger: ledger_folder,
         limits: config.limits,
@@ -165,6 +169,11 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     });
 
     let (stop, stopped) = watch::channel(None);
+    let log = Arc::clone(&gateway.log);
+    let until = told_to_stop(stopped.clone());
+    tokio::spawn(async move {
+        tokio::select! { () = log.keep_reporting() => (), () = until => () }
+    });
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!("listening on {scheme}://{address}");
     if let Some(tls) = &tls {
@@ -197,8 +206,9 @@ fn secret_of(config: &Config) -> Result<Secret, StartError> {
     Ok(Secret::open_or_create(file)?)
 }
 
-/// What makes executors of artifacts: workers prepare them, the engines of this process run them.
-fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
+/// What makes executors of artifacts: workers prepare them, the engines of this process run them. And what models may say
+/// in the log while they do.
+fn loader(config: &Config, secret: &Secret) -> Result<(Loader, Arc<LogAllowance>), StartError> {
     let limits = &config.limits;
     let cache = config.state.as_ref().map(|state| {
         let folder = state.join("cache");
@@ -212,7 +222,8 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
         .map_err(StartError::Sandbox)?;
     let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
     let (limits, tenant_onnx) = (limits.clone(), config.tenant_onnx);
-    Ok(Arc::new(move |kind, origin, mut source| {
+    let log = Arc::clone(workers.log());
+    let loader: Loader = Arc::new(move |kind, origin, mut source| {
         let output_bytes = match kind {
             Kind::Wasm => limits.sandbox.output_bytes,
             Kind::Onnx => limits.native.output_bytes,
@@ -235,7 +246,8 @@ fn loader(config: &Config, secret: &Secret) -> Result<Loader, StartError> {
                 engine.load(source)
             }
         }
-    }))
+    });
+    Ok((loader, log))
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -302,6 +314,7 @@ impl Server {
         if let Some((_, admin)) = self.admin {
             cut += admin.await.unwrap_or(0);
         }
+        self.gateway.log.report();
         // A load that still runs publishes nothing that anybody could call.
         self.repository.abort();
         if let Some((stop, ledger)) = self.ledger {

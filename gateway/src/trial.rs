@@ -36,6 +36,7 @@ pub fn of(gateway: &Arc<Gateway>, tenant: &TenantName, sample: Bytes) -> Trial {
                 }
                 Err(problem) => {
                     usage.failed(problem.code);
+                    let problem = problem.told_within(&gateway.log, &tenant);
                     problem.log();
                     // That there is no place for the call says nothing of the version.
                     Err(match problem {

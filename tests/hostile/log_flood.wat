@@ -1,7 +1,7 @@
-;; Ten thousand lines of a kilobyte, with escapes in them, and then a good answer.
+;; Ten thousand lines of a kilobyte, with escapes, quotes and what looks like fields in them, and then a good answer.
 ;; replaces: infer
 (import "airlock:inference/log@0.1.0" "write" (func $log (param i32 i32 i32)))
-(data (i32.const 1024) "\1b[2J\1b[31mfake line\0aINFO gateway: all is well\0d")
+(data (i32.const 1024) "\1b[2J\1b[31mfake line\0aINFO gateway: all is well\0d\22 model=\22other/1\22 {\22level\22:\22ERROR\22,\22tenant\22:\22other\22}")
 (func (export "airlock:inference/plugin@0.1.0#infer")
   (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
   (local $lines i32)

@@ -1,5 +1,8 @@
 //! Hostile models over HTTP: each gets its documented answer, and nobody else notices.
 
+mod log;
+mod quarantine;
+
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},

@@ -252,6 +252,8 @@ async fn the_ledger_has_every_request_once_whatever_became_of_it() {
         settings.limits.deadline = Some("20s".parse().expect("a time"));
         settings.limits.guest_memory = Some("64MiB".parse().expect("a size"));
         settings.limits.grace_period = Some("2s".parse().expect("a time"));
+        // What fails here is to go on failing.
+        settings.limits.quarantine_faults = Some(0);
     })
     .await;
     let at = gateway.address();

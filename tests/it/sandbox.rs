@@ -97,6 +97,7 @@ fn call(time: Duration) -> Call {
         depth: 0,
         consumed: Arc::default(),
         share: Arc::default(),
+        log: Arc::default(),
         models: Arc::new(Alone),
     }
 }

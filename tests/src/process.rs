@@ -64,9 +64,11 @@ impl Process {
             let line = line.expect("text");
             seen += &format!("{line}\n");
             if let Some((_, listening)) = line.split_once("listening on http://") {
-                address = listening.trim().parse().ok();
+                // In JSON, more follows.
+                let end = listening.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
+                address = listening[..end.unwrap_or(listening.len())].parse().ok();
             }
-            if line.contains("ready models=") {
+            if line.contains("ready models=") || line.contains("\"message\":\"ready\"") {
                 break;
             }
         }

@@ -138,6 +138,8 @@ limit_settings! {
     guest_output: ByteSize, "AIRLOCK_GUEST_OUTPUT" => sandbox.output_bytes;
     /// Bytes that a wasm model may log in one call [default: 4KiB]
     guest_log: ByteSize, "AIRLOCK_GUEST_LOG" => sandbox.log_bytes;
+    /// Bytes of the log that one tenant's models may take within a second, all calls together; 0: none [default: 10KiB]
+    tenant_log: ByteSize, "AIRLOCK_TENANT_LOG" => worker.log_bytes;
     /// Instances of wasm models alive at a time [default: 1000]
     guest_instances: u32, "AIRLOCK_GUEST_INSTANCES" => sandbox.max_instances;
     /// Bytes of a model.wasm [default: 64MiB]
@@ -148,6 +150,15 @@ limit_settings! {
     guest_load_deadline: Span, "AIRLOCK_GUEST_LOAD_DEADLINE" => sandbox.load_deadline;
     /// Threads that run wasm models; 0 takes one for each core [default: 0]
     guest_threads: usize, "AIRLOCK_GUEST_THREADS" => sandbox.threads;
+    /// Failures of a model for one tenant, with no good answer between them, after which it is not run for a while; 0: never
+    /// [default: 20]
+    quarantine_faults: u32, "AIRLOCK_QUARANTINE_FAULTS" => quarantine.faults;
+    /// Time within which that many failures count together [default: 10s]
+    quarantine_window: Span, "AIRLOCK_QUARANTINE_WINDOW" => quarantine.window;
+    /// How long such a model is not run at first; twice as long each further time [default: 30s]
+    quarantine_time: Span, "AIRLOCK_QUARANTINE_TIME" => quarantine.time;
+    /// How long it is not run at most [default: 10m]
+    quarantine_longest: Span, "AIRLOCK_QUARANTINE_LONGEST" => quarantine.longest;
     /// Threads that run ONNX models; 0 takes one for each core [default: 0]
     native_threads: usize, "AIRLOCK_NATIVE_THREADS" => native.threads;
     /// Runs that may wait for such a thread [default: 1024]

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     consumption::Consumption,
     deadline::Deadline,
+    digest::{Digest, Hasher},
     limits::ModelLimits,
+    log_allowance::LogAllowance,
     name::TenantName,
     tensor::{InferRequest, InferResponse, Signature, Tensor, TensorSpec},
 };
@@ -49,6 +51,8 @@ pub struct Call {
     pub consumed: Arc<Consumption>,
     /// Likewise the tenant whose turns all of them take.
     pub share: Arc<Share>,
+    /// What that tenant's models may still say in the log.
+    pub log: Arc<LogAllowance>,
     pub models: Arc<dyn Models>,
 }
 
@@ -233,4 +237,26 @@ pub struct Source {
     /// The tenant whose model it is; `None` for the operator's. What one of them had compiled is not used for another: how long
     /// loading takes would tell who else has the same model.
     pub owner: Option<TenantName>,
+}
+
+impl Source {
+    /// The digest of everything that decides what the model does: two versions of the same content are one model.
+    pub fn content(&self) -> Digest {
+        let mut hasher = Hasher::default();
+        let mut add = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        add(&self.artifact);
+        add(&(self.files.len() as u64).to_le_bytes());
+        for (name, bytes) in &self.files {
+            add(name.as_bytes());
+            add(bytes);
+        }
+        for (name, value) in &self.parameters {
+            add(name.as_bytes());
+            add(value.as_bytes());
+        }
+        hasher.finish()
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
+    digest::Digest,
     execute::Executor,
     limits::ModelLimits,
     name::{ModelName, Version},
@@ -29,6 +30,8 @@ pub struct Model {
     pub name: ModelName,
     pub version: Version,
     pub executor: Arc<dyn Executor>,
+    /// Of all that it was loaded from.
+    pub content: Digest,
     /// The largest first dimension that the model's configuration allows; `None` if it says nothing of batches.
     pub max_batch_size: Option<u64>,
     /// What the model's configuration allows it of what the gateway allows.

@@ -291,6 +291,7 @@ impl Load {
         if !unchanged {
             return Err(LoadError::new(Step::Read, "its files were changed while they were read"));
         }
+        let content = loadable.source.content();
         let executor = loader(loadable.kind, Origin::Operator, loadable.source)?;
         self.config.check(executor.signature()).map_err(|reason| LoadError::new(Step::Signature, reason))?;
         let platform = executor.platform();
@@ -299,6 +300,7 @@ impl Load {
             name: self.name.clone(),
             version: self.version.clone(),
             executor,
+            content,
             max_batch_size: self.config.max_batch_size,
             limits: self.config.limits,
         });

@@ -76,7 +76,7 @@ pub async fn verify(
         }
         Err(problem) => {
             against.iter_mut().chain([&mut usage]).for_each(|usage| usage.failed(problem.code));
-            Err(problem)
+            Err(problem.told_within(&gateway.log, &principal.tenant))
         }
     }
 }

@@ -251,6 +251,7 @@ async fn infer_chain(chain: &Arc<Chain>, value: f32, time: Duration) -> Result<V
         depth: 0,
         consumed: Arc::default(),
         share: Arc::default(),
+        log: Arc::default(),
         models: Arc::new(Linked(chain.clone())),
     };
     let request = InferRequest { inputs: vec![fp32(&[value])], ..InferRequest::default() };

@@ -39,6 +39,7 @@ fn call(deadline: Duration) -> Call {
         depth: 0,
         consumed: Arc::default(),
         share: Arc::default(),
+        log: Arc::default(),
         models: Arc::new(NoModels),
     }
 }

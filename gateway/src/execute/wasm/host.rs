@@ -3,23 +3,27 @@
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
-use tracing::{debug, error, info, trace, warn};
+use tracing::{debug, enabled, error, info, trace, warn};
 use wasmtime::{
     Engine, Result, StoreContextMut, Trap,
     component::{Linker, WasmStr},
 };
 
 use crate::{
-    execute::{Call, NestedError},
+    execute::{Call, NestedError, Share},
     limits::{MAX_CALL_DEPTH, SandboxLimits},
+    log_allowance::LogAllowance,
     tensor,
 };
 
 use super::{
     bindings::{GuestError, LOG, Level, MODELS, Tensor},
     limiter::Limiter,
-    text::escape,
+    text::quotable,
 };
+
+/// Bytes of one line in the log.
+const MAX_LINE: usize = 256;
 
 /// The state of one store: of one request, or of one `load`.
 #[derive(Debug)]
@@ -32,7 +36,9 @@ pub(super) struct Guest {
 
 impl Guest {
     pub(super) fn new(label: &Arc<str>, limits: &SandboxLimits, call: Option<Call>) -> Self {
-        Self { limiter: Limiter::new(limits), log: Log::new(label.clone(), limits.log_bytes), call }
+        let teller = call.as_ref().map(|call| (Arc::clone(&call.log), Arc::clone(&call.share)));
+        let log = Log { label: Arc::clone(label), teller, left: limits.log_bytes, dropped: 0 };
+        Self { limiter: Limiter::new(limits), log, call }
     }
 }
 
@@ -48,43 +54,78 @@ impl Drop for Guest {
 #[derive(Debug)]
 struct Log {
     label: Arc<str>,
+    /// Whose allowance the lines are taken from, beside that of the call; none in a worker, where the gateway reads along.
+    teller: Option<(Arc<LogAllowance>, Arc<Share>)>,
     left: usize,
-    /// Lines that were cut or left out for want of room.
+    /// Lines that were cut or left out for want of room in this call.
     dropped: u64,
 }
 
 impl Log {
-    fn new(label: Arc<str>, bytes: usize) -> Self {
-        Self { label, left: bytes, dropped: 0 }
+    /// Bytes that the next line may have. If there are none, it is counted as dropped and need not even be read.
+    fn room(&mut self) -> Option<usize> {
+        if self.left == 0 {
+            self.dropped += 1;
+            return None;
+        }
+        Some(self.left.min(MAX_LINE))
     }
 
-    fn write(&mut self, level: Level, line: &str, whole: bool) {
+    fn write(&mut self, level: Level, (line, whole): (String, bool)) {
+        let had_room = self.left >= MAX_LINE;
         self.left = self.left.saturating_sub(line.len());
-        if !whole {
-            self.dropped += 1;
-            // After a line that was cut, shorter ones would slip through and read as if nothing were missing.
+        if !whole && !had_room {
+            // After a line that was cut for want of room, shorter ones would slip through and read as if nothing were missing.
             self.left = 0;
         }
-        if line.is_empty() {
+        // One that the tenant's allowance leaves out is counted there.
+        let admitted = line.is_empty() || self.admits(line.len());
+        self.dropped += u64::from(!whole && admitted);
+        if line.is_empty() || !admitted {
             return;
         }
-        let model = &*self.label;
+        let (model, tenant, end) = (&*self.label, self.tenant(), if whole { "" } else { "…" });
+        // In quotes, so that it cannot pass for a line of the gateway's own or for a field of it.
         match level {
-            Level::Trace => trace!(target: "guest", model, "{line}"),
-            Level::Debug => debug!(target: "guest", model, "{line}"),
-            Level::Info => info!(target: "guest", model, "{line}"),
-            Level::Warn => warn!(target: "guest", model, "{line}"),
-            Level::Error => error!(target: "guest", model, "{line}"),
+            Level::Trace => trace!(target: "guest", tenant, model, "guest says \"{line}\"{end}"),
+            Level::Debug => debug!(target: "guest", tenant, model, "guest says \"{line}\"{end}"),
+            Level::Info => info!(target: "guest", tenant, model, "guest says \"{line}\"{end}"),
+            Level::Warn => warn!(target: "guest", tenant, model, "guest says \"{line}\"{end}"),
+            Level::Error => error!(target: "guest", tenant, model, "guest says \"{line}\"{end}"),
         }
+    }
+
+    fn admits(&self, bytes: usize) -> bool {
+        let bytes = bytes + self.label.len();
+        self.teller.as_ref().is_none_or(|(allowance, share)| allowance.admits(&share.tenant, bytes))
+    }
+
+    fn tenant(&self) -> Option<&str> {
+        self.teller.as_ref().map(|(_, share)| share.tenant.as_str())
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        if self.dropped > 0 {
-            let model = &*self.label;
-            warn!(target: "guest", model, "{} lines were cut or left out: over the bytes of one call", self.dropped);
+        let lines = self.dropped;
+        let told = |(allowance, share): &(Arc<LogAllowance>, Arc<Share>)| {
+            allowance.admits_count(&share.tenant, self.label.len(), lines)
+        };
+        if lines > 0 && self.teller.as_ref().is_none_or(told) {
+            let (model, tenant) = (&*self.label, self.tenant());
+            warn!(target: "guest", tenant, model, "{lines} lines were cut or left out: over the bytes of one call or line");
         }
+    }
+}
+
+/// Whether anybody reads lines of this level.
+fn is_read(level: Level) -> bool {
+    match level {
+        Level::Trace => enabled!(target: "guest", tracing::Level::TRACE),
+        Level::Debug => enabled!(target: "guest", tracing::Level::DEBUG),
+        Level::Info => enabled!(target: "guest", tracing::Level::INFO),
+        Level::Warn => enabled!(target: "guest", tracing::Level::WARN),
+        Level::Error => enabled!(target: "guest", tracing::Level::ERROR),
     }
 }
 
@@ -117,9 +158,13 @@ fn add_log(linker: &mut Linker<Guest>) -> Result<()> {
     linker.instance(LOG)?.func_wrap(
         "write",
         |mut store: StoreContextMut<'_, Guest>, (level, message): (Level, WasmStr)| {
+            if !is_read(level) {
+                return Ok(());
+            }
+            let Some(room) = store.data_mut().log.room() else { return Ok(()) };
             // Read in place: a guest that floods the log costs the gateway no copies.
-            let (line, whole) = escape(&message.to_str(&store)?, store.data().log.left);
-            store.data_mut().log.write(level, &line, whole);
+            let line = quotable(&message.to_str(&store)?, room);
+            store.data_mut().log.write(level, line);
             Ok(())
         },
     )
@@ -171,8 +216,8 @@ mod tests {
         }
     }
 
-    /// What the gateway's log holds after a call that wrote these lines and may write 20 bytes.
-    fn logged(lines: &[&str]) -> Vec<String> {
+    /// What the gateway's log holds after a call that wrote these lines and may write that many bytes.
+    fn logged(left: usize, teller: Option<(Arc<LogAllowance>, Arc<Share>)>, lines: &[&str]) -> Vec<String> {
         let sink = Sink::default();
         let writer = sink.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -181,10 +226,10 @@ mod tests {
             .with_ansi(false)
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            let mut log = Log::new("m/1".into(), 20);
+            let mut log = Log { label: "m/1".into(), teller, left, dropped: 0 };
             for line in lines {
-                let (line, whole) = escape(line, log.left);
-                log.write(Level::Info, &line, whole);
+                let Some(room) = log.room() else { continue };
+                log.write(Level::Info, quotable(line, room));
             }
         });
         let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -192,15 +237,37 @@ mod tests {
     }
 
     #[test]
-    fn lines_carry_the_model_and_no_control_characters() {
-        assert_eq!(logged(&["a\nb\u{1b}[1m"]), ["INFO guest: a\\nb\\u{1b}[1m model=\"m/1\""]);
+    fn lines_are_quoted_and_carry_the_model_and_no_control_characters() {
+        let forged = "a\nb\u{1b}[1m\" model=\"other/1";
+        let expected = r#"INFO guest: guest says "a\nb\u{1b}[1m\" model=\"other/1" model="m/1""#;
+        assert_eq!(logged(100, None, &[forged]), [expected]);
     }
 
     #[test]
     fn lines_beyond_the_allowance_are_counted_and_told_once() {
-        let lines = logged(&["0123456789", "0123456789abc", "x", "y"]);
+        let lines = logged(20, None, &["0123456789", "0123456789abc", "x", "y"]);
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[1].starts_with("INFO guest: 0123456789 "), "{lines:?}");
+        assert!(lines[1].starts_with("INFO guest: guest says \"0123456789\"… "), "{lines:?}");
         assert!(lines[2].starts_with("WARN guest: 3 lines were cut or left out"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_the_next_ones_are_written() {
+        let lines = logged(4096, None, &["x".repeat(1 << 20).as_str(), "short"]);
+        assert!(
+            lines[0].starts_with(&format!("INFO guest: guest says \"{}\"… ", "x".repeat(256))),
+            "{lines:?}"
+        );
+        assert!(lines[1].contains("says \"short\" "), "{lines:?}");
+        assert!(lines[2].contains("1 lines were cut"), "{lines:?}");
+    }
+
+    #[test]
+    fn calls_of_one_tenant_share_its_allowance() {
+        let (allowance, share) = (Arc::new(LogAllowance::new(1000)), Arc::<Share>::default());
+        let call = || logged(4096, Some((Arc::clone(&allowance), Arc::clone(&share))), &["a", "b", "c"]);
+        let written: Vec<usize> = (0..5).map(|_| call().len()).collect();
+        assert_eq!(written, [3, 3, 3, 0, 0]);
+        assert!(call().is_empty());
     }
 }

@@ -3,21 +3,22 @@
 /// Longest text that a guest's error may have, in bytes.
 pub(super) const MAX_ERROR: usize = 1 << 10;
 
-/// Appends `text` with its control characters escaped, up to `budget` bytes. False if it was cut.
-fn escape_into(out: &mut String, text: &str, budget: usize) -> bool {
+/// `text` with the characters escaped that `odd` says, and at most `budget` bytes long; and whether all of it fitted.
+fn escape(text: &str, budget: usize, odd: impl Fn(char) -> bool) -> (String, bool) {
+    let mut out = String::with_capacity(text.len().min(budget));
     for c in text.chars() {
         let before = out.len();
-        if c.is_control() || is_invisible(c) {
+        if odd(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
         }
         if out.len() > budget {
             out.truncate(before);
-            return false;
+            return (out, false);
         }
     }
-    true
+    (out, true)
 }
 
 /// Line and paragraph separators and the marks that reorder text: they can forge what a reader of a log sees.
@@ -25,16 +26,15 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` with its control characters escaped and at most `budget` bytes long, and whether all of it fitted.
-pub(super) fn escape(text: &str, budget: usize) -> (String, bool) {
-    let mut out = String::with_capacity(text.len().min(budget));
-    let whole = escape_into(&mut out, text, budget);
-    (out, whole)
+/// For between quotes: with its control characters, quotes and backslashes escaped, at most `budget` bytes long, and whether
+/// all of it fitted. Where it ends, and what of it was a guest's, can be seen.
+pub(super) fn quotable(text: &str, budget: usize) -> (String, bool) {
+    escape(text, budget, |c| c.is_control() || is_invisible(c) || matches!(c, '"' | '\\'))
 }
 
-/// The same for a text that stands alone; what was cut off is shown as `…`.
+/// For a text that stands alone: with its control characters escaped, and what was cut off shown as `…`.
 pub(super) fn shown(text: &str, budget: usize) -> String {
-    let (mut out, whole) = escape(text, budget);
+    let (mut out, whole) = escape(text, budget, |c| c.is_control() || is_invisible(c));
     if !whole {
         out.push('…');
     }
@@ -52,9 +52,14 @@ mod tests {
     }
 
     #[test]
+    fn a_quoted_text_cannot_end_its_quotes() {
+        assert_eq!(quotable(r#"a" model="b\"#, 100), (r#"a\" model=\"b\\"#.into(), true));
+    }
+
+    #[test]
     fn text_is_cut_within_its_budget_and_never_inside_a_character() {
-        assert_eq!(escape("日本", 5), ("日".into(), false));
-        assert_eq!(escape("a\u{1b}", 5), ("a".into(), false));
+        assert_eq!(quotable("日本", 5), ("日".into(), false));
+        assert_eq!(quotable("a\u{1b}", 5), ("a".into(), false));
         assert_eq!(shown("abc", 2), "ab…");
     }
 }

@@ -25,6 +25,8 @@ use std::{
 use crate::{
     digest::Digest,
     limits::{NativeLimits, SandboxLimits, WorkerLimits},
+    log_allowance::LogAllowance,
+    name::TenantName,
 };
 
 use super::{
@@ -48,6 +50,7 @@ pub struct Workers {
     program: PathBuf,
     folder: PathBuf,
     slots: Slots,
+    log: Arc<LogAllowance>,
 }
 
 impl Workers {
@@ -73,7 +76,13 @@ impl Workers {
             0 => available_parallelism().map_or(1, usize::from),
             most => most,
         };
-        Ok(Arc::new(Self { limits, program, folder, slots: Slots::new(most) }))
+        let log = Arc::new(LogAllowance::new(limits.log_bytes));
+        Ok(Arc::new(Self { limits, program, folder, slots: Slots::new(most), log }))
+    }
+
+    /// What each tenant's models may say in the log; what they say in requests is to come out of the same.
+    pub fn log(&self) -> &Arc<LogAllowance> {
+        &self.log
     }
 
     /// Checks a wasm model in every way in which it is checked before it is served, and compiles it. Blocks; waits for a slot
@@ -93,7 +102,7 @@ impl Workers {
     pub fn check_onnx(&self, limits: &NativeLimits, source: &Source) -> Result<Report, LoadError> {
         let _slot = self.slots.take();
         let folder = self.hand_over(Task::Onnx(limits.clone()), source)?;
-        let Done { report, .. } = process::run(&self.program, &self.limits, &folder)?;
+        let Done { report, .. } = self.run(&folder, source)?;
         Ok(report)
     }
 
@@ -101,7 +110,7 @@ impl Workers {
     pub(super) fn prepare(&self, settings: &Settings, source: &Source) -> Result<Prepared, LoadError> {
         let _slot = self.slots.take();
         let folder = self.hand_over(Task::Wasm(settings.clone()), source)?;
-        let Done { report, code } = process::run(&self.program, &self.limits, &folder)?;
+        let Done { report, code } = self.run(&folder, source)?;
         let bytes = folder.read(CODE, self.limits.file_bytes).map_err(|error| {
             LoadError::new(Step::Compile, format_args!("its compiled code cannot be read: {error}"))
         })?;
@@ -109,6 +118,11 @@ impl Workers {
             return Err(LoadError::new(Step::Compile, "its compiled code is not what the worker announced"));
         }
         Ok(Prepared::trusted(report, bytes))
+    }
+
+    fn run(&self, folder: &Folder, source: &Source) -> Result<Done, LoadError> {
+        let tenant = source.owner.clone().unwrap_or_else(TenantName::default_tenant);
+        process::run(&self.program, &self.limits, folder, (&self.log, tenant))
     }
 
     /// A folder with the job and its files.

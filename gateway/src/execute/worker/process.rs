@@ -6,7 +6,10 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +19,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::{
     execute::{LoadError, Step},
     limits::WorkerLimits,
+    log_allowance::LogAllowance,
+    name::TenantName,
 };
 
 use super::{
@@ -30,10 +35,21 @@ const MAX_ANSWER: u64 = 4 << 20;
 /// Bytes of a worker's stderr that are read for the log.
 const MAX_STDERR: u64 = 64 << 10;
 
+/// Characters of one line of it. Those of guests are shorter.
+const MAX_LINE: usize = 1 << 10;
+
+/// Whose allowance of the log a worker's lines are taken from.
+pub(super) type Teller<'a> = (&'a Arc<LogAllowance>, TenantName);
+
 /// Runs a program as the worker for the job in a folder.
-pub(super) fn run(program: &Path, limits: &WorkerLimits, folder: &Folder) -> Result<Done, LoadError> {
+pub(super) fn run(
+    program: &Path,
+    limits: &WorkerLimits,
+    folder: &Folder,
+    teller: Teller<'_>,
+) -> Result<Done, LoadError> {
     let end = Instant::now() + limits.time;
-    let mut worker = Worker::start(program, limits, folder).map_err(|error| {
+    let mut worker = Worker::start(program, limits, folder, teller).map_err(|error| {
         tracing::error!(program = %program.display(), "a worker cannot be started: {error}");
         LoadError::transient(Step::Read, format_args!("a worker process cannot be started: {error}"))
     })?;
@@ -72,7 +88,13 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(program: &Path, limits: &WorkerLimits, folder: &Folder) -> std::io::Result<Self> {
+    fn start(
+        program: &Path,
+        limits: &WorkerLimits,
+        folder: &Folder,
+        (allowance, tenant): Teller<'_>,
+    ) -> std::io::Result<Self> {
+        let allowance = Arc::clone(allowance);
         let job = File::open(folder.path().join(JOB))?;
         let mut child = Command::new(program)
             .arg0("airlock")
@@ -94,7 +116,8 @@ impl Worker {
             thread::Builder::new()
                 .name("worker-answer".into())
                 .spawn(move || read_messages(stdout, &said))?;
-            thread::Builder::new().name("worker-log".into()).spawn(move || read_log(stderr, &told))?;
+            let read = move || read_log(stderr, &told, &allowance, &tenant);
+            thread::Builder::new().name("worker-log".into()).spawn(read)?;
         }
         Ok(worker)
     }
@@ -161,15 +184,21 @@ fn read_messages(stdout: ChildStdout, said: &Sender<Option<Message>>) {
     }
 }
 
-/// Puts each line into the log, those of the model's own `load` at the level that it gave them, and hands on the whole.
-fn read_log(mut stderr: ChildStderr, told: &Sender<String>) {
+/// Puts each line into the log, those of the model's own `load` at the level that it gave them, as far as the tenant's
+/// allowance admits; hands on the whole.
+fn read_log(mut stderr: ChildStderr, told: &Sender<String>, allowance: &LogAllowance, tenant: &TenantName) {
     let mut bytes = Vec::new();
     let _ = stderr.by_ref().take(MAX_STDERR).read_to_end(&mut bytes);
     // The rest is read as well, or a worker that says too much would stand still.
     let _ = std::io::copy(&mut stderr, &mut std::io::sink());
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    for line in text.lines().map(|line| line.trim().replace(char::is_control, "?")) {
+    let shown =
+        |line: &str| line.trim().replace(char::is_control, "?").chars().take(MAX_LINE).collect::<String>();
+    for line in text.lines().map(shown).filter(|line| !line.is_empty()) {
         let (level, rest) = line.split_once(' ').unwrap_or_default();
+        if level != "DEBUG" && level != "TRACE" && !allowance.admits(tenant, line.len()) {
+            continue;
+        }
         match (level, rest.trim_start()) {
             ("ERROR", line) => tracing::error!(target: "worker", "{line}"),
             ("WARN", line) => tracing::warn!(target: "worker", "{line}"),

@@ -42,6 +42,7 @@ fn model(text: &str) -> Model {
         name: name(),
         version: version(text),
         executor,
+        content: Digest::of(b""),
         max_batch_size: None,
         limits: ModelLimits::default(),
     }

@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use crate::{
+    digest::Digest,
     execute::{BoxFuture, Executor, LoadError, Source, Step},
     name::{ModelName, TenantName, Version},
     repository::{
@@ -39,6 +40,7 @@ pub type Trial = Box<dyn FnOnce(Arc<Model>) -> BoxFuture<'static, Result<(), Upl
 /// A version ready to be served, that is not yet in any catalog.
 pub(super) struct LoadedVersion {
     pub(super) executor: Arc<dyn Executor>,
+    content: Digest,
     pub(super) config: ModelConfig,
 }
 
@@ -57,6 +59,7 @@ impl LoadedVersion {
             name: model.clone(),
             version: version.clone(),
             executor: Arc::clone(&self.executor),
+            content: self.content,
             max_batch_size: self.config.max_batch_size,
             limits: self.config.limits,
         }
@@ -289,13 +292,14 @@ impl Uploads {
         let origin = Origin::Tenant(self.quota(tenant));
         let loading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            loader(kind, origin, source)
+            let content = source.content();
+            Ok((loader(kind, origin, source)?, content))
         });
-        let executor = loading.await.unwrap_or_else(|_| {
+        let (executor, content) = loading.await.unwrap_or_else(|_| {
             Err(LoadError::new(Step::Load, "the engine panicked while it loaded the model"))
         })?;
         config.check(executor.signature()).map_err(|reason| LoadError::new(Step::Signature, reason))?;
-        Ok(LoadedVersion { executor, config })
+        Ok(LoadedVersion { executor, content, config })
     }
 }
 
