@@ -1,7 +1,9 @@
 //! Hostile models over HTTP: each gets its documented answer, and nobody else notices.
 
 mod log;
+mod memory;
 mod quarantine;
+mod residue;
 
 use std::{
     net::SocketAddr,

@@ -68,6 +68,11 @@ fn other_imports_are_refused_by_name() {
         instance("wasi:clocks/monotonic-clock@0.2.0")
             .contains("\"wasi:clocks/monotonic-clock@0.2.0\": guests have no WASI")
     );
+    for name in
+        ["random/random", "filesystem/types", "sockets/tcp", "cli/environment", "http/types", "io/poll"]
+    {
+        assert!(instance(&format!("wasi:{name}@0.2.0")).contains("guests have no WASI"), "{name}");
+    }
     assert!(instance("airlock:inference/log@0.2.0").contains("\"airlock:inference/log@0.2.0\""));
     assert!(instance("airlock:inference/log@0.1.0-rc").contains("\"airlock:inference/log@0.1.0-rc\""));
     assert!(instance("airlock:inference/plugin@0.1.0").contains("\"airlock:inference/plugin@0.1.0\""));
@@ -124,6 +129,16 @@ fn what_the_interface_does_not_have_is_refused() {
     assert!(lifted("string-encoding=utf16").contains("UTF-16"));
     assert!(lifted("string-encoding=latin1+utf16").contains("UTF-16"));
     assert!(lifted("string-encoding=utf8").contains("it exports nothing"));
+    assert!(lifted("async").contains("async functions"));
+    for wanted in ["(type (stream u8))", "(type (future u8))"] {
+        refused_text(&format!("(component {wanted})"));
+    }
+    for (module, word) in
+        [("(type (struct))", "gc"), ("(type (array i8))", "gc"), ("(func (param anyref))", "gc")]
+    {
+        let error = refused_text(&format!("(module {module})"));
+        assert!(error.contains(word) || error.contains("not valid"), "{error}");
+    }
 }
 
 #[test]
@@ -145,9 +160,58 @@ fn functions_that_keep_the_compiler_busy_are_refused() {
     assert!(body(&"(block)".repeat(20_001)).contains("20001 blocks"));
     assert!(
         body(&format!("(local {}) {}", "i32 ".repeat(9_000), "(block)".repeat(9_000)))
-            .contains("blocks times locals")
+            .contains("blocks and targets times locals")
     );
     assert!(body(&"nop ".repeat(300_000)).contains("bytes, at most"));
+    let nested = |depth| format!("{}{}", "(block ".repeat(depth), ")".repeat(depth));
+    assert!(body(&nested(5_001)).contains("nested 5001 deep"));
+    let table = |targets| format!("(block (br_table {} (i32.const 0)))", "0 ".repeat(targets));
+    assert!(body(&table(20_001)).contains("20001 targets"));
+    assert!(
+        body(&format!("(local {}) {}", "i32 ".repeat(9_000), table(9_000))).contains("9000 br_table targets")
+    );
+    // Each within its own bounds.
+    let one = format!("(func (local {}) {})", "i32 ".repeat(9_900), "(block)".repeat(5_000));
+    assert!(refused_text(&format!("(module {})", one.repeat(41))).contains("one too many"));
+}
+
+#[test]
+fn binaries_that_no_tool_makes_are_refused() {
+    const HEAD: &[u8] = b"\0asm\x01\0\0\0";
+    let module = |rest: &[u8]| refusal(&[HEAD, rest].concat());
+    // A size of six bytes, one of five that says more than 32 bits, one that ends too early, and one beyond the end.
+    assert!(module(b"\x01\x80\x80\x80\x80\x80\x00").contains("not valid"));
+    assert!(module(b"\x01\xff\xff\xff\xff\x7f").contains("not valid"));
+    assert!(module(b"\x01\x80").contains("not valid"));
+    assert!(module(b"\x01\xff\xff\xff\xff\x0f").contains("not valid"));
+    assert!(module(&b"\0\x01\0".repeat(100_000)).contains("2001 sections"));
+    assert!(module(b"\x0d\x01\0").contains("exceptions") || module(b"\x0d\x01\0").contains("not valid"));
+    // A section of another section's number, twice.
+    assert!(module(b"\x01\x01\0\x01\x01\0").contains("not valid"));
+}
+
+#[test]
+fn counts_are_bounded_at_any_size() {
+    let module =
+        |field: &str, count: usize| refused_text(&format!("(module (func $f) {})", field.repeat(count)));
+    assert!(module("(func)", 1_000_000).contains("1000001 functions, at most 10000"));
+    let exports: String = (0..100_000).map(|number| format!("(export \"{number}\" (func $f))")).collect();
+    assert!(module(&exports, 1).contains("100000 core exports"));
+    let imports: String = (0..100_000).map(|number| format!("(import \"m\" \"{number}\" (func))")).collect();
+    assert!(refused_text(&format!("(module {imports})")).contains("100000 core imports"));
+    assert!(
+        module(&format!("(elem func {})", "$f ".repeat(100_001)), 1).contains("100001 elements of segments")
+    );
+    assert!(module("(data \"\")", 10_001).contains("10001 segments"));
+}
+
+#[test]
+fn component_types_that_nest_without_end_are_refused_or_cut() {
+    let mut types = String::from("(type $t0 (list u8))");
+    for i in 0..20_000 {
+        types.push_str(&format!("(type $t{} (list $t{i}))", i + 1));
+    }
+    refused_text(&format!("(component {types})"));
 }
 
 #[test]

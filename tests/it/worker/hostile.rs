@@ -15,6 +15,7 @@ use airlock_tests::{
     client::{get, post},
     gateway::{Gateway, Repository},
     guest::{self, hostile},
+    process::Process,
 };
 use serde_json::json;
 
@@ -142,6 +143,14 @@ async fn a_worker_bounds_itself_and_its_violent_end_is_told_with_its_step() {
         assert!(["1 1", "0 0"].contains(&bound("Max core file size").as_str()), "{bounds}");
         assert!(seen("status").contains("NoNewPrivs:\t1"), "{}", seen("status"));
         assert_eq!(seen("environ"), "");
+        assert!(seen("status").contains("CapEff:\t0000000000000000"), "{}", seen("status"));
+        assert_eq!(seen("oom_score_adj").trim(), "1000");
+        let namespace = |process: &str, name: &str| fs::read_link(format!("/proc/{process}/ns/{name}")).ok();
+        for name in ["net", "ipc", "uts", "user"] {
+            let own = namespace("self", name);
+            let moved = namespace(&child.to_string(), name) != own && own.is_some();
+            assert!(moved || !may_unshare(), "it is in the {name} namespace of the gateway");
+        }
         let nice = |stat: &str| -> Option<i32> {
             stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(16)?.parse().ok())
         };
@@ -153,4 +162,36 @@ async fn a_worker_bounds_itself_and_its_violent_end_is_told_with_its_step() {
     });
     assert!(matches!(error.step, Step::Snapshot | Step::Compile | Step::Load), "{error}");
     assert!(error.reason.contains("killed from outside"), "{error}");
+}
+
+/// Whether this machine lets anybody have namespaces of their own.
+fn may_unshare() -> bool {
+    Command::new("unshare").args(["-Urn", "true"]).status().is_ok_and(|status| status.success())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_worker_cannot_leave_the_network_models_are_loaded_all_the_same_and_it_is_told_once() {
+    if !may_unshare() {
+        return;
+    }
+    let mut repository = Repository::default();
+    for model in ["a", "b", "c"] {
+        repository = repository.with(model, "1", "model.wasm", guest::good());
+    }
+    let folder = repository.path().to_str().expect("UTF-8");
+    let forbidden =
+        ["unshare", "-Ur", "sh", "-c", "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"", "sh"];
+    let process = Process::serve_under(&forbidden, &["--model-repository", folder]);
+    for model in ["a", "b", "c"] {
+        assert_eq!(get(process.address, &format!("/v2/models/{model}/ready")).await.status, 200);
+    }
+    process.signal("TERM");
+    let (_, _, log) = process.end();
+    let told = log.lines().filter(|line| line.contains("workers are less secluded")).count();
+    assert_eq!(told, 1, "{log}");
+
+    let process = Process::serve(&["--model-repository", folder]);
+    process.signal("TERM");
+    let (_, _, log) = process.end();
+    assert!(!log.contains("workers are less secluded"), "{log}");
 }

@@ -16,7 +16,10 @@ use crate::{
     limits::WorkerLimits,
 };
 
-use super::job::{ARTIFACT, CODE, Done, Job, Message, Task, file_name};
+use super::{
+    job::{ARTIFACT, CODE, Done, Job, Message, Task, file_name},
+    seclusion,
+};
 
 /// Open files: a job needs a handful at a time.
 const MAX_FILES: u64 = 64;
@@ -42,6 +45,8 @@ pub struct Bounds {
 pub enum WorkError {
     #[error("it cannot bound itself: {0}")]
     Bounds(#[from] rustix::io::Errno),
+    #[error("it cannot drop its capabilities: {0}")]
+    Secluded(#[source] io::Error),
     #[error("its parent is gone")]
     Orphan,
     #[error("its parent has no process number: {0}")]
@@ -101,6 +106,8 @@ impl Bounds {
 /// # Errors
 /// If it could not begin or not answer. A model that is refused is an answer.
 pub fn work(bounds: Bounds) -> Result<(), WorkError> {
+    // First: a new namespace would undo some of the bounds.
+    let exposed = seclusion::leave().map_err(WorkError::Secluded)?;
     bounds.apply()?;
     // If they cannot be started, the compiler does with its own.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads()).build_global();
@@ -109,6 +116,9 @@ pub fn work(bounds: Bounds) -> Result<(), WorkError> {
     let job: Job = serde_json::from_slice(&text)?;
     drop(text);
     let mut progress = Progress { stdout: io::stdout(), steps: Vec::new(), failure: None };
+    if let Some(what) = exposed {
+        progress.say(&Message::Exposed(what));
+    }
     let answer = match run(job, &mut progress) {
         Ok(done) => Message::Done(done),
         Err(error) => Message::Refused(error),

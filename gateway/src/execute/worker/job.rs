@@ -40,10 +40,11 @@ pub(super) enum Task {
     Onnx(NativeLimits),
 }
 
-/// One line of a worker's answer: the steps as it enters them, then how it ended.
+/// One line of a worker's answer: what it could not give up, if anything; the steps as it enters them; how it ended.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
+    Exposed(String),
     Step(Step),
     Done(Done),
     Refused(LoadError),

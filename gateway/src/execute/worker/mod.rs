@@ -4,6 +4,7 @@
 //! - [`Workers`]: the gateway's side, one job at a time for each slot
 //! - `job`: what the two sides say to each other
 //! - `folder`: the private folder that a job's files are in
+//! - `seclusion`: what a worker gives up before it begins
 //! - `process`: a running worker, and what its end means
 //! - [`work`]: the worker's own side
 //!
@@ -14,6 +15,7 @@ mod child;
 mod folder;
 mod job;
 mod process;
+mod seclusion;
 
 use std::{
     io,

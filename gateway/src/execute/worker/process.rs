@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
-        Arc,
+        Arc, Once,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
@@ -129,6 +129,7 @@ impl Worker {
             let left = end.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(left) {
                 Ok(Some(message)) if answer.is_none() => match message {
+                    Message::Exposed(what) => tell_once(&what),
                     Message::Step(entered) => *step = entered,
                     Message::Done(done) => answer = Some(Ok(done)),
                     Message::Refused(error) => answer = Some(Err(error)),
@@ -165,6 +166,13 @@ impl Drop for Worker {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Every worker of a machine says the same.
+fn tell_once(what: &str) {
+    static TOLD: Once = Once::new();
+    let what: String = what.chars().filter(|c| !c.is_control()).take(MAX_LINE).collect();
+    TOLD.call_once(|| tracing::warn!("workers are less secluded than they should be: {what}"));
 }
 
 /// Hands on each line; `None` for one that is no message, after which nothing is read any more.

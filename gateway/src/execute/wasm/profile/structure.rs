@@ -2,7 +2,7 @@
 
 use wasmparser::{
     BinaryReaderError, CanonicalFunction, CanonicalOption, ComponentExternalKind, CustomSectionReader,
-    Encoding, GlobalSectionReader, MemoryType, Parser, Payload, ValType,
+    ElementItems, Encoding, GlobalSectionReader, MemoryType, Parser, Payload, ValType,
 };
 
 use crate::{
@@ -10,12 +10,14 @@ use crate::{
     limits::SandboxLimits,
 };
 
-use super::{Form, body, invalid, refuse, shown};
+use super::{Form, body::Bodies, invalid, refuse, shown};
 
 /// Items of one kind: over all core modules of the artifact, or over its components.
 const MAX_FUNCTIONS: u64 = 10_000;
 const MAX_TYPES: u64 = 10_000;
 const MAX_SEGMENTS: u64 = 10_000;
+/// Functions that segments put into tables.
+const MAX_ELEMENTS: u64 = 100_000;
 const MAX_GLOBALS: u64 = 1_000;
 const MAX_IMPORTS: u64 = 1_000;
 const MAX_EXPORTS: u64 = 1_000;
@@ -36,8 +38,15 @@ pub(super) struct Outline {
 }
 
 pub(super) fn check(artifact: &[u8], form: Form, limits: &SandboxLimits) -> Result<Outline, LoadError> {
-    let mut walk =
-        Walk { limits, form, depth: 0, module: None, counts: Counts::default(), outline: Outline::default() };
+    let mut walk = Walk {
+        limits,
+        form,
+        depth: 0,
+        module: None,
+        counts: Counts::default(),
+        bodies: Bodies::default(),
+        outline: Outline::default(),
+    };
     for payload in Parser::new(0).parse_all(artifact) {
         walk.payload(payload.map_err(|error| invalid(&error))?)?;
     }
@@ -52,6 +61,7 @@ struct Walk<'a> {
     /// The core module that is open.
     module: Option<Module>,
     counts: Counts,
+    bodies: Bodies,
     outline: Outline,
 }
 
@@ -78,6 +88,7 @@ struct Counts {
     imports: u64,
     exports: u64,
     segments: u64,
+    elements: u64,
     component_items: u64,
 }
 
@@ -172,6 +183,13 @@ impl Walk<'_> {
             }
             Payload::ElementSection(elements) => {
                 bound(&mut counts.segments, elements.count(), MAX_SEGMENTS, "segments")?;
+                for segment in elements {
+                    let items = match read(segment)?.items {
+                        ElementItems::Functions(items) => items.count(),
+                        ElementItems::Expressions(_, items) => items.count(),
+                    };
+                    bound(&mut counts.elements, items, MAX_ELEMENTS, "elements of segments")?;
+                }
             }
             Payload::DataSection(data) => {
                 bound(&mut counts.segments, data.count(), MAX_SEGMENTS, "segments")?
@@ -197,7 +215,7 @@ impl Walk<'_> {
             }
             Payload::GlobalSection(globals) => self.globals(globals)?,
             Payload::CodeSectionEntry(body) => {
-                if let Some(problem) = read(body::check(&body))? {
+                if let Some(problem) = read(self.bodies.check(&body))? {
                     let at = body.range().start;
                     return Err(refuse(format_args!("the function at offset {at:#x} {problem}: split it")));
                 }

@@ -1,0 +1,2 @@
+;; What compilers import when they are not told what there is.
+(import "env" "abort" (func $abort (param i32 i32)))

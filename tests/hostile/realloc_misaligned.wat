@@ -1,0 +1,8 @@
+;; Once loaded, gives room at odd addresses.
+;; replaces: realloc load
+(global $loaded (mut i32) (i32.const 0))
+(func (export "airlock:inference/plugin@0.1.0#load") (param i32 i32 i32 i32) (result i32)
+  (global.set $loaded (i32.const 1))
+  (i32.const 128))
+(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+  (i32.add (global.get $loaded) (call $alloc (local.get 2) (i32.add (local.get 3) (i32.const 8)))))
