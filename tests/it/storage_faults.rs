@@ -233,19 +233,24 @@ async fn content_that_no_version_names_is_swept_and_nothing_else() {
     let removed = tenant.send("DELETE", "/v2/repository/models/m/versions/2", &[], "").await;
     assert_eq!(removed.status, 200);
     let uploads = gateway.uploads().expect("a store");
-    let swept = |generations, blobs| Ok(Swept { generations, blobs });
+    let swept = |generations, archived, blobs| Ok(Swept { generations, archived, blobs });
     let hour = Duration::from_secs(3600);
-    assert_eq!(uploads.sweep(hour).await, swept(0, 0), "it may be on its way into a version");
-    // Version 2 was published and removed: that it was published is superseded.
-    assert_eq!(uploads.sweep(Duration::ZERO).await, swept(1, 1));
-    assert_eq!(uploads.sweep(Duration::ZERO).await, swept(0, 0));
+    assert_eq!(uploads.sweep(hour).await, swept(0, 0, 0), "it may be on its way into a version");
+    // Version 2 was published and removed: that it was published is superseded, and that it was removed is archived.
+    assert_eq!(uploads.sweep(Duration::ZERO).await, swept(1, 1, 1));
+    assert_eq!(uploads.sweep(Duration::ZERO).await, swept(0, 0, 0));
+    let records = store.path().join("objects/tenants/default/models/m/versions/2");
+    assert!(files(&records).is_empty(), "the version's own records");
     gateway.stop(Duration::ZERO).await;
     let _ = fs::remove_dir_all(store.path().join("local/cache"));
     let gateway = store.serve().await;
     let tenant = Caller::anybody(&gateway);
     assert_eq!(tenant.infer("m", 1.0).await.status, 200, "version 1 is there still");
+    assert_eq!(tenant.get("/v2/repository/models/m/versions/2").await.status, 404);
     assert_eq!(tenant.put("m", "2", unique(2)).await.status, 200);
     assert_eq!(tenant.infer("m/versions/2", 1.0).await.status, 200);
+    assert_eq!(tenant.put("m", "2", unique(3)).await.status, 409);
+    assert!(records.join("0000000003").is_file(), "it goes on from where it was");
 }
 
 #[tokio::test(flavor = "multi_thread")]

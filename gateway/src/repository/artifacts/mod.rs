@@ -4,12 +4,14 @@
 //! - *blobs*, found by the digest of their content, which is checked whenever one is read;
 //! - *records* (tenants, keys, versions, settings), small JSON texts in numbered generations of which the newest counts.
 //!   Changing a record is one create-if-absent put of its next generation, so of two gateways that try, one wins. A
-//!   generation that was superseded a day ago is deleted.
+//!   generation that was superseded a day ago is deleted; what a record said that is over for good is kept in its tenant's
+//!   archive, which is a record as well.
 //!
 //! Each record carries a tag under the gateway's secret over its path and its body: who can write into the store but does
 //! not have the secret cannot make one, alter one, or move one to another place. Putting an old state back is noticed by a
 //! gateway that has seen a newer one, and only by it. Who can write there can still delete, or be in the way.
 
+mod archive;
 mod blobs;
 mod error;
 mod follow;
@@ -32,7 +34,10 @@ use std::{
 
 use object_store::ObjectStore;
 
-use crate::secret::{Key, Purpose, Secret};
+use crate::{
+    name::TenantName,
+    secret::{Key, Purpose, Secret},
+};
 
 pub use blobs::Blob;
 pub use error::ArtifactError;
@@ -51,11 +56,19 @@ pub struct Artifacts {
     /// The newest generation of each record that this gateway has written, or has read with its tag right. What is merely
     /// listed is not in here: an object that somebody planted and took away again must not count as a lost record.
     seen: Mutex<BTreeMap<RecordPath, Generation>>,
+    /// The newest archive of each tenant that this gateway has read.
+    archives: Mutex<BTreeMap<TenantName, (Generation, Arc<archive::Archive>)>>,
 }
 
 impl Artifacts {
     pub fn new(store: Arc<dyn ObjectStore>, secret: &Secret) -> Self {
-        Self { store, folder: None, key: secret.key(Purpose::Record), seen: Mutex::default() }
+        Self {
+            store,
+            folder: None,
+            key: secret.key(Purpose::Record),
+            seen: Mutex::default(),
+            archives: Mutex::default(),
+        }
     }
 }
 

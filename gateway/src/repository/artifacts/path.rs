@@ -6,6 +6,7 @@
 //! tenants/<tenant>/keys/<id>/<generation>                        an API key
 //! tenants/<tenant>/models/<model>/settings/<generation>          a model's settings
 //! tenants/<tenant>/models/<model>/versions/<version>/<generation>  a version
+//! tenants/<tenant>/archive/<generation>                          records that are over for good
 //! secret-check, probes/                                          of the self-test
 //! ```
 
@@ -32,6 +33,8 @@ pub enum RecordPath {
     Key(TenantName, String),
     Settings(TenantName, ModelName),
     Version(TenantName, ModelName, Version),
+    /// What others of the tenant's records said last.
+    Archive(TenantName),
 }
 
 /// How often a record was written; the newest generation counts. The first is 1.
@@ -91,7 +94,8 @@ impl RecordPath {
             Self::Tenant(tenant)
             | Self::Key(tenant, _)
             | Self::Settings(tenant, _)
-            | Self::Version(tenant, ..) => tenant,
+            | Self::Version(tenant, ..)
+            | Self::Archive(tenant) => tenant,
         }
     }
 
@@ -106,6 +110,7 @@ impl RecordPath {
         let (generation, segments) = segments.split_last()?;
         let record = match *segments {
             [TENANTS, tenant, "record"] => Self::Tenant(tenant.parse().ok()?),
+            [TENANTS, tenant, "archive"] => Self::Archive(tenant.parse().ok()?),
             [TENANTS, tenant, "keys", id] => Self::Key(tenant.parse().ok()?, key_id(id)?),
             [TENANTS, tenant, "models", model, "settings"] => {
                 Self::Settings(tenant.parse().ok()?, model.parse().ok()?)
@@ -128,6 +133,7 @@ impl fmt::Display for RecordPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tenant(tenant) => write!(f, "{TENANTS}/{tenant}/record"),
+            Self::Archive(tenant) => write!(f, "{TENANTS}/{tenant}/archive"),
             Self::Key(tenant, id) => write!(f, "{TENANTS}/{tenant}/keys/{id}"),
             Self::Settings(tenant, model) => write!(f, "{TENANTS}/{tenant}/models/{model}/settings"),
             Self::Version(tenant, model, version) => {
@@ -160,6 +166,7 @@ mod tests {
             RecordPath::Tenant(name("acme")),
             RecordPath::Key(name("acme"), "0123456789abcdef".into()),
             RecordPath::Settings(name("a-b_c.d"), model()),
+            RecordPath::Archive(name("archive")),
             RecordPath::Version(name("keys"), model(), "versions".parse().expect("a version")),
         ] {
             let generation = Generation::FIRST.next();

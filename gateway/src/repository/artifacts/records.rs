@@ -53,9 +53,31 @@ impl Artifacts {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut records = self.list(&Path::from(TENANTS)).await?;
         let mut faults = Vec::new();
+        let archives: Vec<(RecordPath, Generation)> = records
+            .iter()
+            .filter(|(record, _)| matches!(record, RecordPath::Archive(_)))
+            .map(|(record, newest)| (record.clone(), *newest))
+            .collect();
+        for (record, newest) in archives {
+            match self.archive_at(record.tenant(), newest).await {
+                Ok(archive) => {
+                    for (record, archived) in archive.records() {
+                        let newest = records.entry(record).or_insert(archived);
+                        *newest = archived.max(*newest);
+                    }
+                }
+                Err(error @ ArtifactError::Unavailable(_)) => return Err(error),
+                Err(error) => faults.push(Fault { record, reason: error.to_string() }),
+            }
+        }
         for (record, newest) in seen {
             let listed = records.get(&record).copied();
             if listed.is_none_or(|listed| listed < newest) {
+                // It may have been archived while the store was being listed.
+                if let Some(stored) = self.stored_generation(&record).await?.filter(|now| *now >= newest) {
+                    records.insert(record, stored);
+                    continue;
+                }
                 let reason = match listed {
                     None => format!("generation {newest} was there before and the record is gone"),
                     Some(listed) => format!("generation {newest} was there before and now it is {listed}"),
@@ -93,10 +115,25 @@ impl Artifacts {
         }
     }
 
-    async fn newest_generation(&self, record: &RecordPath) -> Result<Option<Generation>, ArtifactError> {
-        let listed = self.list(&Path::from(record.to_string())).await?.get(record).copied();
+    pub(super) async fn newest_generation(
+        &self,
+        record: &RecordPath,
+    ) -> Result<Option<Generation>, ArtifactError> {
+        let stored = self.stored_generation(record).await?;
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(record).copied();
-        Ok(listed.max(seen))
+        Ok(stored.max(seen))
+    }
+
+    /// The newest generation that is in the store, as an object or archived.
+    async fn stored_generation(&self, record: &RecordPath) -> Result<Option<Generation>, ArtifactError> {
+        let listed = self.list(&Path::from(record.to_string())).await?.get(record).copied();
+        // Afterwards: what was deleted meanwhile was archived before.
+        let archived = if record.can_be_archived() {
+            Box::pin(self.archive(record.tenant())).await?.1.get(record).map(|(archived, _)| *archived)
+        } else {
+            None
+        };
+        Ok(listed.max(archived))
     }
 
     /// What one generation of a record says.
@@ -106,9 +143,17 @@ impl Artifacts {
         generation: Generation,
     ) -> Result<T, ArtifactError> {
         let path = record.at(generation);
-        let body = self.unsealed(&path, &self.small(&path).await?)?;
+        // Before the object: a writer who stood still may have left one at a place that was archived.
+        let archived = self.archived(record).filter(|(archived, _)| *archived == generation);
+        let says = match archived {
+            Some((_, says)) => serde_json::from_value(says),
+            None => {
+                let body = self.unsealed(&path, &self.small(&path).await?)?;
+                serde_json::from_slice(&body)
+            }
+        };
         self.saw(record, generation);
-        serde_json::from_slice(&body).map_err(|error| ArtifactError::corrupt(&path, error))
+        says.map_err(|error| ArtifactError::corrupt(&path, error))
     }
 
     /// What each of these generations says, in no order: some are read at a time.
@@ -130,7 +175,7 @@ impl Artifacts {
     /// Superseded generations are deleted, so the place of the next one may be free although others have long gone beyond
     /// it: for a writer that read `after` and then stood still for a day. So once it is written, it is looked whether it is
     /// the newest. It was lost if a higher one was there before it, and in that case a higher one is there now too, as
-    /// the newest is never deleted. The other way round it is not certain: of a generation that somebody else has
+    /// the newest is never deleted, or is archived before. The other way round it is not certain: of a generation that somebody else has
     /// already written the next one on, it is said to be taken as well. Who tries again then works on what is newest.
     ///
     /// # Errors
@@ -151,7 +196,9 @@ impl Artifacts {
         }
         match self.create(&path, &bytes).await? {
             Created::New | Created::Same => {
-                if self.newest_generation(record).await?.is_some_and(|newest| newest > generation) {
+                let lost = self.newest_generation(record).await?.is_some_and(|newest| newest > generation)
+                    || self.archived(record).is_some_and(|(archived, _)| archived >= generation);
+                if lost {
                     return Err(ArtifactError::Taken(record.clone()));
                 }
                 self.saw(record, generation);

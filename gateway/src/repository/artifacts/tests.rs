@@ -1,5 +1,6 @@
 //! Tests of the store, by what is wrong with it: nothing (here), the disk, the answers, the S3 server, its age.
 
+mod archive;
 mod blobs;
 mod disk;
 pub(crate) mod faulty;

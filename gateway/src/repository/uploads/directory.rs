@@ -181,6 +181,24 @@ impl Directory {
         self.models.iter().filter(|(_, entry)| entry.is_unfinished()).map(|(model, _)| model)
     }
 
+    /// The records that say of a version that it was removed, or of a model without versions that it has no settings.
+    pub(super) fn dead(&self) -> BTreeMap<RecordPath, Generation> {
+        let of_model = |((tenant, model), entry): (&(TenantName, ModelName), &Entry)| {
+            let removed = entry.versions.iter().filter(|(_, (_, record))| *record == VersionRecord::Removed);
+            let versions = removed.map(|(version, (generation, _))| {
+                (RecordPath::Version(tenant.clone(), model.clone(), version.clone()), *generation)
+            });
+            let settings = entry.settings.iter().filter(|(_, settings)| {
+                *settings == ModelSettings::default()
+                    && entry.versions.values().all(|(_, record)| *record == VersionRecord::Removed)
+            });
+            let settings = settings
+                .map(|(generation, _)| (RecordPath::Settings(tenant.clone(), model.clone()), *generation));
+            versions.chain(settings).collect::<Vec<_>>()
+        };
+        self.models.iter().flat_map(of_model).collect()
+    }
+
     /// Bytes of everything that a tenant has published.
     pub(super) fn bytes(&self, tenant: &TenantName) -> u64 {
         let manifests = self.of(tenant).flat_map(|(_, entry)| entry.published());
@@ -196,7 +214,7 @@ impl Directory {
             RecordPath::Version(tenant, model, version) => {
                 self.entry(tenant, model)?.versions.get(version).map(|(generation, _)| *generation)
             }
-            RecordPath::Tenant(_) | RecordPath::Key(..) => None,
+            RecordPath::Tenant(_) | RecordPath::Key(..) | RecordPath::Archive(_) => None,
         }
     }
 }

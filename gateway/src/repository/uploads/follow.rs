@@ -50,7 +50,7 @@ fn model_of(record: &RecordPath) -> Option<(TenantName, ModelName)> {
         RecordPath::Settings(tenant, model) | RecordPath::Version(tenant, model, _) => {
             Some((tenant.clone(), model.clone()))
         }
-        RecordPath::Tenant(_) | RecordPath::Key(..) => None,
+        RecordPath::Tenant(_) | RecordPath::Key(..) | RecordPath::Archive(_) => None,
     }
 }
 

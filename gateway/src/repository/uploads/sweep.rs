@@ -1,4 +1,4 @@
-//! Sweeping: generations of records that were superseded a day ago, and blobs that no version names any more, are deleted.
+//! Sweeping: generations of records that were superseded a day ago, records of what was removed a day ago, and blobs that no version names any more, are deleted.
 //!
 //! Who publishes writes a blob again if it is older than an hour, and whether that has happened is looked at once more right
 //! before a blob is deleted. What remains is the moment between that look and the deletion: a version published in it on
@@ -44,6 +44,8 @@ pub(super) type Sightings = BTreeMap<Digest, (SystemTime, Instant)>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     pub generations: usize,
+    /// Records of what was removed, now in their tenants' archives.
+    pub archived: usize,
     pub blobs: usize,
 }
 
@@ -61,18 +63,25 @@ impl Uploads {
                 swept = sweep => swept,
             };
             match swept {
-                Ok(Swept { generations, blobs }) => {
-                    tracing::info!(generations, blobs, "what is no longer needed was deleted from the store");
+                Ok(Swept { generations, archived, blobs }) => {
+                    tracing::info!(
+                        generations,
+                        archived,
+                        blobs,
+                        "what is no longer needed was deleted from the store"
+                    );
                 }
                 Err(error) => tracing::warn!(%error, "the artifact store cannot be swept"),
             }
         }
     }
 
-    /// Deletes generations that were superseded that long ago, and blobs of at least that age that no version names, if an
+    /// Deletes generations that were superseded that long ago, archives what was removed that long ago, and deletes blobs of at least that age that no version names, if an
     /// earlier sweep found them so (this one, if the age is zero). If any record cannot be read, no blob is deleted.
     pub async fn sweep(&self, age: Duration) -> Result<Swept, ArtifactError> {
         let generations = self.artifacts.delete_superseded(age).await?;
+        let dead = lock(&self.directory).dead();
+        let archived = self.artifacts.archive_dead(&dead, age).await?;
         let now = self.artifacts.now().await?;
         let mut unnamed = self.artifacts.list_blobs().await?;
         unnamed.retain(|blob| now.duration_since(blob.modified).is_ok_and(|passed| passed >= age));
@@ -87,7 +96,7 @@ impl Uploads {
                 blobs += 1;
             }
         }
-        Ok(Swept { generations, blobs })
+        Ok(Swept { generations, archived, blobs })
     }
 
     /// Leaves the blobs that were first found unnamed so long ago, and notes the others for the next time.
