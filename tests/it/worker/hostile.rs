@@ -154,8 +154,7 @@ async fn a_worker_bounds_itself_and_its_violent_end_is_told_with_its_step() {
         let nice = |stat: &str| -> Option<i32> {
             stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(16)?.parse().ok())
         };
-        let own = nice(&fs::read_to_string("/proc/self/stat").unwrap_or_default()).expect("the test's own");
-        assert_eq!(nice(&seen("stat")), Some((own + 10).min(19)));
+        assert_eq!(nice(&seen("stat")), Some(19));
         let killed =
             Command::new("kill").args(["-s", "KILL", &child.to_string()]).status().expect("kill runs");
         assert!(killed.success());

@@ -3,6 +3,7 @@
 //! all that it delays. Prints one line of JSON.
 
 use std::{
+    fmt::Write as _,
     fs,
     net::SocketAddr,
     path::PathBuf,
@@ -65,6 +66,8 @@ enum Attack {
     Memory,
     /// As many short calls as there are answers.
     Short,
+    /// Uploads of modules that keep a compiler busy, one on each connection and no more than a tenant may have at a time.
+    Compile,
 }
 
 /// Connections of the victim: more than it has requests under way.
@@ -184,21 +187,64 @@ async fn start(cli: &Cli, store: &Store) -> Result<(Gateway, SocketAddr)> {
     bail!("the gateway does not get ready: {}", fs::read_to_string(&log)?)
 }
 
+/// Functions that are each within the profile, and together keep a compiler busy for seconds.
+fn bomb() -> Result<Vec<u8>> {
+    const FUNCTIONS: usize = 40;
+    const LOCALS: usize = 5_000;
+    const BLOCKS: usize = 9_000;
+    let locals = " i32".repeat(LOCALS);
+    let mut text = String::new();
+    for function in 0..FUNCTIONS {
+        write!(text, "(func $bomb{function} (param i32) (result i32) (local{locals})")?;
+        for block in 0..BLOCKS {
+            let (local, other) = (1 + block % LOCALS, 1 + (block * 7) % LOCALS);
+            let sum = format!("(i32.add (local.get {local}) (local.get {other}))");
+            writeln!(text, "(if (local.get 0) (then (local.set {local} {sum})))")?;
+        }
+        text.push_str("(local.get 1))\n");
+    }
+    guest::module(&text)
+}
+
+/// What the attacker sends, one after the other.
+struct Bad {
+    head: String,
+    body: Vec<u8>,
+    /// Each upload is of another version and of other content, so that nothing of the last one is of use.
+    uploads: Option<AtomicU64>,
+}
+
+impl Bad {
+    fn next(&self) -> Vec<u8> {
+        let Some(uploads) = &self.uploads else { return [self.head.as_bytes(), &self.body].concat() };
+        let number = uploads.fetch_add(1, Ordering::Relaxed);
+        // A custom section: 0, its size, the size of its name, its name, and nothing more.
+        let name = format!("{number:08}");
+        let mut body = self.body.clone();
+        body.extend([0, 9, 8]);
+        body.extend(name.as_bytes());
+        let head =
+            self.head.replace("VERSION", &number.to_string()).replace("LENGTH", &body.len().to_string());
+        [head.into_bytes(), body].concat()
+    }
+}
+
 /// Runs the attack until told to stop; returns the number of answers.
 async fn attack(
     address: SocketAddr,
-    request: Arc<Vec<u8>>,
+    bad: Arc<Bad>,
     connections: usize,
     stop: Arc<AtomicBool>,
 ) -> Result<u64> {
     let answers = Arc::new(AtomicU64::new(0));
     let mut running = JoinSet::new();
     for _ in 0..connections {
-        let (stop, request, answers) = (Arc::clone(&stop), Arc::clone(&request), Arc::clone(&answers));
+        let (stop, bad, answers) = (Arc::clone(&stop), Arc::clone(&bad), Arc::clone(&answers));
         running.spawn(async move {
             let mut stream = connect(address).await?;
             while !stop.load(Ordering::Relaxed) {
-                exchange(&mut stream, &request).await?;
+                let status = exchange(&mut stream, &bad.next()).await?;
+                ensure!(status != 429, "the attacker is kept out by its own limits");
                 answers.fetch_add(1, Ordering::Relaxed);
             }
             anyhow::Ok(())
@@ -218,13 +264,14 @@ async fn main() -> Result<()> {
     let (victims, attackers) = (store.key("victim", &scopes).await, store.key("attacker", &scopes).await);
     // What is measured is what fair turns do, not what a tenant's own limits refuse.
     for tenant in ["victim", "attacker"] {
-        store.limit(tenant, &[("rate", "0"), ("running", "0")]).await;
+        let none = [("rate", "0"), ("running", "0"), ("versions", "1000"), ("loaded", "100GiB")];
+        store.limit(tenant, &none).await;
     }
     let (_gateway, address) = start(&cli, &store).await?;
     let fixture = match cli.attack {
         Attack::Loop => hostile::LOOP_IN_INFER,
         Attack::Memory => hostile::FILL_MEMORY,
-        Attack::Short => guest::ECHO,
+        Attack::Short | Attack::Compile => guest::ECHO,
     };
     for (key, fixture) in [(&victims, guest::ECHO), (&attackers, fixture)] {
         let bearer = format!("Bearer {key}");
@@ -233,7 +280,21 @@ async fn main() -> Result<()> {
         ensure!(answer.status == 200, "{}", answer.error());
     }
     let good = Arc::new(request(address, &victims, 2_000_000));
-    let bad = Arc::new(request(address, &attackers, 500_000));
+    let head = "PUT /v2/repository/models/bomb/versions/VERSION HTTP/1.1";
+    let bad = Arc::new(match cli.attack {
+        Attack::Compile => Bad {
+            head: format!(
+                "{head}\r\nHost: {address}\r\nAuthorization: Bearer {attackers}\r\nContent-Length: LENGTH\r\n\r\n"
+            ),
+            body: bomb()?,
+            uploads: Some(AtomicU64::new(1)),
+        },
+        _ => Bad {
+            head: String::from_utf8(request(address, &attackers, 500_000))?,
+            body: Vec::new(),
+            uploads: None,
+        },
+    });
 
     let (mut alone, mut beside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut refused, mut attacks) = (0, 0);

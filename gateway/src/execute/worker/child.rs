@@ -95,8 +95,8 @@ impl Bounds {
         limit(Resource::Cpu, self.cpu, self.cpu.saturating_add(1))?;
         limit(Resource::Fsize, self.file, self.file)?;
         limit(Resource::Nofile, MAX_FILES, MAX_FILES)?;
-        // Who calls models comes before who loads them.
-        nice(10)?;
+        // Who calls models comes before who loads them: a worker gets what is left.
+        nice(19)?;
         Ok(())
     }
 }
