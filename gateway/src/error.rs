@@ -229,6 +229,11 @@ impl From<AdmitError> for Problem {
                 problem.retry_after = Some(seconds);
                 problem
             }
+            AdmitError::Behind { seconds } => {
+                let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", error);
+                problem.retry_after = Some(seconds);
+                problem
+            }
             AdmitError::TenantBusy { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "calls_busy", error).retry()
             }

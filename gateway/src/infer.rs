@@ -17,7 +17,7 @@ use hyper::{HeaderMap, body::Incoming};
 
 use crate::{
     admin::Tenants,
-    admit::{Admission, Reservation},
+    admit::{Admission, Permit, Reservation, Seat},
     authenticate::{Authenticator, Principal},
     deadline::Deadline,
     decode::{self, Decoded, Head},
@@ -83,7 +83,7 @@ impl Gateway {
 #[derive(Debug)]
 pub struct Answer {
     pub encoded: Encoded,
-    pub held: Reservation,
+    pub held: (Reservation, Option<Seat>),
     pub usage: Usage,
 }
 
@@ -97,9 +97,9 @@ pub async fn infer(
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
     match travel(gateway, principal, target, headers, body, &mut usage).await {
-        Ok((encoded, reservation)) => {
+        Ok((encoded, held)) => {
             usage.succeeded(encoded.length());
-            Ok(Answer { encoded, held: reservation, usage })
+            Ok(Answer { encoded, held, usage })
         }
         Err(problem) => {
             usage.failed(problem.code);
@@ -115,7 +115,7 @@ async fn travel(
     headers: &HeaderMap,
     body: Incoming,
     usage: &mut Usage,
-) -> Result<(Encoded, Reservation), Problem> {
+) -> Result<(Encoded, (Reservation, Option<Seat>)), Problem> {
     let head = head(headers)?;
     let tenant = &principal.tenant;
     let quota = gateway.quotas.of(tenant);
@@ -128,7 +128,7 @@ async fn travel(
         usage.model_known();
     }
     // A name that is no model's counts as well: asking for names costs as much as asking for answers.
-    gateway.admission.arrive(tenant, &quota)?;
+    let seat = gateway.admission.arrive(tenant, &quota)?;
     let model = found?;
     usage.answered_by(&model.version);
     // Before the body is read; it is asked again when the run begins.
@@ -137,7 +137,7 @@ async fn travel(
     let Received { decoded, mut reservation, deadline } =
         receive(gateway, &model, &quota, &head, body, usage).await?;
     let permit = gateway.admission.enter(tenant, &quota, deadline).await?;
-    let response = run(gateway, &model, &quota, decoded.request, deadline, usage).await?;
+    let response = run(gateway, &model, &quota, decoded.request, deadline, usage, &permit).await?;
 
     let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
         let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
@@ -147,7 +147,7 @@ async fn travel(
     drop((response, permit));
     // Until the last of it is sent, the answer takes the request's place in the budget.
     reservation.resize(encoded.length())?;
-    Ok((encoded, reservation))
+    Ok((encoded, (reservation, seat)))
 }
 
 /// A request that was read and fits its model, what it holds in memory, and by when it wants its answer.
@@ -218,9 +218,11 @@ pub(crate) async fn run(
     request: InferRequest,
     deadline: Deadline,
     usage: &Usage,
+    permit: &Permit,
 ) -> Result<InferResponse, Problem> {
     let deadline = model.limits.within(deadline);
     let consumed = usage.consumed();
+    let before = consumed.cpu_nanos();
     let allowed = allowed(model, quota);
     let pair = (usage.tenant(), &model.name, &model.content);
     let visit = gateway.quarantine.enter(pair, Arc::clone(&consumed), deadline, allowed)?;
@@ -241,6 +243,9 @@ pub(crate) async fn run(
     let ran = tokio::time::timeout_at(deadline.instant().into(), run).await;
     let ran = ran.unwrap_or(Err(ExecuteError::Deadline));
     visit.ended(&ran);
+    if matches!(ran, Ok(_) | Err(ExecuteError::Deadline)) {
+        permit.took(Duration::from_nanos(usage.consumed().cpu_nanos().saturating_sub(before)));
+    }
     let response = ran?;
     // The model's own limit is kept where it runs; the caller's tenant may have a lower one.
     let bytes = tensor_bytes(&response.outputs);

@@ -70,11 +70,11 @@ async fn run(
     reservation.grow(sample.len())?;
     let Received { decoded, deadline, reservation: _held } =
         infer::decode_body(gateway, model, &quota, &Head::default(), sample, reservation).await?;
-    let _permit = gateway.admission.enter(tenant, &quota, deadline).await.map_err(|error| match error {
+    let permit = gateway.admission.enter(tenant, &quota, deadline).await.map_err(|error| match error {
         // It has waited for others all the time.
         AdmitError::Deadline => Problem::from(error).retry(),
         _ => error.into(),
     })?;
-    infer::run(gateway, model, &quota, decoded.request, deadline, usage).await?;
+    infer::run(gateway, model, &quota, decoded.request, deadline, usage, &permit).await?;
     Ok(())
 }

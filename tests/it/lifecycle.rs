@@ -4,7 +4,7 @@ use std::{fs::OpenOptions, io::Write, net::SocketAddr, process::Command, time::D
 
 use airlock::meter::ledger;
 use airlock_tests::{
-    client::{get, post},
+    client::{get, open_http2, post},
     gateway::{Repository, binary, examples},
     guest,
     process::Process,
@@ -290,4 +290,116 @@ async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("not within 15 s");
+}
+
+/// Calls on a connection of its own until it is told to close it or cannot connect any more: answers with 200, those
+/// with 503, and requests that got no answer at all.
+async fn call_until_drained(address: SocketAddr, model: &'static str) -> (u32, u32, u32) {
+    let body = r#"{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1],"data":[1.5]}]}"#;
+    let request = format!(
+        "POST /v2/models/{model}/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (mut good, mut refused, mut lost) = (0, 0, 0);
+    while let Ok(mut stream) = tokio::net::TcpStream::connect(address).await {
+        loop {
+            let mut answer = Vec::new();
+            let sent = stream.write_all(request.as_bytes()).await.is_ok();
+            let text = loop {
+                let read = stream.read_buf(&mut answer).await;
+                let text = String::from_utf8_lossy(&answer).into_owned();
+                if !matches!(read, Ok(1..)) || text.ends_with('}') {
+                    break text;
+                }
+            };
+            match text.get(..12) {
+                Some("HTTP/1.1 200") => good += 1,
+                Some("HTTP/1.1 503") => refused += 1,
+                // Closed while idle: it may be sent again elsewhere, as on any kept connection.
+                _ if !sent || text.is_empty() => break,
+                _ => lost += 1,
+            }
+            if text.contains("connection: close") {
+                break;
+            }
+        }
+    }
+    (good, refused, lost)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_under_load_loses_nothing_that_could_finish() {
+    let folder =
+        good().with("busy", "1", "model.wasm", guest::module(guest::BUSY).expect("a valid fixture")).with(
+            "loop",
+            "1",
+            "model.wasm",
+            guest::module(guest::hostile::LOOP_IN_INFER).expect("a valid fixture"),
+        );
+    // Nothing, about half of what can be run, and twice as much as may run and wait at a time.
+    for clients in [0, 4, 24] {
+        let arguments = [
+            "--model-repository",
+            text(folder.path()),
+            "--drain-delay",
+            "200ms",
+            "--grace-period",
+            "8s",
+            "--max-running",
+            "8",
+            "--max-queued",
+            "4",
+            "--deadline",
+            "1s",
+        ];
+        let process = Process::serve(&arguments);
+        let address = process.address;
+        let (uploading, rest) = half_a_request(address).await;
+        let stalled = half_a_request(address).await;
+        let looping = tokio::spawn(async move {
+            let request =
+                json!({ "inputs": [{ "name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [1] }] });
+            post(address, "/v2/models/loop/infer", &request).await
+        });
+        let mut http2 = open_http2(address).await;
+        let calls: Vec<_> = (0..clients).map(|_| tokio::spawn(call_until_drained(address, "busy"))).collect();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        process.signal("TERM");
+        let on_http2 = http2.send("GET", "/v2/models/good", &[], "").await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut uploading = uploading;
+        uploading.write_all(rest.as_bytes()).await.expect("an open connection");
+        let mut answer = String::new();
+        uploading.read_to_string(&mut answer).await.expect("an answer, then the end of the connection");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+        let looped = looping.await.expect("no panic");
+        assert!(matches!(looped.status, 504 | 503), "{}", looped.error());
+        let mut answered = 0;
+        for call in calls {
+            let (good, _, lost) = call.await.expect("no panic");
+            assert_eq!(lost, 0, "{clients} clients");
+            answered += good;
+        }
+        assert!(clients == 0 || answered > 0);
+        assert_eq!(on_http2.expect("an answer").status(), 200);
+        // The stalled one is told off before the grace period ends, or cut at its end.
+        let (code, took, log) = process.end();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(took < Duration::from_secs(9), "{took:?}");
+        drop((stalled, http2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let folder = good();
+    let process = Process::serve(&["--model-repository", text(folder.path()), "--drain-delay", "30s"]);
+    let held = half_a_request(process.address).await;
+    process.signal("TERM");
+    until(|| async { get(process.address, "/v2/health/ready").await.status == 503 }).await;
+    process.signal("TERM");
+    let (code, took, log) = process.end();
+    assert_eq!(code, Some(130), "{log}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    drop(held);
 }

@@ -56,7 +56,7 @@ async fn a_model_that_cannot_be_loaded_says_why_and_leaves_the_server_ready() {
     let answer = get(at, "/v2/models/broken/ready").await;
     assert_eq!((answer.status, answer.json()["ready"].clone()), (503, json!(false)));
     assert!(answer.error().contains("check: "), "{}", answer.error());
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!(matches!(answer.header("retry-after"), Some("1" | "2")));
     assert_eq!(post(at, "/v2/models/broken/infer", &fp32(json!([1.0]))).await.code(), "model_not_ready");
     assert_eq!(get(at, "/v2/health/ready").await.status, 200);
     let index = post(at, "/v2/repository/index", &json!({})).await.json();
@@ -296,7 +296,7 @@ async fn what_a_full_gateway_cannot_take_it_refuses_at_once() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let answer = post(at, "/v2/models/good/infer", &fp32(json!([1.0]))).await;
     refused(&answer, 503, "overloaded", "try again");
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!(matches!(answer.header("retry-after"), Some("1" | "2")));
     assert_eq!(get(at, "/v2/health/live").await.status, 200);
     refused(&loops.await.expect("no panic"), 504, "deadline_exceeded", "deadline");
     assert_eq!(post(at, "/v2/models/good/infer", &fp32(json!([1.0]))).await.status, 200);

@@ -446,7 +446,7 @@ async fn a_gateway_that_is_busy_does_not_blame_the_version() {
     let parts = [("sample", "sample.json", sample.as_str())];
     let answer = upload_parts(at, &path("m", "1"), &guest::good(), &parts).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"), "{}", answer.error());
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!(matches!(answer.header("retry-after"), Some("1" | "2")));
     assert_eq!(get(at, &path("m", "1")).await.status, 404);
 }
 

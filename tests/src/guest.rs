@@ -30,6 +30,18 @@ pub const COUNTER: &str = r#"
   (call $ok (i32.const 512) (i32.const 1)))
 "#;
 
+/// Echoes its input after some milliseconds of work.
+pub const BUSY: &str = r#"
+;; replaces: infer
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (local $left i32)
+  (local.set $left (i32.const 4000000))
+  (loop $again (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+  (drop (call $echo (local.get $input)))
+  (call $ok (i32.const 512) (i32.const 1)))
+"#;
+
 /// Keeps the bytes of its first file (FP32) in memory that it grows for them, and answers with them whatever the input.
 pub const LOADED: &str = r#"
 ;; replaces: load infer

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod gateway;
 pub mod guest;
+pub mod load;
 pub mod process;
 pub mod rounds;
 pub mod store;

@@ -16,7 +16,7 @@ use crate::deadline::Deadline;
 
 /// The state of one tenant that has limits on its calls.
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub struct Account {
     state: Mutex<State>,
 }
 
@@ -25,6 +25,8 @@ struct State {
     /// None before the first request that is counted.
     bucket: Option<Bucket>,
     running: u64,
+    /// Requests that are under way, from their arrival until they are answered.
+    seated: u64,
     /// Requests that may run, as the last one was told: the operator may change it at any time.
     most: u64,
     waiting: VecDeque<oneshot::Sender<Place>>,
@@ -69,6 +71,17 @@ impl Account {
         self.lock().bucket.is_none_or(|bucket| bucket.full <= now)
     }
 
+    /// A seat among as many as may run and wait.
+    pub(super) fn seat(self: &Arc<Self>, running: u64, queued: u64) -> Result<Seat, AdmitError> {
+        let mut state = self.lock();
+        if state.seated >= running.saturating_add(queued) {
+            return Err(AdmitError::TenantBusy { running, queued });
+        }
+        state.seated += 1;
+        drop(state);
+        Ok(Seat(Arc::clone(self)))
+    }
+
     /// Waits for one of `running` places, until the deadline at most, with no more than `queued` others.
     pub(super) async fn place(
         self: &Arc<Self>,
@@ -110,6 +123,16 @@ impl Account {
                 Err(mut place) => drop(place.0.take()),
             }
         }
+    }
+}
+
+/// One of a tenant's requests that are under way.
+#[derive(Debug)]
+pub struct Seat(Arc<Account>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.lock().seated -= 1;
     }
 }
 

@@ -8,10 +8,13 @@
 //! fills them does not stand in the gateway's queue with more than it may run. Below them tenants are served in the order in
 //! which they come: whose turn it is among the running is decided where models run.
 //!
+//! Who would wait too long is refused at once, see [`backlog`].
+//!
 //! Not counted: what a body takes while it is being decompressed and decoded (large ones are decoded as many at a time as
 //! there are cores), and what a model uses while it runs.
 
 mod account;
+mod backlog;
 
 use std::{
     collections::HashMap,
@@ -19,7 +22,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,7 +33,9 @@ use crate::{
     name::TenantName,
 };
 
+pub use account::Seat;
 use account::{Account, Place};
+use backlog::{Backlog, TooLong, Work};
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdmitError {
@@ -44,6 +49,10 @@ pub enum AdmitError {
     TooOften { rate: Rate, seconds: u32 },
     #[error("{running} requests of this tenant run and {queued} wait, as many as may; try again")]
     TenantBusy { running: u64, queued: u64 },
+    #[error(
+        "the requests of this tenant that are under way take too long for another one; try again after {seconds} s"
+    )]
+    Behind { seconds: u32 },
     #[error("the deadline passed while the request waited for its turn")]
     Deadline,
 }
@@ -58,19 +67,22 @@ pub struct Admission {
     max_buffered: usize,
     /// One for each core: decoding a large body is work and memory before anything is known of the request.
     decoding: Arc<Semaphore>,
+    backlog: Arc<Backlog>,
     /// Of tenants with limits on their calls, those that called of late.
     accounts: Mutex<HashMap<TenantName, Arc<Account>>>,
 }
 
 impl Admission {
     pub fn new(limits: &AdmitLimits) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             running: Arc::new(Semaphore::new(limits.max_running)),
             queued: AtomicUsize::new(0),
             max_queued: limits.max_queued,
             buffered: AtomicUsize::new(0),
             max_buffered: limits.max_buffered_bytes,
-            decoding: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            decoding: Arc::new(Semaphore::new(cores)),
+            backlog: Backlog::new(cores),
             accounts: Mutex::default(),
         })
     }
@@ -85,8 +97,25 @@ impl Admission {
         Reservation { admission: Arc::clone(self), bytes: 0 }
     }
 
-    /// Counts a request of a tenant, before anything is done for it.
-    pub fn arrive(&self, tenant: &TenantName, quota: &Quota) -> Result<(), AdmitError> {
+    /// Counts a request of a tenant before anything is done for it, and as long as what this returns is held: until its
+    /// answer is sent or its peer is cut off. No more are under way than may run and wait.
+    pub fn arrive(&self, tenant: &TenantName, quota: &Quota) -> Result<Option<Seat>, AdmitError> {
+        self.take_token(tenant, quota)?;
+        self.keeps_up(tenant, quota, quota.deadline.0)?;
+        match quota.running {
+            0 => Ok(None),
+            running => self.account(tenant).seat(running, quota.queued).map(Some),
+        }
+    }
+
+    /// Refuses what could not be answered in time, as far as that can be told.
+    fn keeps_up(&self, tenant: &TenantName, quota: &Quota, time: Duration) -> Result<(), AdmitError> {
+        self.backlog.check(tenant, quota.weight, time).map_err(|TooLong(wait)| AdmitError::Behind {
+            seconds: u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1),
+        })
+    }
+
+    fn take_token(&self, tenant: &TenantName, quota: &Quota) -> Result<(), AdmitError> {
         let Some(rate) = quota.rate.requests() else { return Ok(()) };
         // More than anybody sends; the time that it takes to fill up has to be a time.
         let burst = f64::from(u32::try_from(quota.burst).unwrap_or(u32::MAX));
@@ -104,15 +133,17 @@ impl Admission {
         quota: &Quota,
         deadline: Deadline,
     ) -> Result<Permit, AdmitError> {
+        self.keeps_up(tenant, quota, deadline.remaining())?;
+        let work = Some(self.backlog.add(tenant, quota.weight));
         let place = match quota.running {
             0 => None,
             running => Some(self.account(tenant).place(running, quota.queued, deadline).await?),
         };
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Permit { _all: permit, _own: place });
+            return Ok(Permit { _all: permit, _own: place, work });
         }
         let _queued = Queued::join(&self.queued, self.max_queued)?;
-        Ok(Permit { _own: place, ..turn(&self.running, deadline).await? })
+        Ok(Permit { _own: place, work, ..turn(&self.running, deadline).await? })
     }
 
     fn account(&self, tenant: &TenantName) -> Arc<Account> {
@@ -131,18 +162,28 @@ impl Admission {
 async fn turn(places: &Arc<Semaphore>, deadline: Deadline) -> Result<Permit, AdmitError> {
     let turn = Arc::clone(places).acquire_owned();
     match tokio::time::timeout_at(deadline.instant().into(), turn).await {
-        Ok(Ok(permit)) => Ok(Permit { _all: permit, _own: None }),
+        Ok(Ok(permit)) => Ok(Permit { _all: permit, _own: None, work: None }),
         Ok(Err(_)) | Err(_) => Err(AdmitError::Deadline),
     }
 }
 
 /// A place among the running; given back when dropped, that is when the answer is encoded. A peer that reads its answer
-/// slowly holds memory, which its reservation counts, but keeps nobody from running.
+/// slowly holds memory, which its reservation counts, and its tenant's [`Seat`], but keeps nobody from running.
 #[derive(Debug)]
 pub struct Permit {
     _all: OwnedSemaphorePermit,
     /// Among the tenant's own, if those are counted.
     _own: Option<Place>,
+    work: Option<Work>,
+}
+
+impl Permit {
+    /// Notes the time of the processor that the run took, by which later requests are judged.
+    pub fn took(&self, time: Duration) {
+        if let Some(work) = &self.work {
+            work.took(time);
+        }
+    }
 }
 
 /// Bytes taken from the gateway's budget: of the request, then of its answer. Given back when dropped.

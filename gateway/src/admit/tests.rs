@@ -79,7 +79,7 @@ async fn one_tenant_s_limits_are_not_another_s() {
     assert!(admission.enter(&one, &quota, soon()).await.is_ok());
 
     let often = Err(AdmitError::TooOften { rate: Rate::per_second(1), seconds: 1 });
-    let arrive = |tenant: &TenantName| admission.arrive(tenant, &quota);
+    let arrive = |tenant: &TenantName| admission.take_token(tenant, &quota);
     assert_eq!((arrive(&one), arrive(&one), arrive(&one)), (Ok(()), Ok(()), often));
     assert_eq!(arrive(&two), Ok(()));
 }
@@ -101,8 +101,8 @@ async fn a_tenant_s_place_comes_back_when_the_gateway_has_none() {
 fn the_time_to_wait_is_told_in_whole_seconds_rounded_up() {
     let admission = admission(1, 0, 0);
     let quota = Quota { rate: "0.4".parse().expect("a rate"), burst: 1, ..unlimited() };
-    assert_eq!(admission.arrive(&tenant("one"), &quota), Ok(()));
-    let often = admission.arrive(&tenant("one"), &quota);
+    assert_eq!(admission.take_token(&tenant("one"), &quota), Ok(()));
+    let often = admission.take_token(&tenant("one"), &quota);
     assert_eq!(often, Err(AdmitError::TooOften { rate: quota.rate, seconds: 3 }));
 }
 
@@ -117,12 +117,12 @@ async fn accounts_that_say_nothing_are_forgotten() {
     assert_eq!(known(), 1);
     let _held = admission.enter(&tenant("held"), &quota, soon()).await.expect("a free place");
     let slow = Quota { rate: Rate::per_second(1), burst: 1000, ..unlimited() };
-    admission.arrive(&tenant("owes"), &slow).expect("a token");
+    admission.take_token(&tenant("owes"), &slow).expect("a token");
     admission.account(&tenant("new"));
     assert_eq!(known(), 3);
     // Without limits nothing is kept at all.
     enter(&admission, soon()).await.expect("a free place");
-    assert_eq!(admission.arrive(&tenant("free"), &unlimited()), Ok(()));
+    assert_eq!(admission.take_token(&tenant("free"), &unlimited()), Ok(()));
     assert_eq!(known(), 3);
 }
 
@@ -130,11 +130,23 @@ async fn accounts_that_say_nothing_are_forgotten() {
 fn a_burst_may_be_raised_to_any_number() {
     let admission = admission(1, 1, 0);
     let quota = |burst| Quota { rate: "0.001".parse().expect("a rate"), burst, ..unlimited() };
-    assert_eq!(admission.arrive(&tenant("one"), &quota(1)), Ok(()));
+    assert_eq!(admission.take_token(&tenant("one"), &quota(1)), Ok(()));
     // It fills up from what it had; until then there is nothing in it.
     assert!(matches!(
-        admission.arrive(&tenant("one"), &quota(u64::MAX)),
+        admission.take_token(&tenant("one"), &quota(u64::MAX)),
         Err(AdmitError::TooOften { seconds: 900.., .. })
     ));
-    assert_eq!(admission.arrive(&tenant("two"), &quota(u64::MAX)), Ok(()));
+    assert_eq!(admission.take_token(&tenant("two"), &quota(u64::MAX)), Ok(()));
+}
+
+#[test]
+fn a_tenant_has_no_more_under_way_than_may_run_and_wait() {
+    let admission = admission(10, 10, 0);
+    let quota = Quota { running: 1, queued: 1, ..unlimited() };
+    let seats = [(); 2].map(|()| admission.arrive(&tenant("one"), &quota).expect("a seat"));
+    let busy = AdmitError::TenantBusy { running: 1, queued: 1 };
+    assert_eq!(admission.arrive(&tenant("one"), &quota).map(drop), Err(busy));
+    assert!(admission.arrive(&tenant("two"), &quota).is_ok());
+    drop(seats);
+    assert!(admission.arrive(&tenant("one"), &quota).is_ok());
 }

@@ -1,6 +1,7 @@
 //! The REST front door: hyper's requests in, V2's answers out. Everything of substance is on the road behind it.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
@@ -335,7 +336,10 @@ fn refuse(problem: &Problem) -> Response<ReplyBody> {
     let mut response = json_reply(problem.status, &error);
     let headers = response.headers_mut();
     if let Some(seconds) = problem.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        // Who was refused for the gateway's own sake should not come back all at once.
+        let at_once = problem.status == StatusCode::SERVICE_UNAVAILABLE;
+        let later = if at_once { scatter(seconds) } else { 0 };
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.saturating_add(later)));
     }
     if problem.close {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -350,6 +354,12 @@ fn refuse(problem: &Problem) -> Response<ReplyBody> {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }
     response
+}
+
+/// A number from 0 to `most`, of which nobody has to be able to guess nothing.
+fn scatter(most: u32) -> u32 {
+    let any = RandomState::new().build_hasher().finish();
+    u32::try_from(any % (u64::from(most) + 1)).unwrap_or(0)
 }
 
 pub(super) fn json_reply(status: StatusCode, value: &impl Serialize) -> Response<ReplyBody> {

@@ -12,7 +12,7 @@ use hyper::{HeaderMap, body::Incoming};
 use serde::Serialize;
 
 use crate::{
-    admit::Reservation,
+    admit::{Permit, Reservation},
     authenticate::Principal,
     deadline::Deadline,
     decode,
@@ -94,7 +94,7 @@ async fn travel(
     let served = gateway.uploads.as_ref().map(|uploads| uploads.publications(tenant, &target.model));
     let quota = gateway.quotas.of(tenant);
     let found = find(gateway, tenant, target, usage);
-    gateway.admission.arrive(tenant, &quota)?;
+    let _seat = gateway.admission.arrive(tenant, &quota)?;
     let model = found?;
     let Received { mut decoded, mut reservation, deadline } =
         infer::receive(gateway, &model, &quota, &head, body, usage).await?;
@@ -111,11 +111,12 @@ async fn travel(
         .map_err(|error| unfit(error.to_string()))?;
     other.check_batch(&request).map_err(unfit)?;
 
-    let _permit = gateway.admission.enter(tenant, &quota, deadline).await?;
+    let permit = gateway.admission.enter(tenant, &quota, deadline).await?;
     let wanted = request.outputs.clone();
     let again = InferRequest { outputs: Vec::new(), ..request.clone() };
     let bytes = infer::tensor_bytes(&request.inputs);
-    let mut run = Run { gateway, quota: &quota, deadline, reservation: &mut reservation, bytes };
+    let mut run =
+        Run { gateway, quota: &quota, deadline, permit: &permit, reservation: &mut reservation, bytes };
     let (answer, elapsed) = run.on(&model, request, usage).await?;
     let (mut other_answer, other_elapsed) = run.on(&other, again, usage_of_other).await?;
     other_answer.retain(|output| wanted.is_empty() || wanted.contains(&output.name));
@@ -166,6 +167,7 @@ struct Run<'a> {
     gateway: &'a Arc<Gateway>,
     quota: &'a Quota,
     deadline: Deadline,
+    permit: &'a Permit,
     reservation: &'a mut Reservation,
     bytes: usize,
 }
@@ -179,7 +181,8 @@ impl Run<'_> {
         usage: &Usage,
     ) -> Result<(Vec<Tensor>, u64), Problem> {
         let begun = Instant::now();
-        let response = infer::run(self.gateway, model, self.quota, request, self.deadline, usage).await?;
+        let response =
+            infer::run(self.gateway, model, self.quota, request, self.deadline, usage, self.permit).await?;
         let elapsed = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.bytes += infer::tensor_bytes(&response.outputs);
         self.reservation.resize(self.bytes)?;

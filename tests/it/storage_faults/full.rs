@@ -99,7 +99,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
             (200, _) => acknowledged.push(version),
             (503, "disk_unavailable" | "store_unavailable") => {
                 assert!(!put.error().contains('/'), "{}", put.error());
-                assert_eq!(put.header("retry-after"), Some("5"));
+                assert!(put.header("retry-after").is_some());
             }
             _ => panic!("{}: {}", put.status, put.error()),
         }

@@ -171,7 +171,7 @@ async fn an_upload_that_the_machine_fails_is_not_at_fault() {
         let answer = here.put("m", "1", constant(1.0)).await;
         refused(&answer, 503, code, part);
         refused(&answer, 503, code, "the artifact is not at fault");
-        assert_eq!(answer.header("retry-after"), Some("5"));
+        assert!(answer.header("retry-after").is_some());
         assert_eq!(here.get("/v2/repository/models/m").await.status, 404, "nothing is published");
         fs::write(&healed, "").expect("a writable folder");
         ok(&here.put("m", "1", constant(1.0)).await);
