@@ -69,7 +69,7 @@ const SOURCES: usize = 16;
 type Latencies = BTreeMap<u16, Vec<f64>>;
 
 /// Sends that many requests a second over that many connections.
-async fn send(gateway: &Loaded, rate: u32, seconds: u32, connections: u32) -> Result<Latencies> {
+async fn send(gateway: &Loaded, rate: u32, seconds: u32, connections: u32) -> Result<(Latencies, Duration)> {
     let request = Arc::new(infer(gateway.address, BODY.as_bytes()));
     let mut streams = Vec::new();
     for source in 0..connections as usize {
@@ -96,7 +96,7 @@ async fn send(gateway: &Loaded, rate: u32, seconds: u32, connections: u32) -> Re
             all.entry(status).or_default().push(latency);
         }
     }
-    Ok(all)
+    Ok((all, start.elapsed()))
 }
 
 /// Answers in a second to as many connections as keep the gateway at work.
@@ -127,7 +127,7 @@ async fn capacity(gateway: &Loaded, seconds: u32) -> Result<f64> {
 
 async fn overload(cli: &Cli) -> Result<Value> {
     let repository = Repository::default().with("m", "1", "model.wasm", guest::module(guest::BUSY)?);
-    let gateway = start(cli, &repository, &[]).await?;
+    let gateway = start(cli, &repository, &["--max-connections", "16000"]).await?;
     let mut rounds = Vec::new();
     for _ in 0..cli.rounds {
         let capacity = capacity(&gateway, cli.seconds).await?;
@@ -136,11 +136,9 @@ async fn overload(cli: &Cli) -> Result<Value> {
         let (before, _) = gateway.memory()?;
         gateway.forget_peak()?;
         // Enough connections for all requests that are under way, which have two seconds.
-        let begun = Instant::now();
-        let mut answers = send(&gateway, rate, cli.seconds * 2, (rate * 2).min(3800)).await?;
-        let took = begun.elapsed().as_secs_f64();
+        let (mut answers, took) = send(&gateway, rate, cli.seconds * 2, (rate * 2).min(15_000)).await?;
         let good = answers.remove(&200).unwrap_or_default();
-        let goodput = good.len() as f64 / took.max(f64::from(cli.seconds * 2));
+        let goodput = good.len() as f64 / took.as_secs_f64();
         let late: usize = answers.get(&504).map_or(0, Vec::len);
         let refused = answers.remove(&503).unwrap_or_default();
         rounds.push(json!({
@@ -179,7 +177,7 @@ async fn stalled(cli: &Cli) -> Result<Value> {
     send(&gateway, 100, 1, 8).await?;
     let mut rounds = Vec::new();
     for _ in 0..cli.rounds {
-        let alone = send(&gateway, 100, cli.seconds, 8).await?;
+        let (alone, _) = send(&gateway, 100, cli.seconds, 8).await?;
         let (before, _) = gateway.memory()?;
         let mut stalls = JoinSet::new();
         let begun = Instant::now();
@@ -190,7 +188,7 @@ async fn stalled(cli: &Cli) -> Result<Value> {
             }
         }
         let opened_in = begun.elapsed().as_secs_f64();
-        let beside = send(&gateway, 100, cli.seconds, 8).await?;
+        let (beside, _) = send(&gateway, 100, cli.seconds, 8).await?;
         let (with, _) = gateway.memory()?;
         let under_way = stalls.len();
         let mut times = Vec::new();
