@@ -82,6 +82,7 @@ async fn alternate(at: std::net::SocketAddr) {
         assert_eq!(asked("writer", value).await, expected);
         assert_eq!(asked("scanner", 1.0).await, Some(0.0), "words of somebody else, in round {round}");
     }
+    println!("0 foreign words in {} rounds", rounds());
 }
 
 /// Slots that are reset after each request; the memory is larger than what stays resident.

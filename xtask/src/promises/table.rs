@@ -44,7 +44,7 @@ const HOSTILE: &[&str] = &["sandbox::hostile", "hostile_guest::each_fault_has_it
 const ROUNDS: &str = "100 rounds of each case, 3 of those that take more than a second";
 
 /// In the order in which they are run.
-pub const ALL: [Measurement; 9] = [
+pub const ALL: [Measurement; 11] = [
     Measurement {
         name: "hostile-pooled",
         promise: 1,
@@ -64,6 +64,16 @@ pub const ALL: [Measurement; 9] = [
         core: None,
         run: Run::TestsOnDemand(HOSTILE),
         figure: Figure::Rounds,
+    },
+    Measurement {
+        name: "residue",
+        promise: 5,
+        count: "10,000 alternations in each of 3 forms of memory",
+        minutes: 30,
+        environment: &[("AIRLOCK_RESIDUE_ROUNDS", "10000")],
+        core: None,
+        run: Run::Tests(&["hostile_guest::residue"]),
+        figure: Figure::Line("foreign words"),
     },
     Measurement {
         name: "fair-loop",
@@ -101,6 +111,32 @@ pub const ALL: [Measurement; 9] = [
         run: Run::Program(
             "airlock-neighbours",
             &["--gateway", "{bin}/airlock", "--core", "0", "--attack", "short"],
+        ),
+        figure: NEIGHBOURS,
+    },
+    Measurement {
+        name: "fair-compile",
+        promise: 15,
+        count: "3 rounds of 5 s alone and 5 s beside uploads of compile bombs",
+        minutes: 3,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program(
+            "airlock-neighbours",
+            &[
+                "--gateway",
+                "{bin}/airlock",
+                "--core",
+                "0",
+                "--attack",
+                "compile",
+                "--attackers",
+                "4",
+                "--rounds",
+                "3",
+                "--seconds",
+                "5",
+            ],
         ),
         figure: NEIGHBOURS,
     },
