@@ -1,0 +1,199 @@
+//! What is fuzzed: each target takes any bytes and panics where the gateway would break a promise. `cargo xtask fuzz` runs them under
+//! libFuzzer; the test `fuzz_corpus` includes this file and replays the corpus.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, LazyLock},
+};
+
+use airlock::{
+    authenticate::{ApiKey, Authenticator, Trust},
+    decode::{self, Head},
+    encode,
+    execute::{Source, native::Engine, wasm::profile},
+    limits::{DecodeLimits, Limits, NativeLimits, SandboxLimits},
+    listen,
+    reply::NonFinite,
+    repository::uploads::{
+        receive::Staged,
+        records::{ConfigText, ModelSettings},
+    },
+    route::{Route, route},
+    secret::{Purpose, Secret},
+    tensor::{Datatype, InferResponse, Shape, Signature, TensorSpec},
+};
+use bytes::Bytes;
+use http_body_util::StreamBody;
+use hyper::{
+    HeaderMap, Method, Uri,
+    body::Frame,
+    header::{AUTHORIZATION, HeaderValue},
+};
+
+/// Any text as a request's path: what is routed names a model and a version that are safe file names.
+pub fn paths(input: &[u8]) {
+    let Ok(path) = str::from_utf8(input) else { return };
+    for method in [Method::GET, Method::POST] {
+        if let Ok(Route::Infer(target) | Route::ModelMetadata(target) | Route::ModelReady(target)) =
+            route(&method, path)
+        {
+            let version = target.version.as_ref().map_or("1", |version| version.as_str());
+            for name in [target.model.as_str(), version] {
+                assert!(!name.is_empty() && !name.contains(['/', '\\', '\0']) && !name.starts_with('.'));
+            }
+        }
+    }
+}
+
+/// Any text as an API key and as the header that carries it: what is one is written in that way only, and nobody is let in by it.
+pub fn api_key(input: &[u8]) {
+    static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
+        let authenticator =
+            Authenticator::new(Trust::Loopback, Secret::from_bytes([1; 32]).key(Purpose::ApiKey));
+        authenticator.require_keys();
+        authenticator
+    });
+    if let Ok(text) = str::from_utf8(input)
+        && let Ok(key) = text.parse::<ApiKey>()
+    {
+        assert_eq!(*key.reveal(), text);
+    }
+    let Ok(value) = HeaderValue::from_bytes(input) else { return };
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+    let caller = AUTHENTICATOR.principal(Ipv4Addr::LOCALHOST.into(), &Uri::from_static("/v2"), &headers);
+    assert!(caller.is_err());
+}
+
+/// Any body as a JSON request to a model with one input `X`; what is accepted is also written back.
+pub fn decode_json(input: &[u8]) {
+    let Some((choice, body)) = input.split_first() else { return };
+    let datatype = Datatype::ALL[usize::from(*choice) % Datatype::ALL.len()];
+    let spec = TensorSpec { name: "X".into(), datatype, shape: Shape(vec![-1]) };
+    let signature = Signature { inputs: vec![spec.clone()], outputs: vec![spec] };
+    let limits = DecodeLimits::default();
+    let body = Bytes::copy_from_slice(body);
+    let Ok(decoded) = decode::infer(&Head::default(), body.clone(), &signature, &limits) else { return };
+    for input in &decoded.request.inputs {
+        input.check_layout().expect("decoded tensors have their layout");
+        assert!(input.bytes.len() <= 4 * body.len());
+    }
+    if datatype == Datatype::Bf16 {
+        // Only an empty one gets here, and JSON does not carry the datatype at all.
+        return;
+    }
+    let response = InferResponse { parameters: decoded.request.parameters, outputs: decoded.request.inputs };
+    let encoded = encode::infer("m", "1", &response, &decoded.reply, None, NonFinite::Null);
+    encoded.expect("what came as JSON can go as JSON");
+}
+
+/// Any bytes as the binary tensors of a request whose header announces any shapes and sizes, or as a raw request.
+pub fn decode_binary(input: &[u8]) {
+    let Some((&[first, second, first_dim, second_dim, first_size, raw], binary)) =
+        input.split_first_chunk::<6>()
+    else {
+        return;
+    };
+    let datatypes = [first, second].map(|choice| Datatype::ALL[usize::from(choice) % Datatype::ALL.len()]);
+    let dims = [first_dim, second_dim].map(u64::from);
+    let first_size = u64::from(first_size);
+    let sizes = [first_size, (binary.len() as u64).saturating_sub(first_size)];
+    let entry = |index: usize| {
+        format!(
+            r#"{{"name":"{index}","datatype":"{}","shape":[{}],"parameters":{{"binary_data_size":{}}}}}"#,
+            datatypes[index], dims[index], sizes[index]
+        )
+    };
+    let spec = |index: usize| TensorSpec {
+        name: index.to_string(),
+        datatype: datatypes[index],
+        shape: Shape(vec![-1]),
+    };
+    let (json, inputs) = if raw % 2 == 0 {
+        (format!(r#"{{"inputs":[{},{}]}}"#, entry(0), entry(1)), vec![spec(0), spec(1)])
+    } else {
+        (String::new(), vec![spec(0)])
+    };
+    let length = json.len().to_string();
+    let head = Head { inference_header_content_length: Some(length.as_bytes()), content_encoding: None };
+    let body = Bytes::from([json.as_bytes(), binary].concat());
+    let signature = Signature { inputs, outputs: Vec::new() };
+    if let Ok(decoded) = decode::infer(&head, body, &signature, &DecodeLimits::default()) {
+        for input in &decoded.request.inputs {
+            input.check_layout().expect("decoded tensors have their layout");
+        }
+    }
+}
+
+/// Any bytes as a compressed raw request: nothing larger than the limit comes out.
+pub fn decompress(input: &[u8]) {
+    const LIMIT: usize = 1 << 16;
+    let Some((choice, body)) = input.split_first() else { return };
+    let encoding: &[u8] = if choice % 2 == 0 { b"gzip" } else { b"deflate" };
+    let head = Head { inference_header_content_length: Some(b"0"), content_encoding: Some(encoding) };
+    let spec = TensorSpec { name: "X".into(), datatype: Datatype::Uint8, shape: Shape(vec![-1]) };
+    let signature = Signature { inputs: vec![spec], outputs: Vec::new() };
+    let limits = DecodeLimits { max_body_bytes: LIMIT, ..DecodeLimits::default() };
+    if let Ok(decoded) = decode::infer(&head, Bytes::copy_from_slice(body), &signature, &limits) {
+        assert!(decoded.request.inputs[0].bytes.len() <= LIMIT);
+    }
+}
+
+/// Any text as a version's configuration in one of its three forms, or as a model's settings; what is a setting is written as it is
+/// read.
+pub fn model_config(input: &[u8]) {
+    let Some((choice, text)) = input.split_first() else { return };
+    let Ok(text) = String::from_utf8(text.to_vec()) else { return };
+    let config = match choice % 4 {
+        0 => ConfigText::Toml(text),
+        1 => ConfigText::Pbtxt(text),
+        2 => ConfigText::Json(text),
+        _ => {
+            let Ok(settings) = serde_json::from_str::<ModelSettings>(&text) else { return };
+            let _ = settings.check();
+            let written = serde_json::to_string(&settings).expect("settings are JSON");
+            assert_eq!(serde_json::from_str::<ModelSettings>(&written).expect("it was written"), settings);
+            return;
+        }
+    };
+    let _ = config.check(&"m".parse().expect("a name"));
+}
+
+/// Any bytes as the multipart body of an upload, in pieces of any size: no more than the limit is kept, and nothing is left of it.
+pub fn multipart(input: &[u8]) {
+    const LIMIT: u64 = 1 << 12;
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    });
+    static STAGING: LazyLock<std::path::PathBuf> = LazyLock::new(|| {
+        let folder = std::env::temp_dir().join(format!("airlock-fuzz-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a writable folder");
+        folder
+    });
+    let Some((size, body)) = input.split_first() else { return };
+    let pieces = body.chunks(usize::from(*size).max(1)).map(Bytes::copy_from_slice);
+    let pieces: Vec<_> = pieces.map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece))).collect();
+    let body = StreamBody::new(futures_util::stream::iter(pieces));
+    let mut staged = Staged::begin(&STAGING, LIMIT).expect("a writable folder");
+    let _ = RUNTIME.block_on(listen::multipart(&mut staged, body, "X".into(), &Limits::default()));
+    let kept: u64 = std::fs::read_dir(staged.folder())
+        .expect("its folder")
+        .map(|file| file.and_then(|file| file.metadata()).expect("a file").len())
+        .sum();
+    assert!(kept <= LIMIT);
+    let folder = staged.folder().to_owned();
+    drop(staged);
+    assert!(!folder.exists());
+}
+
+/// Any bytes as an uploaded component or core module: admitted or refused, never a panic.
+pub fn component_profile(input: &[u8]) {
+    let _ = profile::check(input, &SandboxLimits::default());
+}
+
+/// Any bytes as an ONNX model: loaded or refused. The engine's own panics are caught, as in the gateway.
+pub fn onnx_load(input: &[u8]) {
+    static ENGINE: LazyLock<Arc<Engine>> =
+        LazyLock::new(|| Engine::new(NativeLimits::default()).expect("the engine starts"));
+    let source = Source { label: "fuzz/1".into(), artifact: input.to_vec(), ..Source::default() };
+    let _ = ENGINE.load(source);
+}
