@@ -1,9 +1,3 @@
-//! Any bytes as an uploaded component or core module: admitted or refused, never a panic.
 #![no_main]
 
-use airlock::{execute::wasm::profile, limits::SandboxLimits};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|artifact: &[u8]| {
-    let _ = profile::check(artifact, &SandboxLimits::default());
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| airlock_fuzz::component_profile(input));

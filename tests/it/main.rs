@@ -4,6 +4,7 @@ mod admin;
 mod architecture;
 mod cli;
 mod fairness;
+mod fuzz_corpus;
 mod hostile_guest;
 mod hostile_http;
 mod keys;

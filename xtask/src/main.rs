@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod guests;
 mod http;
 mod lint;
@@ -38,6 +39,8 @@ enum Task {
     Lint,
     /// Measure at full size what PROMISES.md says, and write the figures into it; hours, and it goes on where it was ended
     Promises(promises::Options),
+    /// Run the fuzz targets, each for some time
+    Fuzz(fuzz::Options),
     /// Measure the gateway against a bare server and write docs/benchmarks.md
     Bench(bench::Options),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Plugin(options) => plugin::run(&options),
         Task::Lint => lint::run(),
         Task::Promises(options) => promises::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
     match outcome {

@@ -35,8 +35,8 @@ pub enum BodyError {
 /// A request body on its way in, within bounds of time: for the whole, for each piece, and on average. Only the time that
 /// is spent waiting for the peer counts for the average.
 #[derive(Debug)]
-pub struct Arriving {
-    body: Incoming,
+pub struct Arriving<B> {
+    body: B,
     end: Instant,
     whole: Duration,
     idle: Duration,
@@ -45,8 +45,8 @@ pub struct Arriving {
     received: usize,
 }
 
-impl Arriving {
-    pub fn new(body: Incoming, limits: &ListenLimits, whole: Duration) -> Self {
+impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
+    pub fn new(body: B, limits: &ListenLimits, whole: Duration) -> Self {
         Self {
             body,
             end: Instant::now() + whole,

@@ -28,6 +28,8 @@ use crate::infer::Gateway;
 use places::{Place, Places};
 use tls::Tls;
 
+pub use uploads::multipart;
+
 /// Told to stop accepting: the moment by which running requests must have finished.
 pub type Stop = watch::Receiver<Option<Instant>>;
 

@@ -10,7 +10,11 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use hyper::{HeaderMap, Response, StatusCode, body::Incoming, header};
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    body::{Body, Incoming},
+    header,
+};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -19,10 +23,11 @@ use crate::{
     digest::{Digest, Hasher},
     error::Problem,
     infer::Gateway,
+    limits::Limits,
     name::{ModelName, TenantName, Version},
     repository::uploads::{
-        Upload, UploadError, Uploads,
-        receive::{MAX_CONFIG, MAX_TEXT, Part},
+        UploadError, Uploads,
+        receive::{MAX_CONFIG, MAX_TEXT, Part, Staged},
         records::{ConfigText, ModelSettings},
     },
     trial,
@@ -35,8 +40,8 @@ use super::{
 };
 
 /// The pieces of a body as they come, within bounds of time, and the digest of all of them.
-struct Pieces {
-    body: Arriving,
+struct Pieces<B> {
+    body: Arriving<B>,
     hasher: Hasher,
     /// Bytes that were handed over and have not been taken out of the parser again.
     unparsed: Arc<AtomicUsize>,
@@ -46,9 +51,9 @@ struct Pieces {
 /// gather a body without boundaries as a whole.
 const MAX_UNPARSED: usize = 16 << 20;
 
-impl Pieces {
-    fn new(body: Incoming, gateway: &Gateway) -> Self {
-        let body = Arriving::new(body, &gateway.limits.listen, gateway.limits.upload.time);
+impl<B: Body<Data = Bytes> + Unpin> Pieces<B> {
+    fn new(body: B, limits: &Limits) -> Self {
+        let body = Arriving::new(body, &limits.listen, limits.upload.time);
         Self { body, hasher: Hasher::default(), unparsed: Arc::default() }
     }
 
@@ -87,9 +92,8 @@ pub(super) async fn upload(
     let mut upload = uploads.begin(tenant)?;
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut pieces = Pieces::new(body, gateway);
     let received = match multer::parse_boundary(content_type) {
-        Ok(boundary) => multipart(&mut upload, pieces, boundary).await?,
+        Ok(boundary) => multipart(&mut upload.staged, body, boundary, &gateway.limits).await?,
         Err(_) if content_type.starts_with("multipart/") => {
             return Err(Problem::bad_request(format!(
                 "Content-Type {:?} cannot be read: send multipart/form-data with a boundary",
@@ -97,6 +101,7 @@ pub(super) async fn upload(
             )));
         }
         Err(_) => {
+            let mut pieces = Pieces::new(body, &gateway.limits);
             let mut writing = upload.staged.open(Part::Artifact).await?;
             while let Some(piece) = pieces.next().await? {
                 pieces.unparsed.store(0, Ordering::Relaxed);
@@ -120,9 +125,15 @@ fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
     Digest::from_content_digest(text).map(Some).map_err(|error| Problem::bad_request(error.to_string()))
 }
 
-/// Takes an upload apart: the part `artifact`, any number of parts `file` with file names, a part `config`, and a
-/// part `sample`.
-async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Result<Digest, Problem> {
+/// Takes an upload apart as it comes, and returns its digest: the part `artifact`, any number of parts `file` with file names,
+/// a part `config`, and a part `sample`.
+pub async fn multipart<B: Body<Data = Bytes> + Unpin + Send>(
+    staged: &mut Staged,
+    body: B,
+    boundary: String,
+    limits: &Limits,
+) -> Result<Digest, Problem> {
+    let pieces = Pieces::new(body, limits);
     let unparsed = Arc::clone(&pieces.unparsed);
     let parsed = |bytes: usize| {
         // The lengths of boundaries and headers are not told; they make the difference that the limit leaves room for.
@@ -138,7 +149,7 @@ async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Res
     while let Some(mut part) = parts.next_field().await.map_err(broken)? {
         let name = part.name().unwrap_or_default().to_owned();
         let file_name = part.file_name().map(str::to_owned);
-        let staged = match (name.as_str(), file_name) {
+        let kind = match (name.as_str(), file_name) {
             ("artifact", _) => Part::Artifact,
             ("file", Some(name)) => Part::File(name),
             ("file", None) => {
@@ -150,13 +161,13 @@ async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Res
                 let is_json = part.content_type().is_some_and(|kind| kind.subtype() == "json");
                 let text = whole(&mut part, MAX_CONFIG).await?;
                 parsed(text.len());
-                upload.staged.config = Some(config(text, file_name.as_deref(), is_json)?);
+                staged.config = Some(config(text, file_name.as_deref(), is_json)?);
                 continue;
             }
             ("sample", _) => {
                 let sample = whole(&mut part, MAX_TEXT).await?;
                 parsed(sample.len());
-                upload.staged.sample = Some(sample.into());
+                staged.sample = Some(sample.into());
                 continue;
             }
             (other, _) => {
@@ -166,12 +177,12 @@ async fn multipart(upload: &mut Upload, pieces: Pieces, boundary: String) -> Res
                 )));
             }
         };
-        let mut writing = upload.staged.open(staged).await?;
+        let mut writing = staged.open(kind).await?;
         while let Some(piece) = part.chunk().await.map_err(broken)? {
             parsed(piece.len());
-            upload.staged.write(&mut writing, &piece).await?;
+            staged.write(&mut writing, &piece).await?;
         }
-        upload.staged.finish(writing).await?;
+        staged.finish(writing).await?;
     }
     drop(parts);
     // What follows the last boundary counts for the digest, and must not be taken for the next request.

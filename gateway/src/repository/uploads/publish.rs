@@ -303,6 +303,16 @@ impl Uploads {
     }
 }
 
+impl ConfigText {
+    /// Whether a version of that model may come with it.
+    ///
+    /// # Errors
+    /// What to change, for the client.
+    pub fn check(&self, model: &ModelName) -> Result<(), LoadError> {
+        read_config(Some(self), model).map(drop)
+    }
+}
+
 /// The configuration that came with a version.
 fn read_config(text: Option<&ConfigText>, model: &ModelName) -> Result<ModelConfig, LoadError> {
     let refused = |reason: String| LoadError::new(Step::Read, reason);

@@ -71,7 +71,7 @@ pub enum Part {
 
 impl Staged {
     /// An empty folder for an upload of at most `limit` bytes.
-    pub(super) fn begin(staging: &Path, limit: u64) -> Result<Self, UploadError> {
+    pub fn begin(staging: &Path, limit: u64) -> Result<Self, UploadError> {
         let name = crate::digest::hex(
             &crate::secret::random::<16>().map_err(|_| UploadError::Disk("no random name".into()))?,
         );
@@ -86,6 +86,11 @@ impl Staged {
             config: None,
             sample: None,
         })
+    }
+
+    /// Where its files are until it is dropped.
+    pub fn folder(&self) -> &Path {
+        &self.folder.0
     }
 
     /// Begins a file. It counts only once [`Staged::finish`] was told of its end.
