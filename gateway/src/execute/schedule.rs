@@ -1,13 +1,15 @@
 //! Schedule: whose turn it is on the threads that run guests, by the processor time that each tenant has had.
 //!
 //! A run is a future that gives its thread up at every tick. Its first turn may be taken where the request is served, while
-//! no tenant that had less is waiting: a short call then costs no change of threads. What needs more turns goes to threads of
-//! its own, which share the processor with those that serve and yield to them. There the next turn is that of the tenant
-//! whose [clock](queue::Queue) is furthest behind. What a tenant leaves unused is everybody's, and no debt of those who took it.
+//! no tenant that had less is waiting and its tenant does not [crowd](crowd::Crowd) others out: a short call then costs no
+//! change of threads. What needs more turns goes to threads of its own, which share the processor with those that serve and
+//! yield to them. There the next turn is that of the tenant whose [clock](queue::Queue) is furthest behind. What a tenant
+//! leaves unused is everybody's, and no debt of those who took it.
 //!
 //! What this does not share out: the time of decoding and encoding, and runs of the native engine, which have threads of
 //! their own.
 
+mod crowd;
 mod queue;
 
 use std::{
@@ -29,6 +31,7 @@ use tokio::runtime::Handle;
 
 use super::Share;
 use crate::consumption::thread_nanos;
+use crowd::Crowd;
 use queue::{Queue, TURN};
 
 /// How much less than others a compute thread counts for the kernel: threads that serve go first whenever they have work.
@@ -40,6 +43,7 @@ pub struct Scheduler {
     shared: Arc<Shared>,
     /// Turns that are being taken where requests are served.
     here: AtomicUsize,
+    crowd: Mutex<Crowd>,
 }
 
 #[derive(Debug)]
@@ -84,7 +88,8 @@ impl Scheduler {
             stopped: AtomicBool::new(false),
             work: Condvar::new(),
         });
-        let scheduler = Self { shared, here: AtomicUsize::new(0) };
+        let crowd = Mutex::new(Crowd::new(Instant::now()));
+        let scheduler = Self { shared, here: AtomicUsize::new(0), crowd };
         for number in 0..threads {
             let shared = Arc::clone(&scheduler.shared);
             // Not joined: a turn ends at the next tick, and nobody waits for it.
@@ -121,6 +126,7 @@ impl Scheduler {
             });
             let first = first.await;
             drop(turn);
+            self.crowd().took(share, run.took);
             if let Poll::Ready(output) = first? {
                 return Ok(output);
             }
@@ -130,6 +136,9 @@ impl Scheduler {
 
     /// A turn where the caller is, if no tenant that had less is waiting for one.
     fn turn_here<'a>(&'a self, share: &'a Share) -> Option<TurnHere<'a>> {
+        if !self.crowd().admits(share, Instant::now()) {
+            return None;
+        }
         // One of the threads that serve stays free for the sockets.
         let max = Handle::current().metrics().num_workers().saturating_sub(1);
         let taken = |here: usize| (here < max).then_some(here + 1);
@@ -140,6 +149,10 @@ impl Scheduler {
         }
         let goes_first = self.shared.queue().goes_first(share);
         goes_first.then(|| TurnHere { _place: place, charged: Some((&self.shared, share, thread_nanos())) })
+    }
+
+    fn crowd(&self) -> std::sync::MutexGuard<'_, Crowd> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spawn<F>(&self, share: Arc<Share>, run: F) -> async_task::FallibleTask<F::Output>
