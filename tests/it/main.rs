@@ -10,6 +10,7 @@ mod hostile_http;
 mod keys;
 mod leak;
 mod lifecycle;
+mod leaving;
 mod limits;
 mod metering;
 mod road;
