@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::{
+    execute::Isolation,
     limits::Limits,
     listen::tls::TlsFiles,
     repository::artifacts::Location,
@@ -69,7 +70,12 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "AIRLOCK_STATE")]
     pub state: Option<PathBuf>,
 
-    /// Whether tenants may upload ONNX models, which run in the gateway's process without a sandbox [default: true]
+    /// Where the repository's ONNX models run: in the gateway's own process (none), or in worker processes (process), as those
+    /// of tenants always do [default: none]
+    #[arg(long, value_name = "WHERE", env = "AIRLOCK_ONNX_ISOLATION")]
+    pub onnx_isolation: Option<Isolation>,
+
+    /// Whether tenants may upload ONNX models, which run in worker processes without a sandbox [default: true]
     #[arg(long, value_name = "BOOL", env = "AIRLOCK_TENANT_ONNX", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub tenant_onnx: Option<bool>,
 
@@ -181,6 +187,7 @@ impl Settings {
             store: self.store.or(other.store),
             state: self.state.or(other.state),
             secret_file: self.secret_file.or(other.secret_file),
+            onnx_isolation: self.onnx_isolation.or(other.onnx_isolation),
             tenant_onnx: self.tenant_onnx.or(other.tenant_onnx),
             shared_models: self.shared_models.or(other.shared_models),
             non_finite: self.non_finite.or(other.non_finite),
@@ -210,6 +217,8 @@ pub struct Config {
     pub store: Option<StorePlace>,
     pub tenant_onnx: bool,
     pub shared_models: bool,
+    /// Where ONNX models of the operator's own run, unless their configuration says otherwise.
+    pub onnx_isolation: Isolation,
     pub non_finite: crate::reply::NonFinite,
     pub drain_delay: Duration,
     pub limits: Limits,
@@ -267,6 +276,7 @@ impl TryFrom<Settings> for Config {
             store,
             tenant_onnx: settings.tenant_onnx.unwrap_or(true),
             shared_models: settings.shared_models.unwrap_or(true),
+            onnx_isolation: settings.onnx_isolation.unwrap_or_default(),
             non_finite: match settings.non_finite.unwrap_or_default() {
                 NonFiniteName::Literal => crate::reply::NonFinite::Literal,
                 NonFiniteName::Null => crate::reply::NonFinite::Null,
@@ -315,6 +325,8 @@ fn check(limits: &Limits) -> Result<(), String> {
         ("native-threads", native.threads, 0, THREADS),
         ("native-queued", native.max_queued, 0, MANY),
         ("native-plans", native.max_plans, 1, MANY),
+        ("native-memory", native.worker_memory_bytes, 256 << 20, 1 << 40),
+        ("native-workers", native.max_workers, 1, MANY),
         ("worker-memory", worker.memory_bytes, 256 << 20, 1 << 40),
         ("worker-file", worker.file_bytes, 1 << 20, 1 << 40),
         ("workers", worker.max_concurrent, 0, THREADS),

@@ -5,6 +5,7 @@
 use std::{
     marker::PhantomData,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -22,6 +23,12 @@ impl Consumption {
     #[must_use]
     pub fn on_this_thread(&self) -> OnThread<'_> {
         OnThread { consumption: self, since: thread_nanos(), stays: PhantomData }
+    }
+
+    /// Adds CPU time that another process took.
+    pub fn elsewhere(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
     /// Notes the most memory that one instance had, in bytes. Instances that call each other are not added up.
@@ -63,8 +70,6 @@ pub fn thread_nanos() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

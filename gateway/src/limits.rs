@@ -180,6 +180,12 @@ pub struct NativeLimits {
     pub max_artifact_bytes: usize,
     /// Bytes of all output tensors of one answer.
     pub output_bytes: usize,
+    /// Address space of one worker process that runs a model, its program included.
+    pub worker_memory_bytes: usize,
+    /// Worker processes that run models, in all. Of one version there are at most as many as threads.
+    pub max_workers: usize,
+    /// Time after which a worker process that has nothing to do is stopped.
+    pub worker_idle: Duration,
 }
 
 impl Default for NativeLimits {
@@ -190,6 +196,9 @@ impl Default for NativeLimits {
             max_plans: 16,
             max_artifact_bytes: 2048 * MIB,
             output_bytes: 256 * MIB,
+            worker_memory_bytes: 2048 * MIB,
+            max_workers: 64,
+            worker_idle: Duration::from_secs(300),
         }
     }
 }

@@ -25,8 +25,8 @@ use crate::{
     authenticate::{Authenticator, Trust},
     config::Config,
     execute::{
-        LoadError, Step,
-        native::Engine,
+        Isolation, LoadError, Step,
+        native::{Engine, Isolated},
         wasm::{Cache, Sandbox},
         worker::Workers,
     },
@@ -221,7 +221,11 @@ fn loader(config: &Config, secret: &Secret) -> Result<(Loader, Arc<LogAllowance>
     let sandbox = Sandbox::new(limits.sandbox.clone(), Arc::clone(&workers), cache.transpose()?)
         .map_err(StartError::Sandbox)?;
     let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
-    let (limits, tenant_onnx) = (limits.clone(), config.tenant_onnx);
+    // JSON may say in two bytes what takes eight.
+    let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);
+    let program = config.worker_program.clone();
+    let isolated = Isolated::new(limits.native.clone(), program, input_bytes, limits.worker.time);
+    let (limits, tenant_onnx, isolation) = (limits.clone(), config.tenant_onnx, config.onnx_isolation);
     let log = Arc::clone(workers.log());
     let loader: Loader = Arc::new(move |kind, origin, mut source| {
         let output_bytes = match kind {
@@ -233,18 +237,26 @@ fn loader(config: &Config, secret: &Secret) -> Result<(Loader, Arc<LogAllowance>
         if let Origin::Tenant(quota) = &origin {
             source.limits = source.limits.within_quota(quota, kind == Kind::Wasm);
         }
-        match (kind, origin) {
-            (Kind::Wasm, _) => sandbox.load(source),
-            (Kind::Onnx, Origin::Operator) => engine.load(source),
-            (Kind::Onnx, Origin::Tenant(_)) if !tenant_onnx => Err(LoadError::new(
-                Step::Check,
-                "this gateway takes no ONNX models from tenants (setting: tenant_onnx): upload a wasm plugin",
-            )),
-            // What makes the engine panic, abort or take all memory does so to a worker first.
-            (Kind::Onnx, Origin::Tenant(_)) => {
-                workers.check_onnx(&limits.native, &source)?;
-                engine.load(source)
+        let isolation = match (kind, origin) {
+            (Kind::Wasm, _) => return sandbox.load(source),
+            (Kind::Onnx, Origin::Operator) => source.isolation.unwrap_or(isolation),
+            (Kind::Onnx, Origin::Tenant(_)) if !tenant_onnx => {
+                return Err(LoadError::new(
+                    Step::Check,
+                    "this gateway takes no ONNX models from tenants (setting: tenant_onnx): upload a wasm plugin",
+                ));
             }
+            (Kind::Onnx, Origin::Tenant(_)) if source.isolation == Some(Isolation::None) => {
+                return Err(LoadError::new(
+                    Step::Read,
+                    "onnx_isolation: uploaded ONNX models run in worker processes: write process, or leave it out",
+                ));
+            }
+            (Kind::Onnx, Origin::Tenant(_)) => Isolation::Process,
+        };
+        match isolation {
+            Isolation::None => engine.load(source),
+            Isolation::Process => isolated.load(source),
         }
     });
     Ok((loader, log))

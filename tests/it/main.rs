@@ -7,6 +7,7 @@ mod fairness;
 mod fuzz_corpus;
 mod hostile_guest;
 mod hostile_http;
+mod hostile_native;
 mod keys;
 mod leak;
 mod lifecycle;

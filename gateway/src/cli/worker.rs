@@ -1,19 +1,25 @@
-//! `airlock worker`: what the gateway starts to compile or check one model. Not for people.
+//! `airlock worker`: what the gateway starts to compile, check or run one model. Not for people.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use crate::execute::worker::{Bounds, work};
+use crate::execute::{
+    native,
+    worker::{Bounds, WorkError, work},
+};
 
-/// Compile or check one model for a gateway
+/// Compile, check or run one model for a gateway
 #[derive(Args, Debug)]
 #[command(hide = true)]
 pub(super) struct Worker {
     /// Seconds of processor time
-    #[arg(long)]
-    cpu: u64,
+    #[arg(long, required_unless_present = "serve")]
+    cpu: Option<u64>,
+    /// Run a model until the gateway closes stdin
+    #[arg(long, conflicts_with = "cpu")]
+    serve: bool,
     /// Bytes of address space
     #[arg(long)]
     memory: u64,
@@ -27,6 +33,12 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn run(self) -> ExitCode {
+        let Self { cpu, memory, file, parent, serve } = self;
+        let bounds = Bounds { cpu, memory, file, parent };
+        if serve {
+            // It has nothing to log: what there is to say is in its answers.
+            return exit(native::serve(bounds));
+        }
         // Whoever started it writes these lines into its own log.
         tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new("warn,airlock=debug,guest=trace"))
@@ -34,13 +46,16 @@ impl Worker {
             .with_ansi(false)
             .without_time()
             .init();
-        let Self { cpu, memory, file, parent } = self;
-        match work(Bounds { cpu, memory, file, parent }) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("airlock worker: {error}");
-                ExitCode::FAILURE
-            }
+        exit(work(bounds))
+    }
+}
+
+fn exit(done: Result<(), WorkError>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("airlock worker: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -169,6 +169,12 @@ limit_settings! {
     native_artifact: ByteSize, "AIRLOCK_NATIVE_ARTIFACT" => native.max_artifact_bytes;
     /// Bytes of an ONNX model's answer [default: 256MiB]
     native_output: ByteSize, "AIRLOCK_NATIVE_OUTPUT" => native.output_bytes;
+    /// Address space of a worker process that runs an ONNX model [default: 2GiB]
+    native_memory: ByteSize, "AIRLOCK_NATIVE_MEMORY" => native.worker_memory_bytes;
+    /// Worker processes that run ONNX models, of all tenants together [default: 64]
+    native_workers: usize, "AIRLOCK_NATIVE_WORKERS" => native.max_workers;
+    /// Time after which such a process that has nothing to do is stopped [default: 5m]
+    native_idle: Span, "AIRLOCK_NATIVE_IDLE" => native.worker_idle;
     /// Processor time of a worker process, which compiles or checks one model [default: 30s]
     worker_cpu: Span, "AIRLOCK_WORKER_CPU" => worker.cpu;
     /// Time of a worker process from its start to its answer [default: 1m]

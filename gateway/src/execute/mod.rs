@@ -2,6 +2,7 @@
 //!
 //! [`Executor`] is the seam between the two; nothing outside this folder knows which of them answers.
 
+mod isolation;
 pub mod native;
 mod output;
 mod schedule;
@@ -22,6 +23,7 @@ use crate::{
     tensor::{InferRequest, InferResponse, Signature, Tensor, TensorSpec},
 };
 
+pub use isolation::Isolation;
 pub use output::check_outputs;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -237,6 +239,11 @@ pub struct Source {
     /// The tenant whose model it is; `None` for the operator's. What one of them had compiled is not used for another: how long
     /// loading takes would tell who else has the same model.
     pub owner: Option<TenantName>,
+    /// Where its configuration wants it to run, if it is an ONNX model.
+    pub isolation: Option<Isolation>,
+    /// It comes from somebody who is not trusted: an ONNX file then has to keep within tighter bounds, see
+    /// `native/preflight.rs`.
+    pub untrusted: bool,
 }
 
 impl Source {

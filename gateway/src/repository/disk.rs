@@ -163,6 +163,7 @@ impl Disk {
         read.source.parameters = config.parameters.clone();
         read.source.declared_inputs = config.inputs.clone();
         read.source.limits = config.limits;
+        read.source.isolation = config.isolation;
         Ok(read)
     }
 }

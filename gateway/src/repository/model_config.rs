@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    execute::Isolation,
     limits::ModelLimits,
     name::Version,
     tensor::{Signature, TensorSpec},
@@ -49,6 +50,8 @@ pub(super) struct ModelConfig {
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) max_batch_size: Option<u64>,
     pub(super) limits: ModelLimits,
+    /// Where it is to run, if it is an ONNX model.
+    pub(super) isolation: Option<Isolation>,
     /// The kind of artifact that the configuration asks for.
     pub(super) kind: Option<Kind>,
     /// The artifact's file name, where it is not `model.wasm` or `model.onnx`.

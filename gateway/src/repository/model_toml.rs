@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::{
+    execute::Isolation,
     limits::ModelLimits,
     name::Version,
     tensor::{Datatype, Shape, TensorSpec},
@@ -34,6 +35,7 @@ struct File {
     #[serde(default)]
     inputs: Vec<toml::Spanned<Input>>,
     limits: Option<toml::Spanned<OwnLimits>>,
+    onnx_isolation: Option<Isolation>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +83,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
     let mut config = ModelConfig {
         file: FILE_NAME,
         max_batch_size: file.max_batch_size.filter(|size| *size > 0),
+        isolation: file.onnx_isolation,
         parameters: file.parameters.into_iter().map(|(name, value)| (name, value.into_text())).collect(),
         ..Default::default()
     };

@@ -54,16 +54,22 @@ pub fn dims(tensor: &Tensor) -> Result<Vec<usize>, ExecuteError> {
 /// Copies an input into a tensor of tract's, after checking its bytes against its shape.
 pub fn to_native(tensor: &Tensor) -> Result<Native, ExecuteError> {
     tensor.check_layout().map_err(|error| invalid(tensor, error))?;
-    let shape = dims(tensor)?;
-    let Some(datum_type) = datum_type(tensor.datatype) else {
-        return Err(invalid(tensor, format!("the native engine has no {}", tensor.datatype)));
-    };
-    if datum_type == DatumType::String {
-        return strings(tensor, &shape);
+    if tensor.datatype == Datatype::Bytes {
+        return strings(tensor, &dims(tensor)?);
     }
-    let mut native = Native::zero_dt(datum_type, &shape).map_err(|error| invalid(tensor, error))?;
+    let mut native = zeroed(tensor)?;
     native.as_bytes_mut().copy_from_slice(&tensor.bytes);
     Ok(native)
+}
+
+/// A tensor of tract's with the type and shape of an input that is not BYTES, for its bytes to be put into.
+pub fn zeroed(tensor: &Tensor) -> Result<Native, ExecuteError> {
+    let shape = dims(tensor)?;
+    let Some(datum_type) = datum_type(tensor.datatype).filter(|datum_type| *datum_type != DatumType::String)
+    else {
+        return Err(invalid(tensor, format!("the native engine has no {}", tensor.datatype)));
+    };
+    Native::zero_dt(datum_type, &shape).map_err(|error| invalid(tensor, error))
 }
 
 /// BYTES elements as text: tract has strings, and no arrays of bytes.

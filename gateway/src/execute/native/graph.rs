@@ -18,6 +18,7 @@ use super::{
     convert, dims,
     plan::{Plan, PlanError, Shapes},
     pool::caught,
+    preflight,
     proto::{self, Port},
     rewrite,
 };
@@ -70,6 +71,10 @@ impl Graph {
             .with_ignore_output_types(true)
             .with_ignore_value_info(true);
         let mut file = proto::decode(&onnx, &source.artifact)?;
+        if source.untrusted {
+            let beside = source.files.iter().map(|(_, bytes)| bytes.len()).sum();
+            preflight::check(&file, source.artifact.len(), beside)?;
+        }
         drop(source.artifact);
         let graph = proto::graph_mut(&mut file)?;
         proto::embed_external_tensors(graph, &source.files)?;
@@ -169,12 +174,21 @@ fn attempt<T>(step: impl FnOnce() -> TractResult<T>) -> Result<T, PlanError> {
     caught(step).map_err(PlanError::Panicked)?.map_err(|error| PlanError::Refused(reason(&error)))
 }
 
-/// The first node with a dimension that is no number although nothing in it varies, such as 2 broadcast against 3. The
-/// engine itself would find out only when it runs the node.
+/// The first node with a dimension that is no number although nothing in it varies, such as 2 broadcast against 3, or with
+/// more elements than there can be. The engine itself would find out the one only when it runs the node, and the other never:
+/// it multiplies without looking.
 fn impossible_shape(typed: &TypedModel) -> Option<(String, String)> {
     let impossible = |dim: &TDim| dim.to_i64().is_err() && dim.symbols().is_empty();
+    let countless = |dims: &[TDim]| {
+        let mut fixed = dims.iter().filter_map(|dim| dim.to_i64().ok());
+        // Of at most 16 bytes each.
+        fixed.try_fold(16i64, |elements, dim| elements.checked_mul(dim.max(1))).is_none()
+    };
     typed.nodes().iter().find_map(|node| {
-        let output = node.outputs.iter().find(|output| output.fact.shape.iter().any(impossible))?;
+        let output = node
+            .outputs
+            .iter()
+            .find(|output| output.fact.shape.iter().any(impossible) || countless(output.fact.shape.dims()))?;
         Some((node.name.clone(), output.fact.shape.iter().join(",")))
     })
 }

@@ -1,22 +1,28 @@
 //! The native executor: ONNX models on tract, at full CPU speed and without a sandbox.
 //!
 //! A panic of the engine costs its request an answer and nothing else. What it does not survive is an abort: see
-//! [`pool::caught`].
+//! [`pool::caught`]. Models that are not trusted therefore run in processes of their own, see [`Isolated`].
 
 mod convert;
 mod dims;
 mod graph;
 mod plan;
 mod pool;
+mod preflight;
+mod process;
 mod proto;
 mod rewrite;
 
 use std::{fmt, sync::Arc, time::Instant};
 
+use tract_onnx::prelude::{TValue, TVec};
+
 use crate::{
     limits::NativeLimits,
-    tensor::{InferRequest, InferResponse, Shape, Signature},
+    tensor::{InferRequest, InferResponse, Shape, Signature, TensorSpec},
 };
+
+pub use process::{Isolated, serve};
 
 use self::{
     graph::Graph,
@@ -149,25 +155,37 @@ impl Model {
 
     /// Runs a request. Blocks: for compute threads only.
     fn infer(&self, request: InferRequest, watch: &Watch<'_>) -> Result<InferResponse, ExecuteError> {
-        let signature = &self.graph.signature;
-        let mut inputs = tract_onnx::prelude::TVec::new();
+        let InferRequest { inputs: given, outputs: requested, .. } = request;
+        let mut inputs = TVec::new();
         let mut shapes = Shapes::new();
-        for spec in &signature.inputs {
-            let given = request.inputs.iter().find(|input| input.name == spec.name);
+        for spec in &self.graph.signature.inputs {
+            let given = given.iter().find(|input| input.name == spec.name);
             let given = given
                 .ok_or_else(|| ExecuteError::InvalidInput(format!("input '{}' is missing", spec.name)))?;
             let native = convert::to_native(given)?;
             shapes.push(native.shape().to_vec());
             inputs.push(native.into());
         }
-        let plan = self.plan(&shapes).map_err(|error| match error {
-            PlanError::Refused(reason) => {
-                ExecuteError::InvalidInput(format!("the model cannot run {}: {reason}", named(&request)))
-            }
+        drop(given);
+        self.run(inputs, &shapes, &requested, watch)
+    }
+
+    /// Runs on inputs of these shapes, in the signature's order.
+    fn run(
+        &self,
+        inputs: TVec<TValue>,
+        shapes: &Shapes,
+        requested: &[String],
+        watch: &Watch<'_>,
+    ) -> Result<InferResponse, ExecuteError> {
+        let signature = &self.graph.signature;
+        let plan = self.plan(shapes).map_err(|error| match error {
+            PlanError::Refused(reason) => ExecuteError::InvalidInput(format!(
+                "the model cannot run {}: {reason}",
+                named(signature, shapes)
+            )),
             PlanError::Panicked(detail) => pool::trapped(detail),
         })?;
-        let requested = request.outputs;
-        drop(request.inputs);
         let values = plan.run(inputs, watch).map_err(|error| match error {
             RunError::Over => ExecuteError::Deadline,
             RunError::Failed(error) => {
@@ -183,22 +201,25 @@ impl Model {
             let output = convert::from_native(&spec.name, value)?;
             bytes = bytes.saturating_add(output.bytes.len());
             if bytes > self.max_output_bytes {
-                return Err(ExecuteError::Output(format!(
-                    "its outputs have more than the {} bytes that are allowed",
-                    self.max_output_bytes
-                )));
+                return Err(too_much(self.max_output_bytes));
             }
             response.outputs.push(output);
         }
-        check_outputs(signature, &requested, response)
+        check_outputs(signature, requested, response)
     }
 }
 
+fn too_much(max_output_bytes: usize) -> ExecuteError {
+    ExecuteError::Output(format!("its outputs have more than the {max_output_bytes} bytes that are allowed"))
+}
+
 /// The inputs of a request with their shapes, for a message.
-fn named(request: &InferRequest) -> String {
-    let one =
-        |input: &crate::tensor::Tensor| format!("'{}' {}", input.name, Shape::from(input.shape.as_slice()));
-    format!("inputs {}", request.inputs.iter().map(one).collect::<Vec<_>>().join(", "))
+fn named(signature: &Signature, shapes: &Shapes) -> String {
+    let one = |(spec, shape): (&TensorSpec, &Vec<usize>)| {
+        let dims = shape.iter().map(|dim| i64::try_from(*dim).unwrap_or(i64::MAX)).collect();
+        format!("'{}' {}", spec.name, Shape(dims))
+    };
+    format!("inputs {}", signature.inputs.iter().zip(shapes).map(one).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -58,7 +58,8 @@ impl Pool {
         let (answer, answered) = oneshot::channel();
         let gone = Gone(answer);
         self.threads.spawn(move || {
-            let watch = Watch { deadline, gone: &|| gone.0.is_closed() };
+            let gone_away = || gone.0.is_closed();
+            let watch = Watch::new(deadline, &gone_away);
             let result = match watch.is_over() {
                 true => Err(ExecuteError::Deadline),
                 false => caught(|| work(&watch)).unwrap_or_else(|detail| Err(trapped(detail))),
@@ -100,7 +101,12 @@ pub struct Watch<'a> {
     gone: &'a dyn Fn() -> bool,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    /// `gone` says whether whoever asked has left.
+    pub fn new(deadline: Deadline, gone: &'a dyn Fn() -> bool) -> Self {
+        Self { deadline, gone }
+    }
+
     pub fn is_over(&self) -> bool {
         (self.gone)() || self.deadline.passed()
     }

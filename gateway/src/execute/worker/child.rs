@@ -1,44 +1,25 @@
-//! The worker's own side: it bounds itself, then does one job.
+//! The worker's own side: it does one job.
 
 use std::{
     fs,
     io::{self, Read, Stdout, Write},
     num::TryFromIntError,
-    process,
     time::{Duration, Instant},
 };
-
-use rustix::process::{Resource, Rlimit, Signal, getppid, nice, set_parent_process_death_signal, setrlimit};
 
 use crate::{
     digest::Digest,
     execute::{Format, LoadError, Report, Source, Step, native, wasm},
-    limits::WorkerLimits,
 };
 
 use super::{
+    Bounds,
     job::{ARTIFACT, CODE, Done, Job, Message, Task, file_name},
     seclusion,
 };
 
-/// Open files: a job needs a handful at a time.
-const MAX_FILES: u64 = 64;
-
 /// Threads that compile. Each takes address space, of which there is a fixed amount, whatever the number of cores.
 const MAX_THREADS: usize = 4;
-
-/// What a worker allows itself, as it stands on its command line. It knows it before it reads anything else.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Whole seconds of processor time.
-    pub cpu: u64,
-    /// Bytes of address space.
-    pub memory: u64,
-    /// Bytes of a file that it writes.
-    pub file: u64,
-    /// The process that is to outlive it.
-    pub parent: u32,
-}
 
 /// Why a worker could not even begin.
 #[derive(Debug, thiserror::Error)]
@@ -51,54 +32,12 @@ pub enum WorkError {
     Orphan,
     #[error("its parent has no process number: {0}")]
     Parent(#[from] TryFromIntError),
+    #[error("it was told what no gateway says")]
+    Order,
     #[error("it cannot read its job: {0}")]
     Job(#[from] serde_json::Error),
     #[error("it cannot answer: {0}")]
     Answer(#[from] io::Error),
-}
-
-impl Bounds {
-    pub(super) fn of(limits: &WorkerLimits) -> Self {
-        Self {
-            cpu: limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0),
-            memory: limits.memory_bytes as u64,
-            file: limits.file_bytes as u64,
-            parent: process::id(),
-        }
-    }
-
-    pub(super) fn arguments(self) -> [String; 5] {
-        let Self { cpu, memory, file, parent } = self;
-        [
-            "worker".to_owned(),
-            format!("--cpu={cpu}"),
-            format!("--memory={memory}"),
-            format!("--file={file}"),
-            format!("--parent={parent}"),
-        ]
-    }
-
-    /// None of it can be taken back, by this process or by what it starts.
-    fn apply(self) -> Result<(), WorkError> {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died before that.
-        let parent = getppid().map(|parent| parent.as_raw_nonzero().get());
-        if parent != Some(i32::try_from(self.parent)?) {
-            return Err(WorkError::Orphan);
-        }
-        rustix::thread::set_no_new_privs(true)?;
-        let limit = |resource, current, maximum| {
-            setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
-        };
-        limit(Resource::As, self.memory, self.memory)?;
-        // The first signal says what was used up, the second, a second later, cannot be ignored.
-        limit(Resource::Cpu, self.cpu, self.cpu.saturating_add(1))?;
-        limit(Resource::Fsize, self.file, self.file)?;
-        limit(Resource::Nofile, MAX_FILES, MAX_FILES)?;
-        // Who calls models comes before who loads them: a worker gets what is left.
-        nice(19)?;
-        Ok(())
-    }
 }
 
 /// Does the job on stdin, with the files in the working folder, and answers on stdout.
@@ -146,6 +85,8 @@ fn run(job: Job, progress: &mut Progress) -> Result<Done, LoadError> {
         declared_inputs: job.declared_inputs,
         limits: job.limits,
         owner: None,
+        untrusted: job.untrusted,
+        isolation: None,
     };
     let artifact_bytes = source.artifact.len() as u64;
     let file_bytes = source.files.iter().map(|(_, bytes)| bytes.len() as u64).sum();

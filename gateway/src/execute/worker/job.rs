@@ -30,6 +30,7 @@ pub(super) struct Job {
     pub(super) parameters: Vec<(String, String)>,
     pub(super) declared_inputs: Vec<TensorSpec>,
     pub(super) limits: ModelLimits,
+    pub(super) untrusted: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

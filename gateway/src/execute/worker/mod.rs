@@ -1,21 +1,23 @@
-//! Worker processes: compiling, `load`, the snapshot and the check of ONNX files each happen in a process of its own, which is
+//! Worker processes that do one job: compiling, `load`, the snapshot and the check of ONNX files each happen in a process of its own, which is
 //! bounded in time and memory and can be killed.
 //!
 //! - [`Workers`]: the gateway's side, one job at a time for each slot
 //! - `job`: what the two sides say to each other
 //! - `folder`: the private folder that a job's files are in
 //! - `seclusion`: what a worker gives up before it begins
+//! - [`Bounds`]: what a worker allows itself
 //! - `process`: a running worker, and what its end means
 //! - [`work`]: the worker's own side
 //!
 //! It keeps a model that makes the compiler loop, swell or crash away from the gateway and from everybody else's models. It
 //! does not contain a compiler that was taken over: a worker runs as the gateway's own user, and what it compiles is run.
 
+mod bounds;
 mod child;
 mod folder;
 mod job;
 mod process;
-mod seclusion;
+pub(super) mod seclusion;
 
 use std::{
     io,
@@ -36,14 +38,16 @@ use super::{
     wasm::{Memories, Prepared, Settings},
 };
 
-pub use child::{Bounds, WorkError, work};
+pub use bounds::Bounds;
+pub use child::{WorkError, work};
 pub(super) use folder::{open_regular, private_folder};
+pub(super) use process::ending;
 
 use folder::Folder;
 use job::{ARTIFACT, CODE, Done, JOB, Job, Task, file_name};
 
 /// The program that runs now, whatever became of its file meanwhile: a worker of another version would not be understood.
-const THIS_PROGRAM: &str = "/proc/self/exe";
+pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// What starts workers, as many at a time as there are slots.
 #[derive(Debug)]
@@ -142,6 +146,7 @@ impl Workers {
             parameters: source.parameters.clone(),
             declared_inputs: source.declared_inputs.clone(),
             limits: source.limits,
+            untrusted: source.untrusted,
         };
         let job = serde_json::to_vec(&job).map_err(|error| failed(&error.into()))?;
         let write = || {

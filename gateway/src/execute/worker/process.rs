@@ -24,7 +24,7 @@ use crate::{
 };
 
 use super::{
-    child::Bounds,
+    Bounds,
     folder::Folder,
     job::{Done, JOB, Message},
 };
@@ -245,15 +245,20 @@ fn meaning(status: Option<ExitStatus>, stderr: &str, limits: &WorkerLimits) -> (
         "the worker was killed from outside, perhaps because the machine has no memory left; try again"
             .to_owned()
     } else {
-        let end = match status {
-            None => "for unknown reasons".to_owned(),
-            Some(status) => match (status.signal(), status.code()) {
-                (Some(signal), _) => format!("by signal {signal}"),
-                (None, Some(101)) => "by a panic".to_owned(),
-                (None, code) => format!("with exit code {}", code.unwrap_or(-1)),
-            },
-        };
+        let end = ending(status);
         format!("the worker ended {end} and without an answer; the gateway's log has its last words")
     };
     (reason, killed)
+}
+
+/// How a worker came to its end.
+pub(in crate::execute) fn ending(status: Option<ExitStatus>) -> String {
+    match status {
+        None => "for unknown reasons".to_owned(),
+        Some(status) => match (status.signal(), status.code()) {
+            (Some(signal), _) => format!("by signal {signal}"),
+            (None, Some(101)) => "by a panic".to_owned(),
+            (None, code) => format!("with exit code {}", code.unwrap_or(-1)),
+        },
+    }
 }

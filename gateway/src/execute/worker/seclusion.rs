@@ -12,7 +12,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_capabiliti
 ///
 /// # Errors
 /// If it keeps capabilities, which any process may drop.
-pub(super) fn leave() -> io::Result<Option<String>> {
+pub(in crate::execute) fn leave() -> io::Result<Option<String>> {
     // Before the namespace: there, the file is root's. The kernel takes the worker before the gateway.
     let oom = fs::write("/proc/self/oom_score_adj", "1000");
     let namespaces = leave_namespaces();

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::execute::Isolation;
 
 fn config(text: &str) -> ModelConfig {
     parse(text).expect(text)
@@ -75,6 +76,21 @@ fn limits_are_times_and_sizes_above_zero() {
 }
 
 #[test]
+fn where_a_model_runs_is_a_word() {
+    assert_eq!(config("").isolation, None);
+    assert_eq!(config("onnx_isolation = \"process\"").isolation, Some(Isolation::Process));
+    assert_eq!(config("onnx_isolation = \"none\"").isolation, Some(Isolation::None));
+    assert_eq!(
+        error("onnx_isolation = \"sandbox\""),
+        "model.toml line 1: onnx_isolation: there is no sandbox for ONNX models yet: write process or none"
+    );
+    assert_eq!(
+        error("onnx_isolation = \"moon\""),
+        "model.toml line 1: onnx_isolation: write process or none"
+    );
+}
+
+#[test]
 fn version_policies_are_read() {
     assert_eq!(config("").version_policy, None);
     assert_eq!(config(r#"version_policy = "all""#).version_policy, Some(VersionPolicy::All));
@@ -90,7 +106,7 @@ fn version_policies_are_read() {
 fn faults_are_named_with_line_and_key() {
     assert_eq!(
         error("\n# comment\nbatch = 1"),
-        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs`, `limits`"
+        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs`, `limits`, `onnx_isolation`"
     );
     assert_eq!(
         error("max_batch_size = \"8\""),

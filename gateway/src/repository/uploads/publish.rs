@@ -287,6 +287,8 @@ impl Uploads {
             declared_inputs: config.inputs.clone(),
             limits: config.limits,
             owner: Some(tenant.clone()),
+            isolation: config.isolation,
+            untrusted: true,
         };
         let (loader, kind) = (Arc::clone(&self.loader), manifest.kind);
         let origin = Origin::Tenant(self.quota(tenant));

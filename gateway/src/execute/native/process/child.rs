@@ -1,0 +1,153 @@
+//! The worker's own side: it loads one model, then runs it for as long as it is asked to.
+
+use std::{
+    cell::Cell,
+    io::{self, BufReader, Read},
+    os::{fd::AsFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use tract_onnx::prelude::{TValue, TVec};
+
+use crate::{
+    consumption::Consumption,
+    deadline::Deadline,
+    execute::{
+        ExecuteError, Source,
+        native::{
+            Model, convert, load,
+            plan::Shapes,
+            pool::{self, Watch},
+        },
+        worker::{Bounds, WorkError, seclusion},
+    },
+    tensor::{Datatype, Tensor},
+};
+
+use super::{
+    shared::Shared,
+    wire::{self, Answer, Fault, Load, Order, Placed, Run},
+};
+
+/// Time between two looks at whether a call was given up.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Runs one model for the gateway at the other end of stdin, a socket; stdout is the memory that both share.
+///
+/// # Errors
+/// If it could not begin, or was told what no gateway says. Returns when the gateway closes the socket.
+pub fn serve(bounds: Bounds) -> Result<(), WorkError> {
+    // First: a new namespace would undo some of the bounds. What the machine does not let it leave, workers that compile tell.
+    seclusion::leave().map_err(WorkError::Secluded)?;
+    bounds.apply()?;
+    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let shared = Shared::of(io::stdout().as_fd().try_clone_to_owned()?)?;
+    let mut orders = BufReader::new(&control);
+    let Some(Order::Load(order)) = wire::read(&mut orders)? else { return Err(WorkError::Order) };
+    let limits = order.native.clone();
+    let source = receive(&mut orders, order)?;
+    let model = match load(source, &limits) {
+        Ok(model) => model,
+        Err(error) => return Ok(wire::write(&control, &Answer::Refused(error))?),
+    };
+    wire::write(&control, &Answer::Loaded(model.graph.signature.clone()))?;
+    while let Some(order) = wire::read(&mut orders)? {
+        let Order::Run(run) = order else { return Err(WorkError::Order) };
+        let consumed = Consumption::default();
+        let call = run.call;
+        let result = {
+            let _time = consumed.on_this_thread();
+            pool::caught(|| answer(&model, run, &shared)).unwrap_or_else(|panic| Err(pool::trapped(panic)))
+        };
+        let result = result.map_err(fault);
+        wire::write(
+            &control,
+            &Answer::Ran { call, cpu: Duration::from_nanos(consumed.cpu_nanos()), result },
+        )?;
+    }
+    Ok(())
+}
+
+fn receive(mut from: impl Read, order: Load) -> io::Result<Source> {
+    let artifact = wire::take(&mut from, order.artifact)?;
+    let files = order.files.into_iter().map(|(name, length)| Ok((name, wire::take(&mut from, length)?)));
+    Ok(Source {
+        label: order.label,
+        artifact,
+        files: files.collect::<io::Result<_>>()?,
+        parameters: Vec::new(),
+        declared_inputs: order.declared_inputs,
+        limits: order.limits,
+        owner: None,
+        untrusted: order.untrusted,
+        isolation: None,
+    })
+}
+
+fn answer(model: &Model, run: Run, shared: &Shared) -> Result<Vec<Placed>, ExecuteError> {
+    let looked = Cell::new(Instant::now());
+    let abandoned = || {
+        let look = looked.get().elapsed() >= LOOK_INTERVAL;
+        if look {
+            looked.set(Instant::now());
+        }
+        look && shared.is_abandoned(run.call)
+    };
+    let watch = Watch::new(Deadline::after(run.time), &abandoned);
+    let mut shapes = Shapes::new();
+    let mut inputs = TVec::new();
+    for spec in &model.graph.signature.inputs {
+        let placed = run.inputs.iter().find(|input| input.name == spec.name);
+        let placed =
+            placed.ok_or_else(|| ExecuteError::InvalidInput(format!("input '{}' is missing", spec.name)))?;
+        let native = input(placed, shared)?;
+        shapes.push(native.shape().to_vec());
+        inputs.push(native);
+    }
+    let response = model.run(inputs, &shapes, &run.outputs, &watch)?;
+    let mut end = run.free;
+    let place = |output: Tensor| {
+        let length = output.bytes.len();
+        let offset = shared.place(end, length).ok_or_else(|| {
+            ExecuteError::Output(format!("its outputs do not fit into the {} bytes shared", shared.size()))
+        })?;
+        shared.write(offset, &output.bytes).map_err(|error| pool::trapped(error.to_string()))?;
+        end = offset.saturating_add(length as u64);
+        let Tensor { name, datatype, shape, .. } = output;
+        Ok(Placed { name, datatype, shape, offset, length })
+    };
+    response.outputs.into_iter().map(place).collect()
+}
+
+/// Reads an input from where the gateway put it to where the engine wants it. Its layout was checked by the gateway.
+fn input(placed: &Placed, shared: &Shared) -> Result<TValue, ExecuteError> {
+    let unreadable = |error: io::Error| pool::trapped(format!("input '{}': {error}", placed.name));
+    let mut tensor = Tensor {
+        name: placed.name.clone(),
+        datatype: placed.datatype,
+        shape: placed.shape.clone(),
+        parameters: Vec::new(),
+        bytes: bytes::Bytes::new(),
+    };
+    if placed.datatype == Datatype::Bytes {
+        tensor.bytes = shared.copy(placed.offset, placed.length).map_err(unreadable)?.into();
+        return Ok(convert::to_native(&tensor)?.into());
+    }
+    let mut native = convert::zeroed(&tensor)?;
+    let room = native.as_bytes_mut();
+    if room.len() != placed.length {
+        return Err(pool::trapped(format!("input '{}' has {} bytes", placed.name, placed.length)));
+    }
+    shared.read(placed.offset, room).map_err(unreadable)?;
+    Ok(native.into())
+}
+
+fn fault(error: ExecuteError) -> Fault {
+    match error {
+        ExecuteError::InvalidInput(text) => Fault::InvalidInput(text),
+        ExecuteError::Trapped { detail, .. } => Fault::Trapped(detail),
+        ExecuteError::Output(text) => Fault::Output(text),
+        ExecuteError::Deadline => Fault::Deadline,
+        other => Fault::Failed(other.to_string()),
+    }
+}

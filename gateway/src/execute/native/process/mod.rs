@@ -1,0 +1,195 @@
+//! Models that are not trusted run in worker processes: what a panic, an abort, too much memory or an endless node ends is a
+//! worker and the call that it ran.
+//!
+//! - [`Isolated`]: the gateway's side
+//! - `places`: how many workers there are in all, and whose
+//! - `crew`: the workers of one loaded version
+//! - `running`: one running worker; `outputs`: what it answers, before it is believed
+//! - `shared`: the memory through which tensors go; `wire`: what is said about them
+//! - [`serve`]: the worker's own side
+//!
+//! A worker contains an engine that fails, and one that was taken over only as far as the operating system does: it runs as
+//! the gateway's own user and without a filter of system calls.
+
+mod child;
+mod crew;
+mod outputs;
+mod places;
+mod running;
+mod shared;
+mod wire;
+
+use std::{
+    cmp::Reverse,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout_at};
+
+use crate::{
+    execute::{BoxFuture, Call, ExecuteError, Executor, LoadError, Source, worker::THIS_PROGRAM},
+    limits::NativeLimits,
+    tensor::{InferRequest, InferResponse, Signature},
+};
+
+pub use child::serve;
+
+use crew::{Crew, Job};
+use places::{Owner, Place, Places};
+use shared::Shared;
+use wire::Load;
+
+/// Starts worker processes for the models that it loads, up to a number of them in all.
+#[derive(Debug)]
+pub struct Isolated {
+    limits: NativeLimits,
+    program: PathBuf,
+    /// Bytes of the memory that is shared with one worker.
+    shared_bytes: u64,
+    /// Time in which a worker has to load its model.
+    load_time: Duration,
+    /// Workers of one version at a time.
+    threads: usize,
+    places: Places,
+    crews: Mutex<Vec<Weak<Crew>>>,
+}
+
+impl Isolated {
+    /// Workers that run `program`, this one if none is named. `input_bytes` is what all inputs of one call may have.
+    pub fn new(
+        limits: NativeLimits,
+        program: Option<PathBuf>,
+        input_bytes: usize,
+        load_time: Duration,
+    ) -> Arc<Self> {
+        let threads = match limits.threads {
+            0 => available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        Arc::new(Self {
+            program: program.unwrap_or_else(|| THIS_PROGRAM.into()),
+            shared_bytes: (input_bytes as u64)
+                .saturating_add(limits.output_bytes as u64)
+                .saturating_add(1 << 20),
+            load_time,
+            threads,
+            places: Places::new(limits.max_workers),
+            crews: Mutex::default(),
+            limits,
+        })
+    }
+
+    /// Loads and optimises an ONNX model in a worker, which then is ready to run it. Blocks for as long as that takes.
+    pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
+        let order = Load {
+            label: source.label.clone(),
+            artifact: source.artifact.len(),
+            files: source.files.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect(),
+            declared_inputs: source.declared_inputs.clone(),
+            limits: source.limits,
+            untrusted: source.untrusted,
+            native: self.limits.clone(),
+        };
+        let bytes = source.files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() + source.artifact.len();
+        let crew = Crew::load(self, order, source)?;
+        Ok(Arc::new(IsolatedExecutor { crew, artifact_bytes: bytes as u64 }))
+    }
+
+    fn know(&self, crew: &Arc<Crew>) {
+        let mut crews = self.crews.lock().unwrap_or_else(PoisonError::into_inner);
+        crews.retain(|crew| crew.strong_count() > 0);
+        crews.push(Arc::downgrade(crew));
+    }
+
+    /// Waits for a place for one more worker of this owner's; `None` once it is not wanted any more.
+    fn place(&self, owner: &Owner, wanted: impl FnMut() -> bool) -> Option<Place<'_>> {
+        self.places.take(owner, wanted, || self.make_room(owner))
+    }
+
+    /// Lets one worker go, for one of this owner's: an idle one of whoever has most of them, or, if none is idle, the first to
+    /// answer its call of somebody who has more than this owner will have.
+    fn make_room(&self, owner: &Owner) {
+        let crews: Vec<Arc<Crew>> = {
+            let crews = self.crews.lock().unwrap_or_else(PoisonError::into_inner);
+            crews.iter().filter_map(Weak::upgrade).collect()
+        };
+        let taken = |crew: &Crew| self.places.taken(crew.owner());
+        let idle = crews.iter().filter_map(|crew| Some((Reverse(taken(crew)), crew.idle_since()?, crew)));
+        if let Some((.., crew)) = idle.min_by_key(|(taken, since, _)| (*taken, *since)) {
+            return crew.dismiss();
+        }
+        let own = self.places.taken(owner);
+        let greedy = crews.iter().map(|crew| (taken(crew), crew.members(), crew));
+        if let Some((.., crew)) =
+            greedy.filter(|(taken, ..)| *taken > own + 1).max_by_key(|(taken, members, _)| (*taken, *members))
+        {
+            crew.dismiss();
+        }
+    }
+}
+
+/// One loaded version of a model that runs in workers.
+#[derive(Debug)]
+struct IsolatedExecutor {
+    crew: Arc<Crew>,
+    artifact_bytes: u64,
+}
+
+impl Executor for IsolatedExecutor {
+    fn signature(&self) -> &Signature {
+        self.crew.signature()
+    }
+
+    fn platform(&self) -> &'static str {
+        "onnx_onnxv1"
+    }
+
+    /// An estimate, with one worker: the file that is kept for the next one, the graph as that one keeps it, and its plans.
+    fn loaded_bytes(&self) -> u64 {
+        self.artifact_bytes.saturating_mul(4)
+    }
+
+    fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {
+        Box::pin(async move {
+            let deadline = call.deadline;
+            if deadline.passed() {
+                return Err(ExecuteError::Deadline);
+            }
+            let (answer, answered) = oneshot::channel();
+            let running = Arc::new(OnceLock::new());
+            let mut waiting = Waiting { answered, running: Arc::clone(&running) };
+            let (tenant, consumed) = (call.share.tenant.clone(), call.consumed);
+            self.crew.submit(Job { request, tenant, deadline, consumed, answer, running })?;
+            match timeout_at(deadline.instant().into(), &mut waiting.answered).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(super::pool::trapped("the worker's thread went away".into())),
+                Err(_) => Err(ExecuteError::Deadline),
+            }
+        })
+    }
+}
+
+impl Drop for IsolatedExecutor {
+    fn drop(&mut self) {
+        self.crew.close();
+    }
+}
+
+/// Tells the worker when nobody waits any more, so that it stops between two nodes.
+struct Waiting {
+    answered: oneshot::Receiver<Result<InferResponse, ExecuteError>>,
+    running: Arc<OnceLock<(Arc<Shared>, u64)>>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // First this, so that a call which is about to begin sees it.
+        self.answered.close();
+        if let Some((shared, call)) = self.running.get() {
+            shared.abandon(*call);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! How many workers there are in all, and whose.
+
+use std::{
+    collections::HashMap,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::name::TenantName;
+
+/// Time between two looks at whether a worker is still wanted, and whether another one could go for it.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Whose models workers run; `None` is the operator.
+pub type Owner = Option<TenantName>;
+
+#[derive(Debug)]
+pub struct Places {
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    taken: HashMap<Owner, usize>,
+    /// Those who wait for a place, each as often as for one.
+    waiting: Vec<Owner>,
+}
+
+impl State {
+    fn taken(&self, owner: &Owner) -> usize {
+        self.taken.get(owner).copied().unwrap_or(0)
+    }
+
+    /// Whether nobody waits who has fewer.
+    fn is_first(&self, owner: &Owner) -> bool {
+        let taken = self.taken(owner);
+        self.waiting.iter().all(|other| self.taken(other) >= taken)
+    }
+}
+
+impl Places {
+    pub fn new(places: usize) -> Self {
+        let state = State { free: places, taken: HashMap::new(), waiting: Vec::new() };
+        Self { state: Mutex::new(state), freed: Condvar::new() }
+    }
+
+    pub fn taken(&self, owner: &Owner) -> usize {
+        self.lock().taken(owner)
+    }
+
+    /// Waits for a place, of which the next one is for whoever has fewest of them; `None` once it is not wanted any more.
+    /// `make_room` is called while there is none.
+    pub fn take(
+        &self,
+        owner: &Owner,
+        mut wanted: impl FnMut() -> bool,
+        make_room: impl Fn(),
+    ) -> Option<Place<'_>> {
+        let waiting = Waiting::new(self, owner);
+        loop {
+            if !wanted() {
+                return None;
+            }
+            let mut state = self.lock();
+            if state.free > 0 && state.is_first(owner) {
+                state.free -= 1;
+                *state.taken.entry(owner.clone()).or_default() += 1;
+                drop(state);
+                drop(waiting);
+                return Some(Place { places: self, owner: owner.clone() });
+            }
+            if state.free == 0 {
+                drop(state);
+                make_room();
+                state = self.lock();
+            }
+            if state.free == 0 || !state.is_first(owner) {
+                drop(self.freed.wait_timeout(state, LOOK_INTERVAL));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held, and the counts are right at every point.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who waits for a place.
+struct Waiting<'a> {
+    places: &'a Places,
+    owner: &'a Owner,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(places: &'a Places, owner: &'a Owner) -> Self {
+        places.lock().waiting.push(owner.clone());
+        Self { places, owner }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.places.lock();
+        if let Some(index) = state.waiting.iter().position(|owner| owner == self.owner) {
+            state.waiting.swap_remove(index);
+        }
+        drop(state);
+        // Others may have waited behind it.
+        self.places.freed.notify_all();
+    }
+}
+
+/// One worker's place among all of them.
+#[derive(Debug)]
+pub struct Place<'a> {
+    places: &'a Places,
+    owner: Owner,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.places.lock();
+        state.free += 1;
+        if let Some(taken) = state.taken.get_mut(&self.owner) {
+            *taken -= 1;
+            if *taken == 0 {
+                state.taken.remove(&self.owner);
+            }
+        }
+        drop(state);
+        self.places.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        thread,
+    };
+
+    use super::*;
+
+    fn owner(name: &str) -> Owner {
+        Some(name.parse().expect("a name"))
+    }
+
+    #[test]
+    fn there_are_so_many_and_no_more() {
+        let places = Places::new(2);
+        let (a, b) = (owner("a"), owner("b"));
+        let first = places.take(&a, || true, || ()).expect("free");
+        let _second = places.take(&b, || true, || ()).expect("free");
+        let mut looks = 0;
+        let wanted = || {
+            looks += 1;
+            looks < 3
+        };
+        assert!(places.take(&a, wanted, || ()).is_none());
+        assert_eq!((places.taken(&a), places.taken(&b), places.taken(&None)), (1, 1, 0));
+        drop(first);
+        assert_eq!(places.taken(&a), 0);
+        assert!(places.take(&a, || false, || ()).is_none(), "not wanted");
+        assert!(places.take(&a, || true, || ()).is_some());
+        assert!(places.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn whoever_has_fewest_is_next() {
+        let places = Arc::new(Places::new(3));
+        let (greedy, modest) = (owner("greedy"), owner("modest"));
+        let mut held: Vec<_> = (0..3).map(|_| places.take(&greedy, || true, || ()).expect("free")).collect();
+        let (took, order) = mpsc::channel();
+        let start = |owner: Owner| {
+            let (places, took) = (Arc::clone(&places), took.clone());
+            let before = places.lock().waiting.len();
+            let other = Arc::clone(&places);
+            let waiter = thread::spawn(move || {
+                let place = places.take(&owner, || true, || ()).expect("wanted");
+                took.send(owner).expect("the test listens");
+                drop(place);
+            });
+            while other.lock().waiting.len() == before {
+                thread::yield_now();
+            }
+            waiter
+        };
+        // The greedy one asked first.
+        let waiters = [start(greedy.clone()), start(modest.clone())];
+        drop(held.pop());
+        assert_eq!(order.recv(), Ok(modest));
+        assert_eq!(order.recv(), Ok(greedy));
+        waiters.into_iter().for_each(|waiter| waiter.join().expect("no panic"));
+    }
+}

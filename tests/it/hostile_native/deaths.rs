@@ -1,0 +1,227 @@
+//! Every way in which a worker can end costs the call that it ran, and no other.
+
+use std::{fs, process::Command, sync::Arc};
+
+use airlock_tests::onnx::{floats, ints, node, strings, value};
+
+use super::*;
+
+/// A tree whose only branch leads to a leaf for a feature of at most 0.5, and back to itself for others: one node of the graph
+/// that never ends, which nothing interrupts.
+fn circle() -> Graph {
+    Graph {
+        nodes: vec![node(
+            "ai.onnx.ml.TreeEnsembleClassifier",
+            &["x"],
+            &["label", "scores"],
+            &[
+                ints("class_ids", &[0, 1]),
+                ints("class_nodeids", &[1, 1]),
+                ints("class_treeids", &[0, 0]),
+                floats("class_weights", &[0.25, 0.75]),
+                ints("classlabels_int64s", &[0, 1]),
+                ints("nodes_falsenodeids", &[0, 0]),
+                ints("nodes_featureids", &[0, 0]),
+                strings("nodes_modes", &["BRANCH_LEQ", "LEAF"]),
+                ints("nodes_nodeids", &[0, 1]),
+                ints("nodes_treeids", &[0, 0]),
+                ints("nodes_truenodeids", &[1, 0]),
+                floats("nodes_values", &[0.5, 0.0]),
+            ],
+        )],
+        inputs: vec![value("x", onnx::FLOAT, &["N", "1"])],
+        outputs: vec![value("scores", onnx::FLOAT, &["N", "2"])],
+        initializers: vec![],
+    }
+}
+
+fn feature(value: f32) -> Value {
+    json!({ "inputs": [fp32("x", &[1, 1], value)] })
+}
+
+/// A column times a row: a thousand bytes in, more than there is out.
+fn outer() -> Graph {
+    Graph {
+        nodes: vec![node("MatMul", &["a", "b"], &["c"], &[]), node("ReduceMax", &["c"], &["y"], &[])],
+        inputs: vec![value("a", onnx::FLOAT, &["N", "1"]), value("b", onnx::FLOAT, &["1", "M"])],
+        outputs: vec![value("y", onnx::FLOAT, &["1", "1"])],
+        initializers: vec![],
+    }
+}
+
+fn sides(length: usize) -> Value {
+    json!({ "inputs": [fp32("a", &[length, 1], 2.0), fp32("b", &[1, length], 3.0)] })
+}
+
+/// Panics in the engine for an index that is out of bounds.
+fn gather() -> Graph {
+    Graph {
+        nodes: vec![node("Gather", &["x", "i"], &["y"], &[])],
+        inputs: vec![value("x", onnx::FLOAT, &["3"]), value("i", onnx::INT64, &["1"])],
+        outputs: vec![value("y", onnx::FLOAT, &["1"])],
+        initializers: vec![],
+    }
+}
+
+fn at(index: i64) -> Value {
+    json!({ "inputs": [
+        fp32("x", &[3], 4.0),
+        { "name": "i", "datatype": "INT64", "shape": [1], "data": [index] },
+    ] })
+}
+
+fn processor_nanos(worker: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{worker}/schedstat")).unwrap_or_default();
+    text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_hostile_graph_has_its_answer_and_the_next_call_succeeds() {
+    let fixture = Fixture::new(701, |_| ()).await;
+    fixture.put("good", &negation()).await;
+    fixture.put("circle", &circle()).await;
+    fixture.put("outer", &outer()).await;
+    fixture.put("gather", &gather()).await;
+    let mut endless = feature(0.75);
+    endless["parameters"] = json!({ "timeout": 300_000 });
+    let cases = [
+        ("circle", endless, 504, "deadline_exceeded", feature(0.25), json!([0.25, 0.75])),
+        ("outer", sides(40_000), 502, "model_memory", sides(3), json!([6.0])),
+        ("gather", at(1_000_000), 502, "model_failed", at(1), json!([4.0])),
+    ];
+    for (model, bad, status, code, good, expected) in cases {
+        for _ in 0..2 {
+            let (answer, neighbours) = tokio::join!(fixture.infer(model, &bad), async {
+                let mut answers = Vec::new();
+                for _ in 0..20 {
+                    answers.push(ok(&fixture.infer("good", &one(1.0)).await));
+                }
+                answers
+            });
+            told(&answer, status, code);
+            assert_eq!(neighbours, vec![json!([-1.0]); 20], "beside {model}");
+            assert_eq!(ok(&fixture.infer(model, &good).await), expected, "{model}");
+        }
+    }
+    // What was killed is billed for the time that it took, which nobody but the kernel could tell.
+    let usage = fixture.tenant().get("/v2/usage").await.json();
+    let models = usage["models"].as_array().expect("a list");
+    let circle = models.iter().find(|model| model["model"] == "circle").expect("it was called");
+    assert!(circle["cpu_ns"].as_u64().is_some_and(|time| time > 10_000_000), "{circle}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_costs_the_call_that_it_ran() {
+    let fixture = Arc::new(Fixture::new(702, |_| ()).await);
+    fixture.put("circle", &circle()).await;
+    for signal in ["KILL", "SEGV", "ABRT"] {
+        assert_eq!(ok(&fixture.infer("circle", &feature(0.25)).await), json!([0.25, 0.75]));
+        let worker = fixture.worker();
+        let before = processor_nanos(worker);
+        let other = Arc::clone(&fixture);
+        let running = tokio::spawn(async move { other.infer("circle", &feature(0.75)).await });
+        while processor_nanos(worker) < before + 30_000_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The standard library takes the first SEGV for a fault that will come again.
+        while !running.is_finished() {
+            let sent = Command::new("kill").args(["-s", signal, &worker.to_string()]).output();
+            sent.expect("kill runs");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let answer = running.await.expect("no panic");
+        told(&answer, 502, "model_failed");
+        assert!(answer.error().contains("worker process ended"), "{}", answer.error());
+        let begun = Instant::now();
+        assert_eq!(ok(&fixture.infer("circle", &feature(0.25)).await), json!([0.25, 0.75]), "{signal}");
+        eprintln!("{signal}: the next answer after {:?}", begun.elapsed());
+        assert_ne!(fixture.worker(), worker);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_while_nothing_runs_costs_nothing() {
+    let fixture = Fixture::new(703, |_| ()).await;
+    fixture.put("good", &negation()).await;
+    for _ in 0..3 {
+        let worker = fixture.worker();
+        let sent = Command::new("kill").args(["-s", "KILL", &worker.to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        // It has ended once it is a zombie, which has no command line.
+        fixture.until(0).await;
+        assert_eq!(ok(&fixture.infer("good", &one(2.0)).await), json!([-2.0]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_leaves_frees_the_worker() {
+    let fixture = Fixture::new(704, |settings| settings.limits.native_threads = Some(1)).await;
+    let name = |index: usize| if index == 0 { "x".to_owned() } else { format!("y{index}") };
+    // Seconds of work in nodes of milliseconds.
+    let chain = Graph {
+        nodes: (0..2000)
+            .map(|index| node("MatMul", &[&name(index), "w"], &[&name(index + 1)], &[]))
+            .collect(),
+        inputs: vec![value("x", onnx::FLOAT, &["512", "512"]), value("w", onnx::FLOAT, &["512", "512"])],
+        outputs: vec![value("y2000", onnx::FLOAT, &["512", "512"])],
+        initializers: vec![],
+    };
+    fixture.put("chain", &chain).await;
+    let worker = fixture.worker();
+    let body = json!({ "inputs": [fp32("x", &[512, 512], 0.001), fp32("w", &[512, 512], 0.001)] });
+    let before = processor_nanos(worker);
+    {
+        let call = fixture.infer("chain", &body);
+        let started = async {
+            while processor_nanos(worker) < before + 30_000_000 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            answer = call => panic!("it ended: {}", answer.status),
+            () = started => {}
+        }
+    }
+    // It stops without having to be killed: the same worker is idle again.
+    let mut last = processor_nanos(worker);
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = processor_nanos(worker);
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    assert!(last - before < 10_000_000_000, "{last}");
+    let mut short = body.clone();
+    short["parameters"] = json!({ "timeout": 100_000 });
+    told(&fixture.infer("chain", &short).await, 504, "deadline_exceeded");
+    assert_eq!(fixture.worker(), worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_always_dies_is_not_started_without_end() {
+    let fixture = Fixture::new(705, |settings| settings.limits.native_threads = Some(1)).await;
+    fixture.put("circle", &circle()).await;
+    fixture.put("good", &negation()).await;
+    let mut endless = feature(0.75);
+    endless["parameters"] = json!({ "timeout": 20_000 });
+    let (mut paused, begun) = (None, Instant::now());
+    while begun.elapsed() < Duration::from_secs(30) {
+        let answer = fixture.infer("circle", &endless).await;
+        if answer.status == 502 {
+            paused = Some(answer);
+            break;
+        }
+        told(&answer, 504, "deadline_exceeded");
+    }
+    let answer = paused.expect("a pause");
+    assert!(answer.error().contains("again and again"), "{}", answer.error());
+    assert_eq!(ok(&fixture.infer("good", &one(1.0)).await), json!([-1.0]));
+    // The pause ends.
+    let begun = Instant::now();
+    while fixture.infer("circle", &feature(0.25)).await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
