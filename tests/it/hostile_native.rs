@@ -4,6 +4,7 @@ mod deaths;
 mod fake;
 mod kept;
 mod refused;
+mod tenants;
 
 use std::{
     fs,
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use airlock::config::Settings;
+use airlock::{authenticate::Scope, config::Settings};
 use airlock_tests::{
     client::Answer,
     gateway::{Gateway, Repository, binary},
@@ -38,7 +39,32 @@ impl Fixture {
         program: PathBuf,
         set: impl FnOnce(&mut Settings),
     ) -> Self {
+        Self::on(Store::default(), megabytes, repository, program, set).await
+    }
+
+    /// With two tenants, whose keys come with it.
+    async fn of_two(
+        megabytes: u64,
+        repository: Repository,
+        program: PathBuf,
+        set: impl FnOnce(&mut Settings),
+    ) -> (Self, [String; 2]) {
         let store = Store::default();
+        let scopes = [Scope::Infer, Scope::Repository];
+        let keys = [store.key("one", &scopes).await, store.key("other", &scopes).await];
+        for tenant in ["one", "other"] {
+            store.limit(tenant, &[("rate", "0"), ("running", "0")]).await;
+        }
+        (Self::on(store, megabytes, repository, program, set).await, keys)
+    }
+
+    async fn on(
+        store: Store,
+        megabytes: u64,
+        repository: Repository,
+        program: PathBuf,
+        set: impl FnOnce(&mut Settings),
+    ) -> Self {
         let mut settings = Settings {
             model_repository: Some(repository.path().into()),
             store: Some(store.location()),

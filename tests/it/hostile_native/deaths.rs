@@ -8,7 +8,7 @@ use super::*;
 
 /// A tree whose only branch leads to a leaf for a feature of at most 0.5, and back to itself for others: one node of the graph
 /// that never ends, which nothing interrupts.
-fn circle() -> Graph {
+pub fn circle() -> Graph {
     Graph {
         nodes: vec![node(
             "ai.onnx.ml.TreeEnsembleClassifier",
@@ -35,7 +35,7 @@ fn circle() -> Graph {
     }
 }
 
-fn feature(value: f32) -> Value {
+pub fn feature(value: f32) -> Value {
     json!({ "inputs": [fp32("x", &[1, 1], value)] })
 }
 
@@ -151,6 +151,49 @@ async fn a_worker_that_dies_while_nothing_runs_costs_nothing() {
         fixture.until(0).await;
         assert_eq!(ok(&fixture.infer("good", &one(2.0)).await), json!([-2.0]));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_stopped_costs_one_deadline() {
+    let fixture = Fixture::new(716, |settings| settings.limits.native_threads = Some(1)).await;
+    fixture.put("good", &negation()).await;
+    for _ in 0..2 {
+        let worker = fixture.worker();
+        let sent = Command::new("kill").args(["-s", "STOP", &worker.to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        let mut body = one(1.0);
+        body["parameters"] = json!({ "timeout": 300_000 });
+        told(&fixture.infer("good", &body).await, 504, "deadline_exceeded");
+        assert_eq!(ok(&fixture.infer("good", &one(1.0)).await), json!([-1.0]));
+        assert_ne!(fixture.worker(), worker);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_leaves_a_node_that_never_ends_does_not_keep_its_worker() {
+    let fixture = Fixture::new(717, |settings| {
+        settings.limits.native_threads = Some(1);
+        settings.limits.deadline = Some("10m".parse().expect("a time"));
+    })
+    .await;
+    fixture.put("circle", &circle()).await;
+    let worker = fixture.worker();
+    let before = processor_nanos(worker);
+    {
+        let endless = feature(0.75);
+        let call = fixture.infer("circle", &endless);
+        let started = async {
+            while processor_nanos(worker) < before + 30_000_000 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            answer = call => panic!("it ended: {}", answer.status),
+            () = started => {}
+        }
+    }
+    assert_eq!(ok(&fixture.infer("circle", &feature(0.25)).await), json!([0.25, 0.75]));
+    assert_ne!(fixture.worker(), worker);
 }
 
 #[tokio::test(flavor = "multi_thread")]

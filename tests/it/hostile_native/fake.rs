@@ -8,7 +8,7 @@ use super::*;
 
 /// A shell script that says these bytes on its socket, writes some into the shared memory, and then does as `then` says.
 /// Another process writes the script: one that this test's process had open for writing could not be run while another test forks.
-fn script(folder: &TempDir, says: &[Vec<u8>], then: &str) -> PathBuf {
+pub fn script(folder: &TempDir, says: &[Vec<u8>], then: &str) -> PathBuf {
     let path = folder.path().join("program");
     let said = folder.path().join("said");
     fs::write(&said, says.concat()).expect("a writable folder");
@@ -28,12 +28,12 @@ fn frame(message: &Value) -> Vec<u8> {
     [&u32::try_from(text.len()).expect("short").to_le_bytes(), text.as_bytes()].concat()
 }
 
-fn loaded() -> Vec<u8> {
+pub fn loaded() -> Vec<u8> {
     let spec = |name: &str| json!({ "name": name, "datatype": "FP32", "shape": [-1] });
     frame(&json!({ "Loaded": { "inputs": [spec("x")], "outputs": [spec("y")] } }))
 }
 
-fn ran(call: u64, result: &Value) -> Vec<u8> {
+pub fn ran(call: u64, result: &Value) -> Vec<u8> {
     frame(&json!({ "Ran": { "call": call, "cpu": { "secs": u64::MAX, "nanos": 0 }, "result": result } }))
 }
 
@@ -41,7 +41,7 @@ fn answered(outputs: &Value) -> Vec<u8> {
     ran(1, &json!({ "Ok": outputs }))
 }
 
-fn output(name: &str, datatype: &str, shape: &Value, offset: u64, length: u64) -> Value {
+pub fn output(name: &str, datatype: &str, shape: &Value, offset: u64, length: u64) -> Value {
     json!({ "name": name, "datatype": datatype, "shape": shape, "offset": offset, "length": length })
 }
 
@@ -159,4 +159,28 @@ async fn a_worker_that_does_not_load_is_an_upload_refused() {
     .await;
     let answer = fixture.tenant().put("m", "1", negation().file()).await;
     assert!(answer.status == 422 && answer.error().contains("longer than the 500ms"), "{}", answer.error());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_started_ends_with_it() {
+    let left = || {
+        let processes = fs::read_dir("/proc").expect("Linux").filter_map(Result::ok);
+        let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        lines.filter(|line| line.starts_with(b"sleep\098765432\0")).count()
+    };
+    let good = || answered(&json!([output("y", "FP32", &json!([1]), 128, 4)]));
+    for (says, then, status) in [
+        // It ends by itself, is killed at the deadline, or goes with its gateway.
+        (vec![loaded()], "sleep 98765432 & exit 0", 502),
+        (vec![loaded()], "sleep 98765432 & exec sleep 98765432", 504),
+        (vec![loaded(), good()], "sleep 98765432 & exec sleep 98765432", 200),
+    ] {
+        let (answer, _) = called(&says, then).await;
+        assert_eq!(answer.status, status, "{then}");
+        let begun = Instant::now();
+        while left() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{then}: {} are left", left());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }

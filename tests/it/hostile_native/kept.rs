@@ -88,6 +88,14 @@ async fn a_worker_answers_what_the_gateway_s_own_engine_does() {
         assert_eq!(own.status, theirs.status, "{name}: {}", theirs.error());
         assert_eq!(own.json()["outputs"], theirs.json()["outputs"], "{name}");
         assert_eq!(own.json()["error"], theirs.json()["error"], "{name}");
+        if own.status == 200 {
+            let against = format!("own-{name}/1");
+            let same =
+                json!({ "inputs": inputs, "parameters": { "against": against, "rtol": 0.0, "atol": 0.0 } });
+            let path = format!("/v2/repository/models/{name}/versions/1/verify");
+            let answer = fixture.tenant().post(&path, &same).await;
+            assert_eq!(answer.json()["pass"], true, "{name}: {}", String::from_utf8_lossy(&answer.body));
+        }
     }
     // Many at a time, and 4 MiB there and back.
     let fixture = std::sync::Arc::new(fixture);

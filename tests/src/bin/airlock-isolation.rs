@@ -14,14 +14,17 @@ use std::{
 };
 
 use airlock_tests::{
-    client::{Answer, Http2, collect, open_http2},
+    client::{Answer, Http2, collect, open_http2_on},
     onnx::{self, Graph, node, tensor, value},
 };
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measure what worker processes of ONNX models cost, and how soon they are replaced")]
@@ -95,7 +98,9 @@ impl Gateway {
             if text.contains("ready models=") {
                 let line = text.lines().find_map(|line| line.split_once("listening on http://"));
                 let address: SocketAddr = line.context("no address")?.1.trim().parse()?;
-                return Ok(Self { child, connection: open_http2(address).await });
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                return Ok(Self { child, connection: open_http2_on(stream, address).await });
             }
             sleep(Duration::from_millis(50)).await;
         }

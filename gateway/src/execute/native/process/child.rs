@@ -55,6 +55,7 @@ pub fn serve(bounds: Bounds) -> Result<(), WorkError> {
         let Order::Run(run) = order else { return Err(WorkError::Order) };
         let consumed = Consumption::default();
         let call = run.call;
+        shared.begin(call)?;
         let result = {
             let _time = consumed.on_this_thread();
             pool::caught(|| answer(&model, run, &shared)).unwrap_or_else(|panic| Err(pool::trapped(panic)))

@@ -22,7 +22,6 @@ use crate::{
 use super::{
     Isolated, Owner,
     running::{Ended, Task, Worker},
-    shared::Shared,
     wire::Load,
 };
 
@@ -97,9 +96,8 @@ pub struct Job {
     pub tenant: TenantName,
     pub deadline: Deadline,
     pub consumed: Arc<Consumption>,
+    /// Closed once nobody waits any more.
     pub answer: oneshot::Sender<Result<InferResponse, ExecuteError>>,
-    /// Set once it runs: where to say that nobody waits any more.
-    pub running: Arc<OnceLock<(Arc<Shared>, u64)>>,
 }
 
 impl fmt::Debug for Crew {
@@ -216,13 +214,14 @@ impl Crew {
         Ok(worker)
     }
 
-    /// The next call; `None` when the worker is to go.
-    fn next(&self, worker: &Worker) -> Option<Job> {
+    /// The next call; `None` when the worker is to go. One that is `new` has a call first: two who want the same place would
+    /// else start workers for each other to dismiss.
+    fn next(&self, worker: &Worker, new: bool) -> Option<Job> {
         let mut state = self.lock();
         let (begun, mut rested) = (Instant::now(), false);
         let until = begun + self.fleet.limits.worker_idle;
         loop {
-            if state.dismissed > 0 {
+            if state.dismissed > 0 && !(new && !state.waiting.is_empty()) {
                 state.dismissed -= 1;
                 return None;
             }
@@ -344,45 +343,46 @@ impl Member {
 impl Crew {
     /// Hands a worker one call after the other.
     fn serve(&self, mut worker: Worker) -> Parted {
+        let mut new = true;
         loop {
-            let Some(job) = self.next(&worker) else { return Parted::Dismissed };
+            let Some(job) = self.next(&worker, new) else { return Parted::Dismissed };
+            new = false;
             let busy = Busy(self);
-            if worker.has_ended() {
-                // While it was idle, so that nothing of this call was lost. One that never lasts so long is paused all the same.
-                let mut state = self.lock();
-                state.died(&job.tenant);
-                state.waiting.push_front(job);
-                drop(state);
-                drop(busy);
-                return Parted::Died;
-            }
-            let Job { request, tenant, deadline, consumed, answer, running } = job;
-            let begun = |shared: &Arc<Shared>, call| {
-                let _ = running.set((Arc::clone(shared), call));
-                !answer.is_closed()
-            };
-            let ended = {
+            let ended = if worker.has_ended() {
+                Ended::Unheard
+            } else {
+                let Job { request, tenant, deadline, consumed, answer } = &job;
                 let _time = consumed.on_this_thread();
-                let call = Task { request: &request, tenant: &tenant, deadline, consumed: &consumed };
-                worker.run(&call, self.signature(), self.max_output_bytes, begun, &|| !answer.is_closed())
+                let task = Task { request, tenant, deadline: *deadline, consumed };
+                let wanted = || !answer.is_closed();
+                worker.run(&task, self.signature(), self.max_output_bytes, &wanted)
             };
-            drop((request, consumed));
             let mut state = self.lock();
             let (result, died) = match ended {
                 Ended::Well(result) => {
-                    state.deaths.remove(&tenant);
+                    state.deaths.remove(&job.tenant);
                     (result, false)
                 }
                 Ended::Unasked(error) => (Err(error), false),
+                Ended::Unheard => {
+                    // While it was idle: nothing of this call is lost. One that never lasts so long is paused all the same.
+                    state.died(&job.tenant);
+                    state.waiting.push_front(job);
+                    drop(state);
+                    drop(busy);
+                    return Parted::Died;
+                }
                 Ended::Badly(error) => {
                     tracing::warn!(model = self.order.label, %error, "a worker is replaced");
-                    state.died(&tenant);
+                    state.died(&job.tenant);
                     (Err(error), true)
                 }
             };
             drop(state);
             // First this: whoever hears of it may call again at once, and needs no other member.
             drop(busy);
+            let Job { answer, request, consumed, .. } = job;
+            drop((request, consumed));
             let _ = answer.send(result);
             if died {
                 return Parted::Died;

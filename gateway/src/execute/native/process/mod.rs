@@ -22,7 +22,7 @@ mod wire;
 use std::{
     cmp::Reverse,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread::available_parallelism,
     time::Duration,
 };
@@ -39,7 +39,6 @@ pub use child::serve;
 
 use crew::{Crew, Job};
 use places::{Owner, Place, Places};
-use shared::Shared;
 use wire::Load;
 
 /// Starts worker processes for the models that it loads, up to a number of them in all.
@@ -109,8 +108,8 @@ impl Isolated {
         self.places.take(owner, wanted, || self.make_room(owner))
     }
 
-    /// Lets one worker go, for one of this owner's: an idle one of whoever has most of them, or, if none is idle, the first to
-    /// answer its call of somebody who has more than this owner will have.
+    /// Lets one worker go, for one of this owner's: an idle one of whoever has most of them, or, if none is idle, the next to
+    /// answer its call of whoever has most.
     fn make_room(&self, owner: &Owner) {
         let crews: Vec<Arc<Crew>> = {
             let crews = self.crews.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,11 +120,12 @@ impl Isolated {
         if let Some((.., crew)) = idle.min_by_key(|(taken, since, _)| (*taken, *since)) {
             return crew.dismiss();
         }
+        // Nobody's last worker goes for somebody's second one, nor back and forth between two who have nearly as many.
         let own = self.places.taken(owner);
+        let most = if own == 0 { 0 } else { own + 1 };
         let greedy = crews.iter().map(|crew| (taken(crew), crew.members(), crew));
-        if let Some((.., crew)) =
-            greedy.filter(|(taken, ..)| *taken > own + 1).max_by_key(|(taken, members, _)| (*taken, *members))
-        {
+        let greedy = greedy.filter(|(taken, members, _)| *taken > most && *members > 0);
+        if let Some((.., crew)) = greedy.max_by_key(|(taken, members, _)| (*taken, *members)) {
             crew.dismiss();
         }
     }
@@ -159,11 +159,9 @@ impl Executor for IsolatedExecutor {
                 return Err(ExecuteError::Deadline);
             }
             let (answer, answered) = oneshot::channel();
-            let running = Arc::new(OnceLock::new());
-            let mut waiting = Waiting { answered, running: Arc::clone(&running) };
             let (tenant, consumed) = (call.share.tenant.clone(), call.consumed);
-            self.crew.submit(Job { request, tenant, deadline, consumed, answer, running })?;
-            match timeout_at(deadline.instant().into(), &mut waiting.answered).await {
+            self.crew.submit(Job { request, tenant, deadline, consumed, answer })?;
+            match timeout_at(deadline.instant().into(), answered).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err(super::pool::trapped("the worker's thread went away".into())),
                 Err(_) => Err(ExecuteError::Deadline),
@@ -175,21 +173,5 @@ impl Executor for IsolatedExecutor {
 impl Drop for IsolatedExecutor {
     fn drop(&mut self) {
         self.crew.close();
-    }
-}
-
-/// Tells the worker when nobody waits any more, so that it stops between two nodes.
-struct Waiting {
-    answered: oneshot::Receiver<Result<InferResponse, ExecuteError>>,
-    running: Arc<OnceLock<(Arc<Shared>, u64)>>,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        // First this, so that a call which is about to begin sees it.
-        self.answered.close();
-        if let Some((shared, call)) = self.running.get() {
-            shared.abandon(*call);
-        }
     }
 }

@@ -24,8 +24,10 @@ pub struct Places {
 struct State {
     free: usize,
     taken: HashMap<Owner, usize>,
-    /// Those who wait for a place, each as often as for one.
-    waiting: Vec<Owner>,
+    /// Those who wait for a place, each as often as for one, in the order in which they came.
+    waiting: Vec<(u64, Owner)>,
+    /// Of who comes next.
+    number: u64,
 }
 
 impl State {
@@ -33,16 +35,16 @@ impl State {
         self.taken.get(owner).copied().unwrap_or(0)
     }
 
-    /// Whether nobody waits who has fewer.
-    fn is_first(&self, owner: &Owner) -> bool {
-        let taken = self.taken(owner);
-        self.waiting.iter().all(|other| self.taken(other) >= taken)
+    /// Whether nobody waits who has fewer, or as many and came before.
+    fn is_first(&self, number: u64, owner: &Owner) -> bool {
+        let own = (self.taken(owner), number);
+        self.waiting.iter().all(|(number, other)| (self.taken(other), *number) >= own)
     }
 }
 
 impl Places {
     pub fn new(places: usize) -> Self {
-        let state = State { free: places, taken: HashMap::new(), waiting: Vec::new() };
+        let state = State { free: places, taken: HashMap::new(), waiting: Vec::new(), number: 0 };
         Self { state: Mutex::new(state), freed: Condvar::new() }
     }
 
@@ -50,7 +52,7 @@ impl Places {
         self.lock().taken(owner)
     }
 
-    /// Waits for a place, of which the next one is for whoever has fewest of them; `None` once it is not wanted any more.
+    /// Waits for a place, of which the next one is for whoever has fewest of them and came first; `None` once it is not wanted any more.
     /// `make_room` is called while there is none.
     pub fn take(
         &self,
@@ -58,13 +60,13 @@ impl Places {
         mut wanted: impl FnMut() -> bool,
         make_room: impl Fn(),
     ) -> Option<Place<'_>> {
-        let waiting = Waiting::new(self, owner);
+        let waiting = Waiting::new(self, owner.clone());
         loop {
             if !wanted() {
                 return None;
             }
             let mut state = self.lock();
-            if state.free > 0 && state.is_first(owner) {
+            if state.free > 0 && state.is_first(waiting.number, owner) {
                 state.free -= 1;
                 *state.taken.entry(owner.clone()).or_default() += 1;
                 drop(state);
@@ -76,7 +78,7 @@ impl Places {
                 make_room();
                 state = self.lock();
             }
-            if state.free == 0 || !state.is_first(owner) {
+            if state.free == 0 || !state.is_first(waiting.number, owner) {
                 drop(self.freed.wait_timeout(state, LOOK_INTERVAL));
             }
         }
@@ -91,22 +93,23 @@ impl Places {
 /// Somebody who waits for a place.
 struct Waiting<'a> {
     places: &'a Places,
-    owner: &'a Owner,
+    number: u64,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(places: &'a Places, owner: &'a Owner) -> Self {
-        places.lock().waiting.push(owner.clone());
-        Self { places, owner }
+    fn new(places: &'a Places, owner: Owner) -> Self {
+        let mut state = places.lock();
+        let number = state.number;
+        state.number += 1;
+        state.waiting.push((number, owner));
+        Self { places, number }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = self.places.lock();
-        if let Some(index) = state.waiting.iter().position(|owner| owner == self.owner) {
-            state.waiting.swap_remove(index);
-        }
+        state.waiting.retain(|(number, _)| *number != self.number);
         drop(state);
         // Others may have waited behind it.
         self.places.freed.notify_all();
@@ -194,5 +197,23 @@ mod tests {
         assert_eq!(order.recv(), Ok(modest));
         assert_eq!(order.recv(), Ok(greedy));
         waiters.into_iter().for_each(|waiter| waiter.join().expect("no panic"));
+    }
+
+    #[test]
+    fn of_equals_the_first_to_come_is_next() {
+        let places = Places::new(1);
+        let (a, b) = (owner("a"), owner("b"));
+        let held = places.take(&a, || true, || ()).expect("free");
+        let waiting = Waiting::new(&places, b.clone());
+        drop(held);
+        // The one that let it go does not have it back before.
+        let mut looks = 0;
+        let wanted = || {
+            looks += 1;
+            looks < 3
+        };
+        assert!(places.take(&a, wanted, || ()).is_none());
+        drop(waiting);
+        assert!(places.take(&a, || true, || ()).is_some());
     }
 }

@@ -74,6 +74,8 @@ pub enum Ended {
     Well(Result<InferResponse, ExecuteError>),
     /// It was not asked.
     Unasked(ExecuteError),
+    /// The worker is dead, and was before it began.
+    Unheard,
     /// It died, or is not to be trusted any more.
     Badly(ExecuteError),
 }
@@ -161,17 +163,15 @@ impl Worker {
         Err(LoadError::new(Step::Load, reason))
     }
 
-    /// Runs a call. `begun` is told its number before anybody could want to give it up; it says whether anybody still waits,
-    /// and `wanted` does so from then on.
+    /// Runs a call, for as long as it is wanted.
     pub fn run(
         &mut self,
-        call: &Task<'_>,
+        task: &Task<'_>,
         signature: &Signature,
         max_output_bytes: usize,
-        begun: impl FnOnce(&Arc<Shared>, u64) -> bool,
         wanted: &dyn Fn() -> bool,
     ) -> Ended {
-        let Task { request, tenant, deadline, consumed } = *call;
+        let Task { request, tenant, deadline, consumed } = *task;
         if self.tenant.as_ref() != Some(tenant) {
             // What the one before sent and got is not there for the next one. That it is not in the engine's own memory either
             // is not promised.
@@ -184,14 +184,22 @@ impl Worker {
             Ok(placed) => placed,
             Err(error) => return Ended::Unasked(error),
         };
-        if !begun(&self.shared, call) || deadline.passed() {
+        if !wanted() || deadline.passed() {
             return Ended::Unasked(ExecuteError::Deadline);
         }
         // What it says from here on belongs to this call.
         let _ = self.log.rewind();
         let started = Instant::now();
         let order = Run { call, time: deadline.remaining(), inputs, outputs: request.outputs.clone(), free };
-        let mut stream = Until::new(&self.control, deadline.instant() + GRACE).while_wanted(wanted, GRACE);
+        let wanted = || {
+            let wanted = wanted();
+            if !wanted {
+                // So that it stops between two nodes.
+                self.shared.abandon(call);
+            }
+            wanted
+        };
+        let mut stream = Until::new(&self.control, deadline.instant() + GRACE).while_wanted(&wanted, GRACE);
         let answer = wire::write(&mut stream, &Order::Run(order)).and_then(|()| wire::read(&mut stream));
         let ended = match answer {
             Ok(Some(Answer::Ran { call: answered, cpu, result })) if answered == call => {
@@ -213,6 +221,7 @@ impl Worker {
             Ok(Some(_)) => Ended::Badly(nonsense("it answered what it was not asked")),
             Err(error) if is_nonsense(&error) => Ended::Badly(nonsense(&error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ended::Badly(ExecuteError::Deadline),
+            Ok(None) | Err(_) if !self.shared.has_begun(call) => Ended::Unheard,
             Ok(None) | Err(_) => Ended::Badly(self.autopsy()),
         };
         consumed.elsewhere(self.processor_time().saturating_sub(self.accounted).min(started.elapsed()));

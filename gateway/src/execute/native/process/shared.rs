@@ -18,7 +18,8 @@ use rustix::{
     io::{Errno, pread},
 };
 
-/// Where the first tensor may begin; before it is the number of the call that nobody waits for any more.
+/// Where the first tensor may begin; before it are the numbers of the call that nobody waits for any more, and of the last one
+/// that the worker began.
 pub const FIRST: u64 = 64;
 
 /// Bytes that stay with a worker from one call to the next; what is more goes back to the machine at once.
@@ -94,8 +95,21 @@ impl Shared {
     }
 
     pub fn is_abandoned(&self, call: u64) -> bool {
+        self.is_at(0, call)
+    }
+
+    /// Says that the worker has that call in hand.
+    pub fn begin(&self, call: u64) -> io::Result<()> {
+        self.write(8, &call.to_le_bytes())
+    }
+
+    pub fn has_begun(&self, call: u64) -> bool {
+        self.is_at(8, call)
+    }
+
+    fn is_at(&self, offset: u64, call: u64) -> bool {
         let mut bytes = [0; 8];
-        self.read(0, &mut bytes).is_ok() && u64::from_le_bytes(bytes) == call
+        self.read(offset, &mut bytes).is_ok() && u64::from_le_bytes(bytes) == call
     }
 
     /// Gives memory back, if there is more than `kept` bytes of it. Everything in it is then gone.
@@ -144,11 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_abandoned_by_its_number() {
+    fn calls_are_begun_and_abandoned_by_their_numbers() {
         let shared = Shared::new(FIRST).expect("memory");
         assert!(!shared.is_abandoned(1));
         shared.abandon(2);
         assert!(shared.is_abandoned(2) && !shared.is_abandoned(1) && !shared.is_abandoned(3));
+        shared.begin(3).expect("room");
+        assert!(shared.has_begun(3) && !shared.has_begun(2) && shared.is_abandoned(2));
     }
 
     #[test]

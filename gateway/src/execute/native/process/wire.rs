@@ -116,7 +116,7 @@ pub fn take(from: impl Read, length: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Time between two looks at whether an answer is still wanted.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A stream that fails with `TimedOut` once a moment has passed, however slowly the other side reads or writes.
 pub struct Until<'a> {
