@@ -66,9 +66,12 @@ async fn http1(at: SocketAddr) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_stops_its_guest() {
-    let folder = Repository::default()
-        .with("good", "1", "model.wasm", guest::good())
-        .with("loop", "1", "model.wasm", guest::module(hostile::LOOP_IN_INFER).expect("a valid fixture"));
+    let folder = Repository::default().with("good", "1", "model.wasm", guest::good()).with(
+        "loop",
+        "1",
+        "model.wasm",
+        guest::module(hostile::LOOP_IN_INFER).expect("a valid fixture"),
+    );
     let folder = folder.path().to_str().expect("UTF-8");
     // As far away as it may be: nothing else stops the guest.
     let process = Process::serve(&["--model-repository", folder, "--deadline", "30s"]);
@@ -104,7 +107,10 @@ async fn a_client_that_leaves_stops_its_guest() {
     // A busy machine may be slow to run the gateway at all; the deadline is far beyond.
     assert!(worst < Duration::from_secs(5), "{worst:?}");
     let mut stream = TcpStream::connect(at).await.expect("the gateway listens");
-    let head = format!("POST /v2/models/good/infer HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\ncontent-length: {}", BODY.len());
+    let head = format!(
+        "POST /v2/models/good/infer HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\ncontent-length: {}",
+        BODY.len()
+    );
     stream.write_all(format!("{head}\r\n\r\n{BODY}").as_bytes()).await.expect("an open connection");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");

@@ -40,11 +40,12 @@ pub enum Figure {
 
 const NEIGHBOURS: Figure =
     Figure::Json(&["p99_ratios", "victim_refused", "attacks", "solo_ms", "attacked_ms"]);
+const PEERS: Figure = Figure::Json(&["figures"]);
 const HOSTILE: &[&str] = &["sandbox::hostile", "hostile_guest::each_fault_has_its_answer"];
 const ROUNDS: &str = "100 rounds of each case, 3 of those that take more than a second";
 
 /// In the order in which they are run.
-pub const ALL: [Measurement; 11] = [
+pub const ALL: [Measurement; 17] = [
     Measurement {
         name: "hostile-pooled",
         promise: 1,
@@ -139,6 +140,69 @@ pub const ALL: [Measurement; 11] = [
             ],
         ),
         figure: NEIGHBOURS,
+    },
+    Measurement {
+        name: "fair-all",
+        promise: 17,
+        count: "5 rounds of 3 s alone and 3 s attacked",
+        minutes: 2,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program(
+            "airlock-neighbours",
+            &["--gateway", "{bin}/airlock", "--core", "0", "--attack", "all"],
+        ),
+        figure: NEIGHBOURS,
+    },
+    Measurement {
+        name: "leave",
+        promise: 36,
+        count: "100 clients that leave, by HTTP/1.1 and by HTTP/2 each",
+        minutes: 1,
+        environment: &[("AIRLOCK_ROUNDS", "100")],
+        core: None,
+        run: Run::Tests(&["leaving::a_client_that_leaves_"]),
+        figure: Figure::Line("a guest stops at most"),
+    },
+    Measurement {
+        name: "isolation",
+        promise: 16,
+        count: "500 calls in process and in a worker, interleaved; 100 kills",
+        minutes: 3,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program("airlock-isolation", &["--gateway", "{bin}/airlock", "--core", "0"]),
+        figure: Figure::Json(&["work", "tiny", "deaths"]),
+    },
+    Measurement {
+        name: "stalled",
+        promise: 18,
+        count: "9,000 connections in each of 3 rounds",
+        minutes: 4,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program("airlock-peers", &["--gateway", "{bin}/airlock", "--core", "0", "stalled"]),
+        figure: PEERS,
+    },
+    Measurement {
+        name: "overload",
+        promise: 34,
+        count: "3 rounds of 5 s at five times what can be answered",
+        minutes: 2,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program("airlock-peers", &["--gateway", "{bin}/airlock", "--core", "0", "overload"]),
+        figure: PEERS,
+    },
+    Measurement {
+        name: "bodies",
+        promise: 35,
+        count: "8 kinds of 16 MiB, 3 rounds",
+        minutes: 2,
+        environment: &[],
+        core: Some(1),
+        run: Run::Program("airlock-peers", &["--gateway", "{bin}/airlock", "--core", "0", "bodies"]),
+        figure: PEERS,
     },
     Measurement {
         name: "metering",

@@ -167,10 +167,7 @@ impl Attacker {
                 self.bomb.len() + section.len()
             );
             let status = exchange(&mut stream, &[head.as_bytes(), &self.bomb, &section].concat()).await?;
-            ensure!(
-                status != 429 || self.kind == Attack::All,
-                "the attacker is kept out by its own limits"
-            );
+            ensure!(status != 429 || self.kind == Attack::All, "the attacker is kept out by its own limits");
             if status == 429 {
                 sleep(Duration::from_millis(100)).await;
             }

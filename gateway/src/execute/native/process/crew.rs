@@ -221,7 +221,7 @@ impl Crew {
         let (begun, mut rested) = (Instant::now(), false);
         let until = begun + self.fleet.limits.worker_idle;
         loop {
-            if state.dismissed > 0 && !(new && !state.waiting.is_empty()) {
+            if state.dismissed > 0 && (!new || state.waiting.is_empty()) {
                 state.dismissed -= 1;
                 return None;
             }
