@@ -18,7 +18,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     thread,
@@ -49,6 +49,9 @@ pub struct Scheduler {
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue<Runnable>>,
+    /// Since when each compute thread takes its turn, in nanoseconds after `began`; 0 between two turns.
+    turns: Vec<AtomicU64>,
+    began: Instant,
     /// Runs in the queue, to be looked at without its lock.
     waiting: AtomicUsize,
     stopped: AtomicBool,
@@ -84,6 +87,8 @@ impl Scheduler {
     pub fn new(threads: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
+            turns: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            began: Instant::now(),
             waiting: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             work: Condvar::new(),
@@ -93,7 +98,7 @@ impl Scheduler {
         for number in 0..threads {
             let shared = Arc::clone(&scheduler.shared);
             // Not joined: a turn ends at the next tick, and nobody waits for it.
-            thread::Builder::new().name(format!("guest-{number}")).spawn(move || shared.work())?;
+            thread::Builder::new().name(format!("guest-{number}")).spawn(move || shared.work(number))?;
         }
         Ok(scheduler)
     }
@@ -147,7 +152,8 @@ impl Scheduler {
         if self.shared.waiting.load(Ordering::Relaxed) == 0 {
             return Some(TurnHere { _place: place, charged: None });
         }
-        let goes_first = self.shared.queue().goes_first(share);
+        // Behind a turn that does not end, even who has had more would wait longer than is fair.
+        let goes_first = self.shared.queue().goes_first(share) || self.shared.is_stuck();
         goes_first.then(|| TurnHere { _place: place, charged: Some((&self.shared, share, thread_nanos())) })
     }
 
@@ -195,8 +201,23 @@ impl Shared {
         self.work.notify_one();
     }
 
+    /// Whether every compute thread is in a turn that was to have ended: a bulk operation on a guest's memory, which is not
+    /// interrupted.
+    fn is_stuck(&self) -> bool {
+        let now = self.nanos();
+        let overdue = 2 * u64::try_from(TURN.as_nanos()).unwrap_or(u64::MAX);
+        self.turns.iter().all(|since| match since.load(Ordering::Relaxed) {
+            0 => false,
+            since => now.saturating_sub(since) > overdue,
+        })
+    }
+
+    fn nanos(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
     /// A compute thread.
-    fn work(&self) {
+    fn work(&self, number: usize) {
         // A gateway that may not do so is as fair, and slower to answer under load.
         let _ = setpriority_process(None, NICE);
         let mut queue = self.queue();
@@ -208,8 +229,10 @@ impl Shared {
             self.waiting.store(queue.len(), Ordering::Relaxed);
             drop(queue);
             let start = thread_nanos();
+            self.turns[number].store(self.nanos(), Ordering::Relaxed);
             // The task notes the panic, and whoever waits for it learns of it.
             let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
+            self.turns[number].store(0, Ordering::Relaxed);
             let used = thread_nanos().saturating_sub(start);
             queue = self.queue();
             queue.used(&share, used);
@@ -251,9 +274,10 @@ impl<F: Future + Unpin> Future for Watched<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let start = Instant::now();
+        // Of the processor, not of the clock: a run that others kept waiting is not a long one.
+        let start = thread_nanos();
         let polled = Pin::new(&mut self.run).poll(context);
-        self.took += start.elapsed();
+        self.took += Duration::from_nanos(thread_nanos().saturating_sub(start));
         if self.took > TURN || polled.is_ready() {
             self.habit.note(self.took > TURN);
         }
