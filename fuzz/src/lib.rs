@@ -1,5 +1,5 @@
-//! What is fuzzed: each target takes any bytes and panics where the gateway would break a promise. `cargo xtask fuzz` runs them under
-//! libFuzzer; the test `fuzz_corpus` includes this file and replays the corpus.
+//! What is fuzzed: each target takes any bytes and panics where the gateway would break a promise. `cargo xtask fuzz` runs
+//! them under libFuzzer; the test `fuzz_corpus` includes this file and replays the corpus.
 
 use std::{
     net::Ipv4Addr,
@@ -45,7 +45,8 @@ pub fn paths(input: &[u8]) {
     }
 }
 
-/// Any text as an API key and as the header that carries it: what is one is written in that way only, and nobody is let in by it.
+/// Any text as an API key and as the header that carries it: what is one is written in that way only, and nobody is let in
+/// by it.
 pub fn api_key(input: &[u8]) {
     static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
         let authenticator =
@@ -138,8 +139,8 @@ pub fn decompress(input: &[u8]) {
     }
 }
 
-/// Any text as a version's configuration in one of its three forms, or as a model's settings; what is a setting is written as it is
-/// read.
+/// Any text as a version's configuration in one of its three forms, or as a model's settings; what is a setting is written
+/// as it is read.
 pub fn model_config(input: &[u8]) {
     let Some((choice, text)) = input.split_first() else { return };
     let Ok(text) = String::from_utf8(text.to_vec()) else { return };
@@ -158,7 +159,8 @@ pub fn model_config(input: &[u8]) {
     let _ = config.check(&"m".parse().expect("a name"));
 }
 
-/// Any bytes as the multipart body of an upload, in pieces of any size: no more than the limit is kept, and nothing is left of it.
+/// Any bytes as the multipart body of an upload, in pieces of any size: no more than the limit is kept, and nothing is left
+/// of it.
 pub fn multipart(input: &[u8]) {
     const LIMIT: u64 = 1 << 12;
     static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {

@@ -10,12 +10,14 @@
 //! 4. [`admit`] reserves the bytes of the body before they are read;
 //! 5. [`decode`] turns the body into tensors and checks them against the model's signature;
 //! 6. [`admit`] gives a place among the running;
-//! 7. [`execute`] runs the model, unless [`quarantine`] keeps it from running: in a brand-new wasm instance, when it is the tenant's turn, or natively;
+//! 7. [`execute`] runs the model, unless [`quarantine`] keeps it from running: in a brand-new wasm instance, when it is the
+//!    tenant's turn, or natively, here or in a worker process;
 //! 8. [`encode`] writes the answer;
 //! 9. [`meter`] notes what became of it, on every path.
 //!
 //! Two byways are made of the same pieces: [`verify`] runs a request on two versions and compares, [`trial`] calls a version
-//! before anybody else can. [`error`] is where a station's fault becomes an HTTP status. [`server`] builds all of this from a [`config`].
+//! before anybody else can. [`error`] is where a station's fault becomes an HTTP status. [`server`] builds all of this from
+//! a [`config`].
 
 pub mod admin;
 pub mod admit;

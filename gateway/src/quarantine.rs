@@ -1,11 +1,11 @@
 //! Quarantine: a model that fails one call of a tenant after the other is not run for that tenant for a while.
 //!
-//! Kept for each tenant that calls and for the content that a version was loaded from: one tenant's inputs do not switch a shared
-//! model off for others, and the same content under another name is the same model. Faults count while no good answer comes
-//! between them, so a model that answers some inputs and not others stays in service.
+//! Kept for each tenant that calls and for the content that a version was loaded from: one tenant's inputs do not switch a
+//! shared model off for others, and the same content under another name is the same model. Faults count while no good
+//! answer comes between them, so a model that answers some inputs and not others stays in service.
 //!
-//! It saves what failing costs: the body, the turn, the instance, the lines in the log. It does not stop a tenant that publishes a
-//! new broken model for every twenty calls; its quotas do.
+//! It saves what failing costs: the body, the turn, the instance, the lines in the log. It does not stop a tenant that
+//! publishes a new broken model for every twenty calls; its quotas do.
 
 use std::{
     collections::HashMap,
@@ -98,8 +98,8 @@ impl Quarantine {
         left.map_or(Ok(()), |seconds| Err(refused(seconds)))
     }
 
-    /// Lets a tenant's run of a model begin, whose use of the processor is counted in `consumed`, which has to end by the deadline
-    /// and which model and tenant would allow so much time.
+    /// Lets a tenant's run of a model begin, whose use of the processor is counted in `consumed`, which has to end by the
+    /// deadline and which model and tenant would allow so much time.
     ///
     /// # Errors
     /// As [`check`](Self::check).

@@ -1,7 +1,8 @@
-//! `cargo xtask fuzz`: the targets of `fuzz/` under libFuzzer, one after the other, without cargo-fuzz and without a nightly compiler.
+//! `cargo xtask fuzz`: the targets of `fuzz/` under libFuzzer, one after the other, without cargo-fuzz and without a nightly
+//! compiler.
 //!
-//! What is found lies in `target/fuzz/found`, what was learned in `target/fuzz/corpus`; `--keep` leaves a small part of that in
-//! `fuzz/corpus`, which the ordinary tests replay.
+//! What is found lies in `target/fuzz/found`, what was learned in `target/fuzz/corpus`; `--keep` leaves a small part of that
+//! in `fuzz/corpus`, which the ordinary tests replay.
 
 use std::{
     fs,
@@ -13,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::shell;
 
-/// What makes code tell libFuzzer where it has been. Without a sanitizer of addresses: there is next to no unsafe code of ours, and
-/// the compiler on hand can do it.
+/// What makes code tell libFuzzer where it has been. Without a sanitizer of addresses: there is next to no unsafe code of
+/// ours, and the compiler on hand can do it.
 const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0";

@@ -1,5 +1,5 @@
-//! `cargo xtask promises`: measures at full size what `PROMISES.md` says, and writes the figures there. What was measured is kept below
-//! the target folder, so that a run that was ended goes on where it was.
+//! `cargo xtask promises`: measures at full size what `PROMISES.md` says, and writes the figures there. What was measured is
+//! kept below the target folder, so that a run that was ended goes on where it was.
 
 mod table;
 #[cfg(test)]

@@ -126,7 +126,8 @@ limit_settings! {
     max_queued: usize, "AIRLOCK_MAX_QUEUED" => admit.max_queued;
     /// Bytes of all requests and answers in memory at a time [default: 1GiB]
     max_buffered: ByteSize, "AIRLOCK_MAX_BUFFERED" => admit.max_buffered_bytes;
-    /// Time for a model's answer; who would wait for more than half of it is refused with 503; a request's `timeout` parameter may shorten it [default: 2s]
+    /// Time for a model's answer; who would wait for more than half of it is refused with 503; a request's `timeout`
+    /// parameter may shorten it [default: 2s]
     deadline: Span, "AIRLOCK_DEADLINE" => admit.deadline;
     /// Memory of one request to a wasm model [default: 256MiB]
     guest_memory: ByteSize, "AIRLOCK_GUEST_MEMORY" => sandbox.memory_bytes;

@@ -7,7 +7,8 @@ use tempfile::TempDir;
 use super::*;
 
 /// A shell script that says these bytes on its socket, writes some into the shared memory, and then does as `then` says.
-/// Another process writes the script: one that this test's process had open for writing could not be run while another test forks.
+/// Another process writes the script: one that this test's process had open for writing could not be run while another
+/// test forks.
 pub fn script(folder: &TempDir, says: &[Vec<u8>], then: &str) -> PathBuf {
     let path = folder.path().join("program");
     let said = folder.path().join("said");

@@ -124,8 +124,8 @@ async fn what_this_machine_could_not_load_is_tried_again_and_what_cannot_be_load
     assert_eq!(attempts.lines().count(), 1);
 }
 
-/// What a worker says or does that says nothing of the model: the code that an upload is then answered with, a part of its text,
-/// and what is told of a version that others published.
+/// What a worker says or does that says nothing of the model: the code that an upload is then answered with, a part of its
+/// text, and what is told of a version that others published.
 const NOT_NOW: [(&str, &str, &str, &str); 2] = [
     ("kill -9 $$", "cannot_load_now", "killed from outside", "killed from outside"),
     (

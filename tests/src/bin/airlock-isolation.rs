@@ -2,8 +2,10 @@
 //! answer. Two gateways serve the same models, one in its own process and one in workers; calls go to both in turns, over one
 //! connection each. Prints one line of JSON.
 //!
-//! `cargo build --release --workspace --bins`, then `taskset -c 1 target/release/airlock-isolation --gateway target/release/airlock
-//! --core 0`.
+//! ```sh
+//! cargo build --workspace --bins --config profile.dev.package.airlock.opt-level=2
+//! taskset -c 1 target/debug/airlock-isolation --gateway target/debug/airlock --core 0
+//! ```
 
 use std::{
     fs,

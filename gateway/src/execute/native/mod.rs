@@ -1,7 +1,8 @@
 //! The native executor: ONNX models on tract, at full CPU speed and without a sandbox.
 //!
 //! A panic of the engine costs its request an answer and nothing else. What it does not survive is an abort: see
-//! [`pool::caught`]. Models that are not trusted therefore run in processes of their own, see [`Isolated`].
+//! [`pool::caught`]. Models of tenants therefore run in processes of their own, and the operator's where they are told to,
+//! see [`Isolated`].
 
 mod convert;
 mod dims;

@@ -1,5 +1,5 @@
-//! Worker processes that do one job: compiling, `load`, the snapshot and the check of ONNX files each happen in a process of its own, which is
-//! bounded in time and memory and can be killed.
+//! Worker processes that do one job: compiling, `load`, the snapshot and the check of ONNX files each happen in a process of
+//! its own, which is bounded in time and memory and can be killed.
 //!
 //! - [`Workers`]: the gateway's side, one job at a time for each slot
 //! - `job`: what the two sides say to each other

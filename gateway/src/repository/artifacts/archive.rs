@@ -1,7 +1,8 @@
-//! Archives: what records said last that are over for good, all in one record of their tenant, so that their own objects can go.
+//! Archives: what records said last that are over for good, all in one record of their tenant, so that their own objects can
+//! go.
 //!
-//! Nothing is forgotten by that: the generation of a record goes on from the archived one, whoever reads the record finds what it
-//! said there, and a writer who stood still since before is refused as anywhere else, see [`Artifacts::append`].
+//! Nothing is forgotten by that: the generation of a record goes on from the archived one, whoever reads the record finds
+//! what it said there, and a writer who stood still since before is refused as anywhere else, see [`Artifacts::append`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,11 +87,11 @@ impl Artifacts {
         archive.get(record).cloned()
     }
 
-    /// Takes records that say for good what they say at that generation into their tenants' archives, if they were written at least
-    /// so long ago and nothing was written on top, and deletes their objects. Says how many records that were.
+    /// Takes records that say for good what they say at that generation into their tenants' archives, if they were written
+    /// at least so long ago and nothing was written on top, and deletes their objects. Says how many records that were.
     ///
-    /// An archive is durable before anything that it holds is deleted. If another gateway archives at the same time, one of the two
-    /// leaves it to the other.
+    /// An archive is durable before anything that it holds is deleted. If another gateway archives at the same time, one of
+    /// the two leaves it to the other.
     pub async fn archive_dead(
         &self,
         dead: &BTreeMap<RecordPath, Generation>,

@@ -175,8 +175,9 @@ impl Artifacts {
     /// Superseded generations are deleted, so the place of the next one may be free although others have long gone beyond
     /// it: for a writer that read `after` and then stood still for a day. So once it is written, it is looked whether it is
     /// the newest. It was lost if a higher one was there before it, and in that case a higher one is there now too, as
-    /// the newest is never deleted, or is archived before. The other way round it is not certain: of a generation that somebody else has
-    /// already written the next one on, it is said to be taken as well. Who tries again then works on what is newest.
+    /// the newest is never deleted, or is archived before. The other way round it is not certain: of a generation that
+    /// somebody else has already written the next one on, it is said to be taken as well. Who tries again then works on
+    /// what is newest.
     ///
     /// # Errors
     /// [`ArtifactError::Taken`] if somebody else was faster.

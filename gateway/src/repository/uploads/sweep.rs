@@ -1,4 +1,5 @@
-//! Sweeping: generations of records that were superseded a day ago, records of what was removed a day ago, and blobs that no version names any more, are deleted.
+//! Sweeping: generations of records that were superseded a day ago, records of what was removed a day ago, and blobs that no
+//! version names any more, are deleted.
 //!
 //! Who publishes writes a blob again if it is older than an hour, and whether that has happened is looked at once more right
 //! before a blob is deleted. What remains is the moment between that look and the deletion: a version published in it on
@@ -76,8 +77,9 @@ impl Uploads {
         }
     }
 
-    /// Deletes generations that were superseded that long ago, archives what was removed that long ago, and deletes blobs of at least that age that no version names, if an
-    /// earlier sweep found them so (this one, if the age is zero). If any record cannot be read, no blob is deleted.
+    /// Deletes generations that were superseded that long ago, archives what was removed that long ago, and deletes blobs of
+    /// at least that age that no version names, if an earlier sweep found them so (this one, if the age is zero). If any
+    /// record cannot be read, no blob is deleted.
     pub async fn sweep(&self, age: Duration) -> Result<Swept, ArtifactError> {
         let generations = self.artifacts.delete_superseded(age).await?;
         let dead = lock(&self.directory).dead();

@@ -1,6 +1,11 @@
 //! What a tenant notices of another one that takes all it can get. A victim sends a small request at a fixed rate, alone and
 //! beside an attacker, in turns; latencies count from the moment at which a request was to be sent, so that a stall is seen by
 //! all that it delays. Prints one line of JSON.
+//!
+//! ```sh
+//! cargo build --workspace --bins --config profile.dev.package.airlock.opt-level=2
+//! taskset -c 1 target/debug/airlock-neighbours --gateway target/debug/airlock --core 0 --attack loop
+//! ```
 
 mod attack;
 

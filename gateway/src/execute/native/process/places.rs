@@ -52,8 +52,8 @@ impl Places {
         self.lock().taken(owner)
     }
 
-    /// Waits for a place, of which the next one is for whoever has fewest of them and came first; `None` once it is not wanted any more.
-    /// `make_room` is called while there is none.
+    /// Waits for a place, of which the next one is for whoever has fewest of them and came first; `None` once it is not
+    /// wanted any more. `make_room` is called while there is none.
     pub fn take(
         &self,
         owner: &Owner,
