@@ -17,8 +17,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     thread,
@@ -30,7 +30,7 @@ use rustix::process::setpriority_process;
 use tokio::runtime::Handle;
 
 use super::Share;
-use crate::consumption::thread_nanos;
+use crate::{consumption::thread_nanos, name::TenantName};
 use crowd::Crowd;
 use queue::{Queue, TURN};
 
@@ -48,14 +48,52 @@ pub struct Scheduler {
 
 #[derive(Debug)]
 struct Shared {
-    queue: Mutex<Queue<Runnable>>,
-    /// Since when each compute thread takes its turn, in nanoseconds after `began`; 0 between two turns.
-    turns: Vec<AtomicU64>,
-    began: Instant,
+    state: Mutex<State>,
     /// Runs in the queue, to be looked at without its lock.
     waiting: AtomicUsize,
     stopped: AtomicBool,
     work: Condvar,
+    /// Tells relief threads that there may be something for them.
+    stuck: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue<Runnable>,
+    /// Whose turn each thread takes, and since when: first those of compute threads, then as many of relief threads.
+    turns: Vec<Option<(TenantName, Instant)>>,
+    /// Relief threads that look at nothing until they are told to.
+    asleep: usize,
+}
+
+impl State {
+    /// Whether a relief thread is to begin to look: no compute thread is free for what waits.
+    fn wants_relief(&self) -> bool {
+        self.asleep > 0
+            && self.queue.len() > 0
+            && self.turns[..self.turns.len() / 2].iter().all(Option::is_some)
+    }
+
+    /// Whether every compute thread is in a turn that was to have ended: a bulk operation on a guest's memory, which is not
+    /// interrupted.
+    fn is_stuck(&self) -> bool {
+        self.turns[..self.turns.len() / 2].iter().all(|turn| turn.as_ref().is_some_and(is_overdue))
+    }
+
+    /// The next run for a relief thread: of a tenant that does not hold up a thread.
+    fn relief(&mut self) -> Option<(Arc<Share>, Runnable)> {
+        if !self.is_stuck() {
+            return None;
+        }
+        let Self { queue, turns, .. } = self;
+        let overdue =
+            |tenant: &TenantName| turns.iter().flatten().any(|turn| turn.0 == *tenant && is_overdue(turn));
+        queue.pop_of(|tenant| !overdue(tenant))
+    }
+}
+
+fn is_overdue((_, since): &(TenantName, Instant)) -> bool {
+    since.elapsed() > 2 * TURN
 }
 
 /// Whether the last run of a model took longer than a turn: the next one then begins on the compute threads.
@@ -80,22 +118,21 @@ impl Habit {
 pub struct Lost;
 
 impl Scheduler {
-    /// Starts that many compute threads.
+    /// Starts that many compute threads, and as many relief threads.
     ///
     /// # Errors
     /// If the kernel gives no more threads.
     pub fn new(threads: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            turns: (0..threads).map(|_| AtomicU64::new(0)).collect(),
-            began: Instant::now(),
+            state: Mutex::new(State { queue: Queue::default(), turns: vec![None; 2 * threads], asleep: 0 }),
             waiting: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             work: Condvar::new(),
+            stuck: Condvar::new(),
         });
         let crowd = Mutex::new(Crowd::new(Instant::now()));
         let scheduler = Self { shared, here: AtomicUsize::new(0), crowd };
-        for number in 0..threads {
+        for number in 0..2 * threads {
             let shared = Arc::clone(&scheduler.shared);
             // Not joined: a turn ends at the next tick, and nobody waits for it.
             thread::Builder::new().name(format!("guest-{number}")).spawn(move || shared.work(number))?;
@@ -153,11 +190,14 @@ impl Scheduler {
             return Some(TurnHere { _place: place, charged: None });
         }
         // Behind a turn that does not end, even who has had more would wait longer than is fair.
-        let goes_first = self.shared.queue().goes_first(share) || self.shared.is_stuck();
+        let goes_first = {
+            let state = self.shared.state();
+            state.queue.goes_first(share) || state.is_stuck()
+        };
         goes_first.then(|| TurnHere { _place: place, charged: Some((&self.shared, share, thread_nanos())) })
     }
 
-    fn crowd(&self) -> std::sync::MutexGuard<'_, Crowd> {
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
         self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,64 +218,71 @@ impl Drop for Scheduler {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
         // What waits holds the queue that it waits in.
-        let waiting = self.shared.queue().clear();
+        let waiting = self.shared.state().queue.clear();
         self.shared.work.notify_all();
+        self.shared.stuck.notify_all();
         drop(waiting);
     }
 }
 
 impl Shared {
-    fn queue(&self) -> std::sync::MutexGuard<'_, Queue<Runnable>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, share: &Arc<Share>, runnable: Runnable) {
-        let mut queue = self.queue();
+        let mut state = self.state();
         if self.stopped.load(Ordering::Relaxed) {
-            drop(queue);
+            drop(state);
             return drop(runnable);
         }
-        queue.push(Arc::clone(share), runnable);
-        self.waiting.store(queue.len(), Ordering::Relaxed);
-        drop(queue);
+        state.queue.push(Arc::clone(share), runnable);
+        self.waiting.store(state.queue.len(), Ordering::Relaxed);
+        let relief = state.wants_relief();
+        drop(state);
         self.work.notify_one();
+        if relief {
+            self.stuck.notify_one();
+        }
     }
 
-    /// Whether every compute thread is in a turn that was to have ended: a bulk operation on a guest's memory, which is not
-    /// interrupted.
-    fn is_stuck(&self) -> bool {
-        let now = self.nanos();
-        let overdue = 2 * u64::try_from(TURN.as_nanos()).unwrap_or(u64::MAX);
-        self.turns.iter().all(|since| match since.load(Ordering::Relaxed) {
-            0 => false,
-            since => now.saturating_sub(since) > overdue,
-        })
-    }
-
-    fn nanos(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
-    }
-
-    /// A compute thread.
+    /// A compute thread, or a relief thread if its number is beyond those. Relief threads run only what would else wait for a
+    /// turn that does not end, and none of the tenant whose turn that is: it gains nothing by holding a thread up.
     fn work(&self, number: usize) {
         // A gateway that may not do so is as fair, and slower to answer under load.
         let _ = setpriority_process(None, NICE);
-        let mut queue = self.queue();
+        let mut state = self.state();
+        let relieves = number >= state.turns.len() / 2;
         while !self.stopped.load(Ordering::Relaxed) {
-            let Some((share, runnable)) = queue.pop() else {
-                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let next = if relieves { state.relief() } else { state.queue.pop() };
+            let Some((share, runnable)) = next else {
+                state = if !relieves {
+                    self.work.wait(state).unwrap_or_else(PoisonError::into_inner)
+                } else if state.queue.len() > 0 {
+                    // Whether a turn does not end is seen after a while.
+                    self.stuck.wait_timeout(state, TURN).unwrap_or_else(PoisonError::into_inner).0
+                } else {
+                    state.asleep += 1;
+                    let mut woken = self.stuck.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    woken.asleep -= 1;
+                    woken
+                };
                 continue;
             };
-            self.waiting.store(queue.len(), Ordering::Relaxed);
-            drop(queue);
+            self.waiting.store(state.queue.len(), Ordering::Relaxed);
+            state.turns[number] = Some((share.tenant.clone(), Instant::now()));
+            let relief = state.wants_relief();
+            drop(state);
+            if relief {
+                self.stuck.notify_one();
+            }
             let start = thread_nanos();
-            self.turns[number].store(self.nanos(), Ordering::Relaxed);
             // The task notes the panic, and whoever waits for it learns of it.
             let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
-            self.turns[number].store(0, Ordering::Relaxed);
             let used = thread_nanos().saturating_sub(start);
-            queue = self.queue();
-            queue.used(&share, used);
+            state = self.state();
+            state.turns[number] = None;
+            state.queue.used(&share, used);
         }
     }
 }
@@ -258,7 +305,7 @@ struct TurnHere<'a> {
 impl Drop for TurnHere<'_> {
     fn drop(&mut self) {
         if let Some((shared, share, start)) = self.charged {
-            shared.queue().used_elsewhere(share, thread_nanos().saturating_sub(start));
+            shared.state().queue.used_elsewhere(share, thread_nanos().saturating_sub(start));
         }
     }
 }

@@ -67,7 +67,13 @@ impl<R> Queue<R> {
 
     /// The run whose turn it is, with the share that [`used`](Self::used) is to be told of.
     pub fn pop(&mut self) -> Option<(Arc<Share>, R)> {
-        let (clock, name) = self.ready.pop_first()?;
+        self.pop_of(|_| true)
+    }
+
+    /// The same among those tenants.
+    pub fn pop_of(&mut self, tenants: impl Fn(&TenantName) -> bool) -> Option<(Arc<Share>, R)> {
+        let (clock, name) = self.ready.iter().find(|(_, name)| tenants(name))?.clone();
+        self.ready.remove(&(clock, name.clone()));
         self.clock = self.clock.max(clock);
         let tenant = self.tenants.get_mut(&name)?;
         let (share, run) = tenant.runs.pop_front()?;

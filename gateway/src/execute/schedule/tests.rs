@@ -233,3 +233,30 @@ async fn what_waits_when_the_scheduler_goes_is_dropped() {
         assert_eq!(ended.recv_timeout(Duration::from_secs(10)), Ok(()));
     }
 }
+
+/// Holds its thread until it is told to go on, as a bulk operation on a guest's memory does.
+fn holds(begun: mpsc::Sender<()>, go_on: mpsc::Receiver<()>) -> impl Future<Output = ()> + Send + Unpin {
+    let go_on = Mutex::new(go_on);
+    std::future::poll_fn(move |_| {
+        begun.send(()).expect("the test listens");
+        let told = go_on.lock().expect("no panic").recv_timeout(Duration::from_secs(10));
+        told.expect("the test tells");
+        Poll::Ready(())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_turn_that_does_not_end_other_tenants_go_on_and_its_own_does_not() {
+    let scheduler = Scheduler::new(1).expect("threads");
+    let (holder, other, habit) = (share("holder", 100), share("other", 100), Habit::default());
+    let ((begun, begins), (tell, told)) = (mpsc::channel(), mpsc::channel());
+    let held = scheduler.spawn(Arc::clone(&holder), holds(begun, told));
+    begins.recv_timeout(Duration::from_secs(10)).expect("it runs");
+    let own = scheduler.spawn(holder, yields(0));
+    for _ in 0..10 {
+        assert!(scheduler.run(&other, &habit, true, yields(3)).await.is_ok());
+    }
+    assert!(!own.is_finished(), "who holds up a thread gets no other one");
+    tell.send(()).expect("it waits");
+    assert!(held.await.is_some() && own.await.is_some());
+}
