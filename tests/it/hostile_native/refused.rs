@@ -31,6 +31,17 @@ async fn files_beyond_the_bounds_are_refused_by_name() {
         (with(vec![node("Dance", &["x"], &["y"], &[])]), "'Dance'"),
         (with(chain), "10001 nodes"),
         (nested, "graphs within each other"),
+        // Constants beside them make inputs no fewer.
+        (
+            Graph {
+                inputs: (0..300).map(|index| value(&name(index), onnx::FLOAT, &["1"])).collect(),
+                initializers: (0..300)
+                    .map(|index| tensor(&format!("w{index}"), onnx::FLOAT, &[1], &[0; 4]))
+                    .collect(),
+                ..onnx::unary("Neg", onnx::FLOAT, &["1"])
+            },
+            "301 inputs and outputs",
+        ),
         (onnx::unary("Neg", onnx::FLOAT, &rank), "17 dimensions"),
         (onnx::unary("Neg", onnx::FLOAT, &["4000000000", "4000000000", "4000000000"]), "more elements"),
         (constant(tensor("w", onnx::FLOAT, &[1 << 40], &[0; 4])), "more elements"),

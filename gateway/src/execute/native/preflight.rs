@@ -4,6 +4,8 @@
 //! It makes the costly cheap to refuse. What a graph that passes makes the engine do is still unknown: that is bounded by the
 //! worker process in which it happens.
 
+use std::collections::HashSet;
+
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataLocation,
     tensor_shape_proto::dimension::Value as Dim,
@@ -67,8 +69,10 @@ pub fn check(file: &ModelProto, artifact: usize, beside: usize) -> Result<(), Lo
         return Err(refused("the file defines functions of its own: export the model with them inlined"));
     }
     let Some(graph) = &file.graph else { return Ok(()) };
-    let ports = graph.input.len().saturating_sub(graph.initializer.len()) + graph.output.len();
-    at_most("inputs and outputs", ports, MAX_PORTS)?;
+    // An initialiser may be listed among the inputs too, once.
+    let mut constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let inputs = graph.input.iter().filter(|input| !constants.remove(input.name.as_str())).count();
+    at_most("inputs and outputs", inputs + graph.output.len(), MAX_PORTS)?;
     for info in graph.input.iter().chain(&graph.output) {
         let Some(shape) = tensor_type(info).and_then(|tensor| tensor.shape.as_ref()) else { continue };
         let fixed = shape.dim.iter().filter_map(|dim| match dim.value {
