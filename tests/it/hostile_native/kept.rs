@@ -37,7 +37,7 @@ async fn a_worker_has_an_empty_environment_its_three_files_and_bounds() {
         line[name.len()..].split_whitespace().next().expect("a value").to_owned()
     };
     assert_eq!(limit("Max address space"), fixture.memory.to_string());
-    assert_eq!((limit("Max core file size"), limit("Max processes")), ("0".into(), "0".into()));
+    assert_eq!((limit("Max core file size"), limit("Max processes")), ("1".into(), "0".into()));
     assert_eq!(limit("Max open files"), "16");
     assert!(read("status").lines().any(|line| line.split_whitespace().eq(["NoNewPrivs:", "1"])));
     assert!(read("status").lines().any(|line| line.split_whitespace().eq(["Threads:", "1"])));

@@ -70,7 +70,6 @@ impl Bounds {
         let limit = |resource, current, maximum| {
             setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
         };
-        limit(Resource::Core, 0, 0)?;
         limit(Resource::As, self.memory, self.memory)?;
         limit(Resource::Fsize, self.file, self.file)?;
         match self.cpu {
