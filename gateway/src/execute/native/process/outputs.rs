@@ -52,9 +52,10 @@ pub fn nonsense(detail: &str) -> ExecuteError {
     }
 }
 
+/// Not too long, and on one line.
 pub fn bounded(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_TEXT));
-    text
+    text.replace(char::is_control, " ")
 }
 
 #[cfg(test)]
@@ -102,6 +103,12 @@ mod tests {
                 prop_assert!(response.outputs.iter().all(|output| output.check_layout().is_ok()));
             }
         }
+    }
+
+    #[test]
+    fn a_text_is_bounded_and_on_one_line() {
+        assert_eq!(bounded("a\nb\u{1b}[31m\u{9b}".into()), "a b [31m ");
+        assert_eq!(bounded("€".repeat(1000)), "€".repeat(MAX_TEXT / 3));
     }
 
     #[test]
