@@ -118,10 +118,10 @@ async fn garbage_silence_and_an_early_end_are_told_apart() {
         (frame(&json!({ "Ran": 1 })), "exec sleep 1000", 502, "makes no sense"),
         (ran(7, &json!({ "Ok": [] })), "exec sleep 1000", 502, "makes no sense"),
         (loaded(), "exec sleep 1000", 502, "makes no sense"),
-        // It ends in the middle of a word, or without one.
-        (b"\x09\0".to_vec(), "exit 0", 502, "worker process"),
+        // It ends in the middle of a word, or without one; that it begins no call says nothing of the call.
+        (b"\x09\0".to_vec(), "exit 0", 503, "no capacity"),
         (vec![], "cat >/dev/null; kill -SEGV $$", 504, "deadline"),
-        (vec![], "exit 3", 502, "worker process"),
+        (vec![], "exit 3", 503, "no capacity"),
         (vec![], "exec sleep 1000", 504, "deadline"),
         // It never stops talking.
         (vec![], "exec cat /dev/zero >&0", 502, ""),
@@ -159,7 +159,8 @@ async fn a_worker_that_does_not_load_is_an_upload_refused() {
     })
     .await;
     let answer = fixture.tenant().put("m", "1", negation().file()).await;
-    assert!(answer.status == 422 && answer.error().contains("longer than the 500ms"), "{}", answer.error());
+    told(&answer, 503, "cannot_load_now");
+    assert!(answer.error().contains("longer than the 500ms"), "{}", answer.error());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +173,7 @@ async fn what_a_worker_started_ends_with_it() {
     let good = || answered(&json!([output("y", "FP32", &json!([1]), 128, 4)]));
     for (says, then, status) in [
         // It ends by itself, is killed at the deadline, or goes with its gateway.
-        (vec![loaded()], "sleep 98765432 & exit 0", 502),
+        (vec![loaded()], "sleep 98765432 & exit 0", 503),
         (vec![loaded()], "sleep 98765432 & exec sleep 98765432", 504),
         (vec![loaded(), good()], "sleep 98765432 & exec sleep 98765432", 200),
     ] {

@@ -19,27 +19,26 @@ fn of<'a>(fixture: &'a Fixture, key: &'a str) -> Caller<'a> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_ends_a_shared_model_s_workers_waits_alone() {
-    let repository = Repository::default().with("circle", "1", "model.onnx", circle().file()).with_config(
-        "circle",
+    let folder = TempDir::new().expect("a temporary folder");
+    // Each worker's first call is well, and its second one ends it.
+    let good = json!({ "Ok": [output("y", "FP32", &json!([1]), 128, 4)] });
+    let program = script(&folder, &[loaded(), ran(1, &good), ran(99, &good)], "exec sleep 1000");
+    let repository = Repository::default().with("m", "1", "model.onnx", negation().file()).with_config(
+        "m",
         "model.toml",
         "onnx_isolation = \"process\"",
     );
-    let (fixture, [one, other]) = Fixture::of_two(718, repository, binary(), |_| ()).await;
-    let path = "/v2/models/circle/infer";
-    let mut endless = feature(0.75);
-    endless["parameters"] = json!({ "timeout": 20_000 });
-    let begun = Instant::now();
-    loop {
-        let answer = of(&fixture, &one).post(path, &endless).await;
-        let beside = of(&fixture, &other).post(path, &feature(0.25)).await;
-        assert_eq!(ok(&beside), json!([0.25, 0.75]));
-        if answer.status == 502 {
-            assert!(answer.error().contains("again and again"), "{}", answer.error());
-            break;
-        }
-        told(&answer, 504, "deadline_exceeded");
-        assert!(begun.elapsed() < Duration::from_secs(60), "no pause");
+    let (fixture, [one, other]) = Fixture::of_two(718, repository, program, |settings| {
+        settings.limits.native_threads = Some(1);
+    })
+    .await;
+    let (path, body) = ("/v2/models/m/infer", super::one(1.0));
+    for _ in 0..4 {
+        assert_eq!(ok(&of(&fixture, &other).post(path, &body).await), json!([0.0]));
+        told(&of(&fixture, &one).post(path, &body).await, 502, "model_failed");
     }
+    told(&of(&fixture, &one).post(path, &body).await, 503, "overloaded");
+    assert_eq!(ok(&of(&fixture, &other).post(path, &body).await), json!([0.0]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,7 @@ impl Models for NoModels {
     }
 }
 
-fn call(deadline: Duration) -> Call {
+pub fn call(deadline: Duration) -> Call {
     Call {
         deadline: Deadline::after(deadline),
         depth: 0,

@@ -15,6 +15,7 @@ use crate::{
     consumption::Consumption,
     deadline::Deadline,
     execute::{ExecuteError, LoadError, Source, Step},
+    log_allowance::LogAllowance,
     name::TenantName,
     tensor::{InferRequest, InferResponse, Signature},
 };
@@ -52,9 +53,14 @@ struct State {
     busy: usize,
     /// Members that wait for a job. The last one is the next to get one: its worker's memory is still in the caches.
     idle: Vec<Thread>,
-    /// Members that are to let their worker go before they take another job, because others need its place.
-    dismissed: usize,
+    /// Of members: those that have a place for a worker; idle ones that were told to let theirs go, because others need its
+    /// place; and busy ones that will before they take another job.
+    serving: usize,
+    leaving: usize,
+    recalled: usize,
     last_used: Option<Instant>,
+    /// How long the last worker took to load the model.
+    load_took: Duration,
     /// Of tenants whose last call ended a worker. What one of them does to a model that many may call keeps nobody else waiting.
     deaths: HashMap<TenantName, Deaths>,
     closed: bool,
@@ -67,15 +73,22 @@ struct Deaths {
 }
 
 impl State {
-    /// What a call of this tenant is told while it may end no more workers.
-    fn paused(&self, tenant: &TenantName) -> Option<ExecuteError> {
-        let deaths = self.deaths.get(tenant)?;
-        let paused = deaths.paused_until.is_some_and(|until| until > Instant::now());
-        paused.then(|| ExecuteError::Trapped {
-            reason: "the model's worker processes end again and again; it can be called again in a moment"
-                .to_owned(),
-            detail: format!("{} ended in a row", deaths.in_a_row),
-        })
+    /// Whether a call of this tenant may end no more workers for now. It is told that there is no capacity: nothing of it ran,
+    /// so that nothing is to be said against the model that was not said of the calls before.
+    fn is_paused(&self, tenant: &TenantName) -> bool {
+        let until = self.deaths.get(tenant).and_then(|deaths| deaths.paused_until);
+        until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Forgets calls that nobody waits for, with their inputs, and answers those that have to wait longer.
+    fn weed(&mut self) {
+        for job in std::mem::take(&mut self.waiting) {
+            if self.is_paused(&job.tenant) {
+                let _ = job.answer.send(Err(ExecuteError::Busy));
+            } else if !job.answer.is_closed() {
+                self.waiting.push_back(job);
+            }
+        }
     }
 
     /// Notes that a call of this tenant ended a worker.
@@ -84,9 +97,18 @@ impl State {
         deaths.in_a_row = deaths.in_a_row.saturating_add(1);
         if let Some(more) = deaths.in_a_row.checked_sub(FREE_DEATHS + 1) {
             let pause = FIRST_PAUSE.saturating_mul(1 << more.min(16)).min(LONGEST_PAUSE);
-            deaths.paused_until = Some(Instant::now() + pause);
+            // Somebody else pays for loading: it takes no more than half of the time.
+            deaths.paused_until = Some(Instant::now() + pause.max(self.load_took));
         }
     }
+}
+
+/// How many members of a crew have a place for a worker, and how many of those are about to give it back.
+#[derive(Clone, Copy)]
+pub struct Members {
+    pub serving: usize,
+    pub leaving: usize,
+    pub recalled: usize,
 }
 
 /// One call, on its way to a worker.
@@ -96,6 +118,8 @@ pub struct Job {
     pub tenant: TenantName,
     pub deadline: Deadline,
     pub consumed: Arc<Consumption>,
+    /// What may still be said of the tenant's calls.
+    pub log: Arc<LogAllowance>,
     /// Closed once nobody waits any more.
     pub answer: oneshot::Sender<Result<InferResponse, ExecuteError>>,
 }
@@ -109,22 +133,26 @@ impl fmt::Debug for Crew {
 impl Crew {
     /// Loads the model into a first worker. Blocks for as long as that takes.
     pub fn load(fleet: &Arc<Isolated>, order: Load, source: Source) -> Result<Arc<Self>, LoadError> {
-        let max_output_bytes = source.limits.native_output(&fleet.limits);
+        let crew = Self::new(fleet, order, source);
+        let (loaded, result) = mpsc::channel();
+        crew.lock().members += 1;
+        crew.enlist(Some(loaded));
+        let ended = || Err(LoadError::transient(Step::Load, "the thread of its worker could not be started"));
+        result.recv().unwrap_or_else(|_| ended())?;
+        Ok(crew)
+    }
+
+    fn new(fleet: &Arc<Isolated>, order: Load, source: Source) -> Arc<Self> {
         let crew = Arc::new(Self {
+            max_output_bytes: source.limits.native_output(&fleet.limits),
             order,
             source,
-            max_output_bytes,
             fleet: Arc::clone(fleet),
             signature: OnceLock::new(),
             state: Mutex::default(),
         });
         fleet.know(&crew);
-        let (loaded, result) = mpsc::channel();
-        crew.lock().members += 1;
-        crew.enlist(Some(loaded));
-        let ended = || Err(LoadError::new(Step::Load, "the thread of its worker ended"));
-        result.recv().unwrap_or_else(|_| ended())?;
-        Ok(crew)
+        crew
     }
 
     pub fn signature(&self) -> &Signature {
@@ -137,8 +165,10 @@ impl Crew {
     pub fn submit(self: &Arc<Self>, job: Job) -> Result<(), ExecuteError> {
         let mut state = self.lock();
         state.last_used = Some(Instant::now());
-        if let Some(paused) = state.paused(&job.tenant) {
-            return Err(paused);
+        // No member may look at what waits for as long as all of them start workers.
+        state.weed();
+        if state.is_paused(&job.tenant) {
+            return Err(ExecuteError::Busy);
         }
         if state.waiting.len() >= self.fleet.limits.max_queued {
             return Err(ExecuteError::Busy);
@@ -158,6 +188,11 @@ impl Crew {
         Ok(())
     }
 
+    /// Calls that nobody waits for go at once.
+    pub fn forget_left(&self) {
+        self.lock().waiting.retain(|job| !job.answer.is_closed());
+    }
+
     /// Nobody calls the model any more.
     pub fn close(&self) {
         let mut state = self.lock();
@@ -171,23 +206,27 @@ impl Crew {
         (!state.idle.is_empty() && state.waiting.is_empty()).then_some(state.last_used)
     }
 
-    /// Lets one worker go: one that is idle, or else the first that has answered its call.
+    /// Lets a worker go that is idle.
     pub fn dismiss(&self) {
         let mut state = self.lock();
         if !state.idle.is_empty() {
-            state.dismissed += 1;
+            state.leaving += 1;
             state.idle.remove(0).unpark();
-        } else if state.dismissed == 0 {
-            state.dismissed = 1;
         }
+    }
+
+    /// Lets the first worker go that has answered its call.
+    pub fn recall(&self) {
+        self.lock().recalled = 1;
     }
 
     pub fn owner(&self) -> &Owner {
         &self.source.owner
     }
 
-    pub fn members(&self) -> usize {
-        self.lock().members
+    pub fn members(&self) -> Members {
+        let state = self.lock();
+        Members { serving: state.serving, leaving: state.leaving, recalled: state.recalled }
     }
 
     /// Starts the thread of a member that is counted already.
@@ -201,16 +240,25 @@ impl Crew {
 
     fn start(&self) -> Result<Worker, LoadError> {
         let begun = Instant::now();
+        let started = self.start_and_load();
+        let elapsed = begun.elapsed();
+        self.lock().load_took = elapsed;
+        if started.is_ok() {
+            tracing::debug!(model = self.order.label, ?elapsed, "a worker is ready");
+        }
+        started
+    }
+
+    fn start_and_load(&self) -> Result<Worker, LoadError> {
         let Isolated { program, limits, shared_bytes, load_time, .. } = &*self.fleet;
         let mut worker = Worker::start(program, limits, *shared_bytes).map_err(|error| {
-            tracing::error!(program = %program.display(), "a worker cannot be started: {error}");
-            LoadError::new(Step::Load, format_args!("a worker process cannot be started: {error}"))
+            tracing::debug!(program = %program.display(), "a worker cannot be started: {error}");
+            LoadError::transient(Step::Load, format_args!("a worker process cannot be started: {error}"))
         })?;
         let signature = worker.load(&self.order, &self.source, *load_time)?;
         if self.signature.get_or_init(|| signature.clone()) != &signature {
             return Err(LoadError::new(Step::Load, "its worker says another signature than the one before"));
         }
-        tracing::debug!(model = self.order.label, elapsed = ?begun.elapsed(), "a worker is ready");
         Ok(worker)
     }
 
@@ -221,17 +269,18 @@ impl Crew {
         let (begun, mut rested) = (Instant::now(), false);
         let until = begun + self.fleet.limits.worker_idle;
         loop {
-            if state.dismissed > 0 && (!new || state.waiting.is_empty()) {
-                state.dismissed -= 1;
+            state.weed();
+            if state.leaving + state.recalled > 0 && (!new || state.waiting.is_empty()) {
+                if state.leaving > 0 {
+                    state.leaving -= 1;
+                } else {
+                    state.recalled -= 1;
+                }
                 return None;
             }
-            while let Some(job) = state.waiting.pop_front() {
-                if let Some(paused) = state.paused(&job.tenant) {
-                    let _ = job.answer.send(Err(paused));
-                } else if !job.answer.is_closed() {
-                    state.busy += 1;
-                    return Some(job);
-                }
+            if let Some(job) = state.waiting.pop_front() {
+                state.busy += 1;
+                return Some(job);
             }
             let left = until.saturating_duration_since(Instant::now());
             if state.closed || left.is_zero() {
@@ -254,12 +303,27 @@ impl Crew {
 
     /// Answers the first that waits for a worker that did not come up.
     fn give_up(&self, error: &LoadError) {
-        tracing::warn!(model = self.order.label, %error, "a worker did not come up");
         let mut state = self.lock();
-        if let Some(job) = state.waiting.pop_front() {
+        state.weed();
+        let Some(job) = state.waiting.pop_front() else { return };
+        // What the machine could not do is neither the model's fault nor the caller's.
+        let answer = if error.transient {
+            ExecuteError::Busy
+        } else {
             state.died(&job.tenant);
             let reason = "no worker process could be started for the model".to_owned();
-            let _ = job.answer.send(Err(ExecuteError::Trapped { reason, detail: error.to_string() }));
+            ExecuteError::Trapped { reason, detail: error.to_string() }
+        };
+        drop(state);
+        self.tell(&job, error, "a worker did not come up");
+        let _ = job.answer.send(Err(answer));
+    }
+
+    /// A line in the log, as far as the caller's allowance admits.
+    fn tell(&self, job: &Job, error: &dyn fmt::Display, what: &str) {
+        let error = error.to_string();
+        if job.log.admits(&job.tenant, self.order.label.len() + error.len() + what.len()) {
+            tracing::warn!(model = self.order.label, tenant = %job.tenant, error, "{what}");
         }
     }
 
@@ -285,6 +349,26 @@ impl Drop for Busy<'_> {
     }
 }
 
+/// A member that has a place, until it is dropped.
+struct Serving<'a>(&'a Crew);
+
+impl<'a> Serving<'a> {
+    fn new(crew: &'a Crew) -> Self {
+        crew.lock().serving += 1;
+        Self(crew)
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.serving -= 1;
+        // One that went for another reason leaves a place as well.
+        state.leaving = state.leaving.min(state.serving);
+        state.recalled = state.recalled.min(state.serving);
+    }
+}
+
 /// Why a member goes on without its worker.
 #[derive(PartialEq, Eq)]
 enum Parted {
@@ -297,10 +381,21 @@ enum Parted {
 impl Member {
     fn work(mut self, mut first: Option<mpsc::Sender<Result<(), LoadError>>>) {
         let crew = Arc::clone(&self.crew);
+        let begun = Instant::now();
         loop {
             let loading = first.is_some();
-            let place = crew.fleet.place(crew.owner(), || loading || self.is_wanted());
-            let Some(_place) = place else { return };
+            let place = crew.fleet.place(&crew, || {
+                if loading { begun.elapsed() < crew.fleet.load_time } else { self.is_wanted() }
+            });
+            let Some(_place) = place else {
+                if let Some(first) = first {
+                    let reason =
+                        "all places for worker processes are taken; try again, or raise --native-workers";
+                    let _ = first.send(Err(LoadError::transient(Step::Load, reason)));
+                }
+                return;
+            };
+            let _serving = Serving::new(&crew);
             loop {
                 let worker = match (crew.start(), first.take()) {
                     (Ok(worker), first) => {
@@ -322,6 +417,10 @@ impl Member {
                 if crew.serve(worker) == Parted::Dismissed {
                     break;
                 }
+                // Whoever called may have left, or have to wait longer: the next call starts the next worker.
+                if !self.is_wanted() {
+                    return;
+                }
             }
         }
     }
@@ -330,7 +429,7 @@ impl Member {
     /// another.
     fn is_wanted(&mut self) -> bool {
         let mut state = self.crew.lock();
-        state.waiting.retain(|job| !job.answer.is_closed());
+        state.weed();
         let wanted = !state.closed && !state.waiting.is_empty();
         if !wanted && !self.left {
             state.members -= 1;
@@ -351,7 +450,7 @@ impl Crew {
             let ended = if worker.has_ended() {
                 Ended::Unheard
             } else {
-                let Job { request, tenant, deadline, consumed, answer } = &job;
+                let Job { request, tenant, deadline, consumed, answer, log: _ } = &job;
                 let _time = consumed.on_this_thread();
                 let task = Task { request, tenant, deadline: *deadline, consumed };
                 let wanted = || !answer.is_closed();
@@ -372,8 +471,9 @@ impl Crew {
                     drop(busy);
                     return Parted::Died;
                 }
+                // Killed because the time was over or the caller left, which says nothing of what the worker would have done.
+                Ended::Badly(error @ ExecuteError::Deadline) => (Err(error), true),
                 Ended::Badly(error) => {
-                    tracing::warn!(model = self.order.label, %error, "a worker is replaced");
                     state.died(&job.tenant);
                     (Err(error), true)
                 }
@@ -381,6 +481,9 @@ impl Crew {
             drop(state);
             // First this: whoever hears of it may call again at once, and needs no other member.
             drop(busy);
+            if died && let Err(error) = &result {
+                self.tell(&job, error, "a worker is replaced");
+            }
             let Job { answer, request, consumed, .. } = job;
             drop((request, consumed));
             let _ = answer.send(result);
@@ -406,3 +509,6 @@ impl Drop for Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

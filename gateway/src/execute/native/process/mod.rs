@@ -37,9 +37,12 @@ use crate::{
 
 pub use child::serve;
 
-use crew::{Crew, Job};
+use crew::{Crew, Job, Members};
 use places::{Owner, Place, Places};
 use wire::Load;
+
+/// One tenant may have that part of all places, and one in any case.
+const PART_OF_PLACES: usize = 8;
 
 /// Starts worker processes for the models that it loads, up to a number of them in all.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Isolated {
                 .saturating_add(1 << 20),
             load_time,
             threads,
-            places: Places::new(limits.max_workers),
+            places: Places::new(limits.max_workers, (limits.max_workers / PART_OF_PLACES).max(1)),
             crews: Mutex::default(),
             limits,
         })
@@ -103,31 +106,67 @@ impl Isolated {
         crews.push(Arc::downgrade(crew));
     }
 
-    /// Waits for a place for one more worker of this owner's; `None` once it is not wanted any more.
-    fn place(&self, owner: &Owner, wanted: impl FnMut() -> bool) -> Option<Place<'_>> {
-        self.places.take(owner, wanted, || self.make_room(owner))
+    /// Waits for a place for one more worker of this crew's; `None` once it is not wanted any more.
+    fn place(&self, crew: &Crew, wanted: impl FnMut() -> bool) -> Option<Place<'_>> {
+        self.places.take(crew.owner(), wanted, || self.make_room(crew))
     }
 
-    /// Lets one worker go, for one of this owner's: an idle one of whoever has most of them, or, if none is idle, the next to
-    /// answer its call of whoever has most.
-    fn make_room(&self, owner: &Owner) {
+    /// Lets one worker go, for one of this crew's, unless as many as are needed are about to: an idle one of whoever has most
+    /// of them, or, if none is idle, the next to answer its call of whoever has most. Of an owner who may have no more it is
+    /// one of their own.
+    fn make_room(&self, crew: &Crew) {
         let crews: Vec<Arc<Crew>> = {
             let crews = self.crews.lock().unwrap_or_else(PoisonError::into_inner);
             crews.iter().filter_map(Weak::upgrade).collect()
         };
-        let taken = |crew: &Crew| self.places.taken(crew.owner());
-        let idle = crews.iter().filter_map(|crew| Some((Reverse(taken(crew)), crew.idle_since()?, crew)));
-        if let Some((.., crew)) = idle.min_by_key(|(taken, since, _)| (*taken, *since)) {
-            return crew.dismiss();
-        }
+        let owner = crew.owner();
+        let (own, full) = (self.places.taken(owner), self.places.is_full(owner));
         // Nobody's last worker goes for somebody's second one, nor back and forth between two who have nearly as many.
-        let own = self.places.taken(owner);
         let most = if own == 0 { 0 } else { own + 1 };
-        let greedy = crews.iter().map(|crew| (taken(crew), crew.members(), crew));
-        let greedy = greedy.filter(|(taken, members, _)| *taken > most && *members > 0);
-        if let Some((.., crew)) = greedy.max_by_key(|(taken, members, _)| (*taken, *members)) {
-            crew.dismiss();
+        let others: Vec<(usize, Members, &Arc<Crew>)> = crews
+            .iter()
+            .map(|other| (self.places.taken(other.owner()), other.members(), other))
+            .filter(|(taken, _, other)| other.owner() == owner || (!full && *taken > most))
+            .collect();
+        let needs = self.places.needs(owner);
+        let going = |count: fn(&Members) -> usize| {
+            crews
+                .iter()
+                .filter(|other| !full || other.owner() == owner)
+                .map(|other| count(&other.members()))
+                .sum()
+        };
+        let leaving: usize = going(|members| members.leaving);
+        if leaving >= needs {
+            return;
         }
+        let idle =
+            others.iter().filter_map(|(taken, _, other)| Some((Reverse(taken), other.idle_since()?, other)));
+        if let Some((.., other)) = idle.min_by_key(|(taken, since, _)| (*taken, *since)) {
+            return other.dismiss();
+        }
+        let recalled: usize = going(|members| members.recalled);
+        if leaving + recalled >= needs {
+            return;
+        }
+        // One that works for the same owner goes only for a version that has none.
+        let none = crew.members().serving == 0;
+        let busy = others.iter().filter(|(_, members, other)| {
+            members.serving > 0
+                && (other.owner() != owner || (none && !std::ptr::eq(Arc::as_ptr(other), crew)))
+        });
+        if let Some((.., other)) = busy.max_by_key(|(taken, members, _)| (*taken, members.serving)) {
+            other.recall();
+        }
+    }
+}
+
+/// A caller that leaves takes its call with it, if that still waits: its inputs are in nobody's count any more.
+struct Caller<'a>(&'a Crew);
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.0.forget_left();
     }
 }
 
@@ -158,9 +197,11 @@ impl Executor for IsolatedExecutor {
             if deadline.passed() {
                 return Err(ExecuteError::Deadline);
             }
+            // Dropped after the channel's end, by which it is seen that nobody waits.
+            let _caller = Caller(&self.crew);
             let (answer, answered) = oneshot::channel();
-            let (tenant, consumed) = (call.share.tenant.clone(), call.consumed);
-            self.crew.submit(Job { request, tenant, deadline, consumed, answer })?;
+            let (tenant, consumed, log) = (call.share.tenant.clone(), call.consumed, call.log);
+            self.crew.submit(Job { request, tenant, deadline, consumed, log, answer })?;
             match timeout_at(deadline.instant().into(), answered).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err(super::pool::trapped("the worker's thread went away".into())),

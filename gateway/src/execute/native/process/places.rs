@@ -23,6 +23,8 @@ pub struct Places {
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// Places that one tenant may have. The operator is not bounded.
+    each: usize,
     taken: HashMap<Owner, usize>,
     /// Those who wait for a place, each as often as for one, in the order in which they came.
     waiting: Vec<(u64, Owner)>,
@@ -35,16 +37,27 @@ impl State {
         self.taken.get(owner).copied().unwrap_or(0)
     }
 
-    /// Whether nobody waits who has fewer, or as many and came before.
+    /// Whether somebody has as many as they may have.
+    fn is_full(&self, owner: &Owner) -> bool {
+        owner.is_some() && self.taken(owner) >= self.each
+    }
+
+    /// Whether nobody waits who has fewer, or as many and came before. Those that may have no more are not in line.
     fn is_first(&self, number: u64, owner: &Owner) -> bool {
         let own = (self.taken(owner), number);
-        self.waiting.iter().all(|(number, other)| (self.taken(other), *number) >= own)
+        let mut others = self.waiting.iter().filter(|(_, other)| !self.is_full(other));
+        others.all(|(number, other)| (self.taken(other), *number) >= own)
+    }
+
+    fn may_take(&self, number: u64, owner: &Owner) -> bool {
+        self.free > 0 && !self.is_full(owner) && self.is_first(number, owner)
     }
 }
 
 impl Places {
-    pub fn new(places: usize) -> Self {
-        let state = State { free: places, taken: HashMap::new(), waiting: Vec::new(), number: 0 };
+    /// So many places, of which one tenant may have `each`.
+    pub fn new(places: usize, each: usize) -> Self {
+        let state = State { free: places, each, taken: HashMap::new(), waiting: Vec::new(), number: 0 };
         Self { state: Mutex::new(state), freed: Condvar::new() }
     }
 
@@ -52,8 +65,21 @@ impl Places {
         self.lock().taken(owner)
     }
 
+    /// Whether this owner may have no more than there are of theirs.
+    pub fn is_full(&self, owner: &Owner) -> bool {
+        self.lock().is_full(owner)
+    }
+
+    /// How many wait for what one of this owner's waits for: for a place of their own if they may have no more, else for any.
+    pub fn needs(&self, owner: &Owner) -> usize {
+        let state = self.lock();
+        let full = state.is_full(owner);
+        let same = |other: &Owner| if full { other == owner } else { !state.is_full(other) };
+        state.waiting.iter().filter(|(_, other)| same(other)).count()
+    }
+
     /// Waits for a place, of which the next one is for whoever has fewest of them and came first; `None` once it is not
-    /// wanted any more. `make_room` is called while there is none.
+    /// wanted any more. `make_room` is called while there is none, or the owner may have no more.
     pub fn take(
         &self,
         owner: &Owner,
@@ -66,19 +92,19 @@ impl Places {
                 return None;
             }
             let mut state = self.lock();
-            if state.free > 0 && state.is_first(waiting.number, owner) {
+            if state.may_take(waiting.number, owner) {
                 state.free -= 1;
                 *state.taken.entry(owner.clone()).or_default() += 1;
                 drop(state);
                 drop(waiting);
                 return Some(Place { places: self, owner: owner.clone() });
             }
-            if state.free == 0 {
+            if state.free == 0 || state.is_full(owner) {
                 drop(state);
                 make_room();
                 state = self.lock();
             }
-            if state.free == 0 || !state.is_first(waiting.number, owner) {
+            if !state.may_take(waiting.number, owner) {
                 drop(self.freed.wait_timeout(state, LOOK_INTERVAL));
             }
         }
@@ -153,7 +179,7 @@ mod tests {
 
     #[test]
     fn there_are_so_many_and_no_more() {
-        let places = Places::new(2);
+        let places = Places::new(2, 2);
         let (a, b) = (owner("a"), owner("b"));
         let first = places.take(&a, || true, || ()).expect("free");
         let _second = places.take(&b, || true, || ()).expect("free");
@@ -173,7 +199,7 @@ mod tests {
 
     #[test]
     fn whoever_has_fewest_is_next() {
-        let places = Arc::new(Places::new(3));
+        let places = Arc::new(Places::new(3, 3));
         let (greedy, modest) = (owner("greedy"), owner("modest"));
         let mut held: Vec<_> = (0..3).map(|_| places.take(&greedy, || true, || ()).expect("free")).collect();
         let (took, order) = mpsc::channel();
@@ -201,7 +227,7 @@ mod tests {
 
     #[test]
     fn of_equals_the_first_to_come_is_next() {
-        let places = Places::new(1);
+        let places = Places::new(1, 1);
         let (a, b) = (owner("a"), owner("b"));
         let held = places.take(&a, || true, || ()).expect("free");
         let waiting = Waiting::new(&places, b.clone());
@@ -214,6 +240,27 @@ mod tests {
         };
         assert!(places.take(&a, wanted, || ()).is_none());
         drop(waiting);
+        assert!(places.take(&a, || true, || ()).is_some());
+    }
+
+    #[test]
+    fn a_tenant_has_no_more_than_its_part_and_keeps_nobody_waiting_for_more() {
+        let places = Places::new(4, 1);
+        let (a, b) = (owner("a"), owner("b"));
+        let held = places.take(&a, || true, || ()).expect("free");
+        let mut looks = 0;
+        let (asked, wanted) = (std::cell::Cell::new(0), || {
+            looks += 1;
+            looks < 3
+        });
+        assert!(places.take(&a, wanted, || asked.set(asked.get() + 1)).is_none());
+        assert!(asked.get() > 0, "one of its own could go");
+        // The operator has more, and those who wait for what they cannot have are not before it.
+        let waiting = Waiting::new(&places, a.clone());
+        let _operator = [places.take(&None, || true, || ()), places.take(&None, || true, || ())];
+        assert_eq!((places.taken(&None), places.is_full(&None)), (2, false));
+        assert_eq!((places.needs(&a), places.needs(&b)), (1, 0));
+        drop((waiting, held));
         assert!(places.take(&a, || true, || ()).is_some());
     }
 }

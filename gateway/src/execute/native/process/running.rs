@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+};
 
 use crate::{
     consumption::Consumption,
@@ -135,6 +138,17 @@ impl Worker {
                         "it took longer than the {time:?} that a worker has to load it; make the model smaller, or raise \
                          --worker-time"
                     ),
+                ));
+            }
+            Err(error)
+                if [Errno::NOMEM, Errno::NOBUFS]
+                    .map(Errno::raw_os_error)
+                    .map(Some)
+                    .contains(&error.raw_os_error()) =>
+            {
+                return Err(LoadError::transient(
+                    Step::Load,
+                    format_args!("a worker process could not be told its model: {error}"),
                 ));
             }
             Ok(Some(Answer::Ran { .. })) => NONSENSE.to_owned(),
