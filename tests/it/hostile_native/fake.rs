@@ -13,7 +13,10 @@ pub fn script(folder: &TempDir, says: &[Vec<u8>], then: &str) -> PathBuf {
     let path = folder.path().join("program");
     let said = folder.path().join("said");
     fs::write(&said, says.concat()).expect("a writable folder");
-    let text = format!("#!/bin/sh\nprintf 0123456789abcdef\ncat {} >&0\n{then}\n", said.display());
+    let text = format!(
+        "#!/bin/sh\nprintf 0123456789abcdef 1<>/proc/self/fd/1\ncat {} >&0\n{then}\n",
+        said.display()
+    );
     let source = folder.path().join("source");
     fs::write(&source, text).expect("a writable folder");
     let copied = std::process::Command::new("sh")

@@ -31,6 +31,10 @@ async fn a_worker_has_an_empty_environment_its_three_files_and_bounds() {
             .any(|known| open.starts_with(known))
     };
     assert!(open.len() == 3 && open.iter().all(known), "{open:?}");
+    // What the engine prints goes nowhere, and not into the memory that stdout stands for.
+    let stdout = read("fdinfo/1");
+    let flags = stdout.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+    assert!(flags.ends_with('0'), "stdout can be written: {flags}");
     let limits = read("limits");
     let limit = |name: &str| {
         let line = limits.lines().find(|line| line.starts_with(name)).expect(name);

@@ -32,7 +32,7 @@ use super::{
 /// Time between two looks at whether a call was given up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Runs one model for the gateway at the other end of stdin, a socket; stdout is the memory that both share.
+/// Runs one model for the gateway at the other end of stdin, a socket; stdout is the memory that both share, for reading.
 ///
 /// # Errors
 /// If it could not begin, or was told what no gateway says. Returns when the gateway closes the socket.
@@ -41,7 +41,7 @@ pub fn serve(bounds: Bounds) -> Result<(), WorkError> {
     seclusion::leave().map_err(WorkError::Secluded)?;
     bounds.apply()?;
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let shared = Shared::of(io::stdout().as_fd().try_clone_to_owned()?)?;
+    let shared = Shared::inherited()?;
     let mut orders = BufReader::new(&control);
     let Some(Order::Load(order)) = wire::read(&mut orders)? else { return Err(WorkError::Order) };
     let limits = order.native.clone();

@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::fs::{FileExt, MetadataExt},
     },
 };
@@ -45,9 +45,14 @@ impl Shared {
         Ok(Self { file, size })
     }
 
-    /// A handle for a worker to inherit.
+    /// A handle for a worker to inherit as its stdout, which cannot be written: nothing that is printed gets among tensors.
     pub fn handle(&self) -> io::Result<OwnedFd> {
-        Ok(self.file.try_clone()?.into())
+        Ok(File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?.into())
+    }
+
+    /// The memory behind that handle, in the worker.
+    pub fn inherited() -> io::Result<Self> {
+        Self::of(File::options().read(true).write(true).open("/proc/self/fd/1")?.into())
     }
 
     /// The first offset at or after `end` at which a tensor may begin, if `length` bytes fit there.
@@ -139,7 +144,9 @@ mod tests {
     #[test]
     fn bytes_go_in_and_out_and_nothing_beyond_the_end() {
         let shared = Shared::new(1000).expect("memory");
-        let other = Shared::of(shared.handle().expect("a handle")).expect("the same memory");
+        let printed = Shared::of(shared.handle().expect("a handle")).expect("the same memory");
+        printed.write(100, b"printed").expect_err("it is there to be opened again");
+        let other = Shared::of(shared.file.try_clone().expect("a handle").into()).expect("the same memory");
         let offset = shared.place(65, 100).expect("room");
         assert_eq!(offset, 128);
         shared.write(offset, &[7; 100]).expect("room");
