@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    guests,
+    guests, promises,
     server::{Server, free_address},
     shell,
 };
@@ -74,7 +74,8 @@ pub fn run(options: &Options) -> Result<()> {
     let load_before = report::load_average();
     let rows = measure(&shell::target().join("release"), options.rounds, options.seconds, 0.3)?;
     let uploads = uploads::measure(&shell::target().join("release"), 2 * options.rounds)?;
-    let text = report::render(&rows, &uploads, options.rounds, options.seconds, &load_before);
+    let commit = promises::commit()?;
+    let text = report::render(&rows, &uploads, options.rounds, options.seconds, &load_before, &commit);
     let path = shell::root().join("docs/benchmarks.md");
     fs::create_dir_all(shell::root().join("docs"))?;
     fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;

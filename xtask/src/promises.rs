@@ -155,13 +155,21 @@ fn text<'a>(done: &'a Value, field: &str) -> &'a str {
 }
 
 /// The commit that is measured, with a `+` if it was changed since. That figures were written does not count.
-fn commit() -> Result<String> {
+pub fn commit() -> Result<String> {
     let git = |arguments: &[&str]| -> Result<String> {
         let output = Command::new("git").args(arguments).current_dir(shell::root()).output()?;
         ensure!(output.status.success(), "git {} failed", arguments.join(" "));
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!PROMISES.md"])?;
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        ":!PROMISES.md",
+        ":!docs/benchmarks.md",
+    ])?;
     Ok(git(&["rev-parse", "--short", "HEAD"])? + if changed.is_empty() { "" } else { "+" })
 }
 

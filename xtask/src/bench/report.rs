@@ -16,11 +16,12 @@ pub fn render(
     rounds: usize,
     seconds: f64,
     load_before: &str,
+    commit: &str,
 ) -> String {
     let mut text = String::from(INTRODUCTION);
     let _ = write!(
         text,
-        "\n## Machine and command\n\n`cargo xtask bench --rounds {rounds} --seconds {seconds}` on {}. Load average \
+        "\n## Machine and command\n\n`cargo xtask bench --rounds {rounds} --seconds {seconds}` of commit {commit} on {}. Load average \
          before {load_before}, after {}.\n\n{METHOD}",
         machine(),
         load_average()
@@ -230,7 +231,7 @@ mod tests {
         let rows = [row(0, &[100_000.0]), row(1, &[50_000.0])];
         let mut uploads = uploads::Report { models: 2, ..uploads::Report::default() };
         uploads.plugin.published = vec![30.0, 10.0, 20.0];
-        let text = render(&rows, &uploads, 1, 2.0, "0.1");
+        let text = render(&rows, &uploads, 1, 2.0, "0.1", "abc");
         assert!(text.contains("| plugin (wasm) | 0 | 20.0 (10.0–30.0) |"), "{text}");
         assert!(text.contains("| `identity` (wasm) | 8 | 50000 |"), "{text}");
         assert!(text.contains("The generator used at most 50 %"), "{text}");
