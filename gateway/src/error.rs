@@ -35,6 +35,8 @@ pub struct Problem {
     pub allow: Option<&'static str>,
     /// The step of publishing that refused an upload.
     pub step: Option<Step>,
+    /// The time in `retry_after` is known, and not a guess that many get.
+    pub wait_is_known: bool,
     /// Nothing that comes on this connection is to be believed.
     pub close: bool,
     /// The log has heard enough of this tenant's models.
@@ -51,6 +53,7 @@ impl Problem {
             retry_after: None,
             allow: None,
             step: None,
+            wait_is_known: false,
             close: false,
             quiet: false,
         }
@@ -341,6 +344,7 @@ impl From<Quarantined> for Problem {
         let seconds = error.seconds;
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_quarantined", error);
         problem.retry_after = Some(seconds);
+        problem.wait_is_known = true;
         problem
     }
 }

@@ -337,7 +337,7 @@ fn refuse(problem: &Problem) -> Response<ReplyBody> {
     let headers = response.headers_mut();
     if let Some(seconds) = problem.retry_after {
         // Who was refused for the gateway's own sake should not come back all at once.
-        let at_once = problem.status == StatusCode::SERVICE_UNAVAILABLE;
+        let at_once = problem.status == StatusCode::SERVICE_UNAVAILABLE && !problem.wait_is_known;
         let later = if at_once { scatter(seconds) } else { 0 };
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.saturating_add(later)));
     }
