@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::TryStreamExt;
@@ -91,7 +91,10 @@ impl Artifacts {
     /// at least so long ago and nothing was written on top, and deletes their objects. Says how many records that were.
     ///
     /// An archive is durable before anything that it holds is deleted. If another gateway archives at the same time, one of
-    /// the two leaves it to the other.
+    /// the two leaves it to the other. What cannot be read stays where it is and is logged.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Unavailable`]: nothing else ends the work on the others.
     pub async fn archive_dead(
         &self,
         dead: &BTreeMap<RecordPath, Generation>,
@@ -104,57 +107,84 @@ impl Artifacts {
         };
         let mut gone = 0;
         for tenant in tenants {
-            let mut written = BTreeMap::<RecordPath, BTreeMap<Generation, _>>::new();
-            let mut objects = self.store.list(Some(&Path::from(format!("{TENANTS}/{tenant}"))));
-            while let Some(object) =
-                objects.try_next().await.map_err(|error| ArtifactError::unavailable(&error))?
-            {
-                if let Some((record, generation)) = RecordPath::parse(&object.location) {
-                    written.entry(record).or_default().insert(generation, object.last_modified.into());
+            gone += match self.archive_dead_of(&tenant, dead, age, now).await {
+                Ok(gone) => gone,
+                Err(error @ ArtifactError::Unavailable(_)) => return Err(error),
+                // One tenant's damage is no reason to let the others' objects grow.
+                Err(error) => {
+                    tracing::warn!(%tenant, %error, "what this tenant removed cannot be archived");
+                    0
                 }
+            };
+        }
+        Ok(gone)
+    }
+
+    async fn archive_dead_of(
+        &self,
+        tenant: &TenantName,
+        dead: &BTreeMap<RecordPath, Generation>,
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<usize, ArtifactError> {
+        let mut gone = 0;
+        let mut written = BTreeMap::<RecordPath, BTreeMap<Generation, _>>::new();
+        let mut objects = self.store.list(Some(&Path::from(format!("{TENANTS}/{tenant}"))));
+        while let Some(object) =
+            objects.try_next().await.map_err(|error| ArtifactError::unavailable(&error))?
+        {
+            if let Some((record, generation)) = RecordPath::parse(&object.location) {
+                written.entry(record).or_default().insert(generation, object.last_modified.into());
             }
-            let (after, before) = self.archive(&tenant).await?;
-            let mut archive = Archive::clone(&before);
-            let newest = |record: &RecordPath| written.get(record)?.last_key_value();
-            // What lives on says so by itself.
-            for (record, archived) in before.records() {
-                if newest(&record).is_some_and(|(newest, _)| *newest > archived) {
-                    archive.0.remove(&record.to_string());
-                }
+        }
+        let (after, before) = self.archive(tenant).await?;
+        let mut archive = Archive::clone(&before);
+        let newest = |record: &RecordPath| written.get(record)?.last_key_value();
+        // What lives on says so by itself.
+        for (record, archived) in before.records() {
+            if newest(&record).is_some_and(|(newest, _)| *newest > archived) {
+                archive.0.remove(&record.to_string());
             }
-            let mut bytes = serde_json::to_vec(&archive).map_or(0, |text| text.len());
-            for (record, generation) in dead.iter().filter(|(record, _)| *record.tenant() == tenant) {
-                let is_old = |at| now.duration_since(at).is_ok_and(|passed| passed >= age);
-                let is_due = newest(record).is_some_and(|(newest, at)| newest == generation && is_old(*at));
-                if !is_due || before.get(record).is_some_and(|(archived, _)| archived >= generation) {
+        }
+        let mut bytes = serde_json::to_vec(&archive).map_or(0, |text| text.len());
+        for (record, generation) in dead.iter().filter(|(record, _)| *record.tenant() == *tenant) {
+            let is_old = |at| now.duration_since(at).is_ok_and(|passed| passed >= age);
+            let is_due = newest(record).is_some_and(|(newest, at)| newest == generation && is_old(*at));
+            if !is_due || before.get(record).is_some_and(|(archived, _)| archived >= generation) {
+                continue;
+            }
+            let says: Value = match self.read(record, *generation).await {
+                Ok(says) => says,
+                Err(error @ ArtifactError::Unavailable(_)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%tenant, %error, "a removed record cannot be read and is not archived");
                     continue;
                 }
-                let says: Value = self.read(record, *generation).await?;
-                bytes += record.to_string().len() + says.to_string().len() + 24;
-                if bytes > MAX_BYTES {
-                    tracing::warn!(%tenant, "the archive of what this tenant removed is full; the rest stays in the store as it is");
-                    break;
-                }
-                archive.0.insert(record.to_string(), (*generation, says));
+            };
+            bytes += record.to_string().len() + says.to_string().len() + 24;
+            if bytes > MAX_BYTES {
+                tracing::warn!(%tenant, "the archive of what this tenant removed is full; the rest stays in the store as it is");
+                break;
             }
-            if archive != *before {
-                match Box::pin(self.append(&RecordPath::Archive(tenant.clone()), after, &archive)).await {
-                    Ok(generation) => drop(self.archive_at(&tenant, generation).await?),
-                    Err(ArtifactError::Taken(_)) => continue,
-                    Err(error) => return Err(error),
+            archive.0.insert(record.to_string(), (*generation, says));
+        }
+        if archive != *before {
+            match Box::pin(self.append(&RecordPath::Archive(tenant.clone()), after, &archive)).await {
+                Ok(generation) => drop(self.archive_at(tenant, generation).await?),
+                Err(ArtifactError::Taken(_)) => return Ok(0),
+                Err(error) => return Err(error),
+            }
+        }
+        for (record, archived) in archive.records() {
+            let generations = written.get(&record).into_iter().flat_map(BTreeMap::keys);
+            let mut any = false;
+            for generation in generations.filter(|generation| **generation <= archived) {
+                match self.store.delete(&record.at(*generation)).await {
+                    Ok(()) | Err(Error::NotFound { .. }) => any = true,
+                    Err(error) => return Err(ArtifactError::unavailable(&error)),
                 }
             }
-            for (record, archived) in archive.records() {
-                let generations = written.get(&record).into_iter().flat_map(BTreeMap::keys);
-                let mut any = false;
-                for generation in generations.filter(|generation| **generation <= archived) {
-                    match self.store.delete(&record.at(*generation)).await {
-                        Ok(()) | Err(Error::NotFound { .. }) => any = true,
-                        Err(error) => return Err(ArtifactError::unavailable(&error)),
-                    }
-                }
-                gone += usize::from(any);
-            }
+            gone += usize::from(any);
         }
         Ok(gone)
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
 
 use super::{super::*, beside, faulty::Faulty, in_memory};
@@ -116,4 +117,35 @@ async fn two_that_archive_at_once_lose_nothing() {
             assert_eq!(gateway.newest(record).await, Ok(Some((*generation, json!("removed")))));
         }
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_keeps_nothing_else_from_being_archived() {
+    let (store, ours) = in_memory();
+    let tenants = ["acme", "bolt", "core"];
+    let of = |tenant: &str, name: &str| {
+        let model = "m".parse().expect("a name");
+        RecordPath::Version(tenant.parse().expect("a name"), model, name.parse().expect("a version"))
+    };
+    let mut dead = std::collections::BTreeMap::new();
+    for record in tenants.iter().flat_map(|tenant| [of(tenant, "1"), of(tenant, "2")]) {
+        let generation = removed(&ours, &record, None).await;
+        dead.insert(record, generation);
+    }
+    // Of one tenant a record, of another one its archive.
+    let broken = [of("acme", "1"), RecordPath::Archive("bolt".parse().expect("a name"))];
+    for record in &broken {
+        let newest = dead.get(record).copied().unwrap_or(Generation::FIRST);
+        store.put(&record.at(newest), "not a record".into()).await.expect("the store works");
+    }
+    store.set_clock(2 * DAY);
+    assert_eq!(ours.archive_dead(&dead, DAY).await, Ok(3));
+    let kept = [of("acme", "1"), of("bolt", "1"), of("bolt", "2")];
+    for record in dead.keys() {
+        let objects = objects(&store, record).await;
+        assert_eq!(objects, if kept.contains(record) { 2 } else { 0 }, "{record}");
+    }
+    store.set_down(true);
+    let down = ours.archive_dead(&dead, DAY).await;
+    assert!(matches!(down, Err(ArtifactError::Unavailable(_))), "{down:?}");
 }
