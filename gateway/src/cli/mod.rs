@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod completions;
 mod connection;
+mod descriptors;
 mod infer;
 mod key;
 mod list;

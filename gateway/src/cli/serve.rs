@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::descriptors;
 use crate::{
     config::{Config, Settings},
     server,
@@ -67,8 +68,11 @@ impl Serve {
         if let Some(path) = &self.config {
             settings = settings.or(Settings::from_file(path)?);
         }
-        let config = Config::try_from(settings)?;
+        let mut config = Config::try_from(settings)?;
         log(&self.log, self.log_format)?;
+        // One port for models, and with a store one for operators.
+        let ports = 1 + usize::from(config.store.is_some());
+        descriptors::make_room(&mut config.limits.listen.max_connections, ports);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(server::serving_threads())
             // A request costs tens of microseconds: looked for less often, the next one waits behind many of them.

@@ -14,7 +14,7 @@ mod uploads;
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
@@ -77,8 +77,11 @@ pub async fn serve(
     cut
 }
 
+/// Time for a connection that was cut to give its descriptor back.
+const CLOSES: Duration = Duration::from_millis(5);
+
 async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (Arc<Place>, TcpStream) {
-    let mut pause = Duration::from_millis(5);
+    let mut pause = CLOSES;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -88,6 +91,15 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (Arc<Place>, Tc
                 tracing::debug!(%peer, "connection closed: its address has as many as it may");
             }
             Err(error) if is_of_one_peer(&error) => {}
+            // Whoever waits holds a descriptor that is needed: it goes, as at `max_connections`.
+            Err(error) if is_out_of_descriptors(&error) && places.give_up() => {
+                static TOLD: Once = Once::new();
+                TOLD.call_once(|| {
+                    tracing::warn!(%error, "connections that wait are cut: raise the limit on open files (ulimit -n, LimitNOFILE=), or lower --max-connections");
+                });
+                // It closes in a task of its own.
+                tokio::time::sleep(CLOSES).await;
+            }
             Err(error) => {
                 // Out of descriptors or memory: trying again at once would only spin.
                 tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
@@ -101,4 +113,10 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (Arc<Place>, Tc
 fn is_of_one_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Of this process's, or of the machine's.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -72,6 +72,10 @@ impl State {
         }
         true
     }
+
+    fn cut_any(&mut self) -> bool {
+        self.cut(false) || self.cut(true)
+    }
 }
 
 impl Places {
@@ -107,7 +111,7 @@ impl Places {
         if self.max_per_address > 0 && taken >= self.max_per_address {
             return Ok(None);
         }
-        if state.open >= self.max && !state.cut(false) && !state.cut(true) {
+        if state.open >= self.max && !state.cut_any() {
             return Err(Full);
         }
         state.open += 1;
@@ -117,6 +121,11 @@ impl Places {
         connections.connections.insert(id, connection);
         connections.waiting[0].insert(id, id);
         Ok(Some(Arc::new(Place { places: Arc::clone(self), network, id, cut })))
+    }
+
+    /// Ends the connection that would go for the next one, for what else there is too little of. Says whether one waited.
+    pub(super) fn give_up(&self) -> bool {
+        self.lock().cut_any()
     }
 
     pub(super) fn open(&self) -> usize {

@@ -41,6 +41,10 @@ struct Target {
 
 impl Target {
     async fn serve(arguments: &[&str]) -> Self {
+        Self::begin(Process::serve, arguments).await
+    }
+
+    async fn begin(serve: impl FnOnce(&[&str]) -> Process, arguments: &[&str]) -> Self {
         let loops = guest::module(hostile::LOOP_IN_INFER).expect("a valid fixture");
         let repository = Repository::default().with("good", "1", "model.wasm", guest::good()).with(
             "loop",
@@ -49,7 +53,7 @@ impl Target {
             loops,
         );
         let folder = repository.path().to_str().expect("UTF-8").to_owned();
-        let process = Process::serve(&[&["--model-repository", &folder][..], arguments].concat());
+        let process = serve(&[&["--model-repository", &folder][..], arguments].concat());
         let mut target = Self { process, _repository: repository, begun_with: 0 };
         for _ in 0..20 {
             target.good().await;

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{BODY, Target, infer, length};
+use airlock_tests::process::Process;
 
 /// Longer than any of the times that these gateways are started with, shorter than their defaults.
 const CUT: Duration = Duration::from_secs(20);
@@ -127,6 +128,34 @@ async fn connections_that_wait_keep_nobody_out() {
     working.read_exact(&mut status).await.expect("an answer");
     assert_eq!(&status, b"HTTP/1.1 200");
     target.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_wait_keep_nobody_out_where_descriptors_are_few() {
+    let under = ["sh", "-c", "ulimit -n 200; exec \"$@\"", "sh"];
+    let target = Target::begin(|arguments| Process::serve_under(&under, arguments), &[]).await;
+    let mut held = Vec::new();
+    let mut crowd = async || {
+        for round in 0..10 {
+            for _ in 0..25 {
+                held.push(target.connect().await);
+            }
+            let good = tokio::time::timeout(CUT, target.good()).await;
+            assert!(good.is_ok(), "nobody answers beside {} silent connections", (round + 1) * 25);
+        }
+    };
+    crowd().await;
+    // Fewer than there are places: only the accept that fails says so.
+    let pid = target.process.id().to_string();
+    let lowered = std::process::Command::new("prlimit").args(["--pid", &pid, "--nofile=64:64"]).status();
+    assert!(lowered.expect("prlimit runs").success());
+    crowd().await;
+    drop(held);
+    let Target { process, .. } = target;
+    process.signal("TERM");
+    let (_, _, log) = process.end();
+    assert!(log.contains("limit=200 max_connections=4096 connections=100"), "{log}");
+    assert!(log.contains("connections that wait are cut: raise"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
