@@ -94,7 +94,7 @@ pub fn smoke() -> Result<()> {
 }
 
 fn build(arguments: &[&str]) -> Result<()> {
-    shell::run("cargo build", Command::new("cargo").arg("build").args(arguments).current_dir(shell::root()))
+    shell::run("cargo build", shell::command("cargo").arg("build").args(arguments).current_dir(shell::root()))
 }
 
 /// Measures everything with the binaries of that folder. Server and generator have a processor core each.

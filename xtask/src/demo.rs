@@ -4,7 +4,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -142,7 +141,7 @@ fn largest(data: &Value) -> Option<usize> {
 
 pub fn run(options: &Options) -> Result<()> {
     guests::run()?;
-    let mut build = Command::new("cargo");
+    let mut build = shell::command("cargo");
     build.args(["build", "--release", "-p", "airlock"]).current_dir(shell::root());
     shell::run("building the gateway (release)", &mut build)?;
 
@@ -225,7 +224,7 @@ mod tests {
     #[test]
     fn a_shell_reads_the_quoted_text_back() {
         for text in ["", "plain", r#"{"a": "it's"}"#, "@/a b/'c'", "$HOME `x` \\"] {
-            let output = Command::new("sh").args(["-c", &format!("printf %s {}", quoted(text))]).output();
+            let output = shell::command("sh").args(["-c", &format!("printf %s {}", quoted(text))]).output();
             assert_eq!(output.expect("sh runs").stdout, text.as_bytes());
         }
     }

@@ -75,7 +75,7 @@ fn build() -> Result<PathBuf> {
     let host = String::from_utf8(host.stdout)?;
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     let folder = shell::target().join("fuzz");
-    let mut cargo = Command::new("cargo");
+    let mut cargo = shell::command("cargo");
     // With a target that is named, the flags are not for build scripts.
     cargo.args(["build", "--release", "--bins", "--target", host, "--target-dir"]).arg(&folder);
     cargo.current_dir(shell::root().join("fuzz")).env("RUSTFLAGS", RUSTFLAGS);

@@ -30,7 +30,7 @@ pub fn run() -> Result<()> {
 }
 
 fn cargo(folder: &Path) -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = shell::command("cargo");
     command.current_dir(folder);
     command
 }

@@ -104,7 +104,7 @@ fn list(folder: &Path) -> Result<()> {
 }
 
 fn build() -> Result<()> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = shell::command("cargo");
     cargo.args(["build", "--workspace", "--bins"]).args(OPTIMISED);
     shell::run("building what measures and what is measured", cargo.current_dir(shell::root()))
 }
@@ -214,7 +214,7 @@ impl Measurement {
     fn command(&self) -> Command {
         let debug = shell::target().join("debug");
         let mut words = self.words(&debug.display().to_string()).into_iter();
-        let mut command = Command::new(words.next().unwrap_or_default());
+        let mut command = shell::command(words.next().unwrap_or_default());
         command.args(words).envs(self.environment.iter().copied());
         command
     }

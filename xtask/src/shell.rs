@@ -1,6 +1,8 @@
 //! Running other programs, with progress that a person can follow.
 
 use std::{
+    env,
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -15,7 +17,20 @@ pub fn root() -> PathBuf {
 
 /// Where everything that is built goes: `target/` unless `CARGO_TARGET_DIR` says otherwise.
 pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// A program to start that knows nothing of the package of this task. Build scripts look at such variables: what cargo builds
+/// for a task would be built anew when it is told the same without one.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of_a_package| text.starts_with(of_a_package)) {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// Says what is done now, runs it with its output shown, and fails if it fails.

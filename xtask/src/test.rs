@@ -87,12 +87,12 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Builds with the development profile, as the tests do: the two share all dependencies.
 fn build(arguments: &[&str]) -> Result<()> {
-    shell::run("cargo build", Command::new("cargo").arg("build").args(arguments).current_dir(shell::root()))
+    shell::run("cargo build", shell::command("cargo").arg("build").args(arguments).current_dir(shell::root()))
 }
 
 /// Runs `cargo test`, shows its output as it comes, and counts what it says.
 fn cargo_test(arguments: &[impl AsRef<OsStr>], environment: &[(&str, &Path)]) -> Result<Count> {
-    let mut command = Command::new("cargo");
+    let mut command = shell::command("cargo");
     command.arg("test").arg("--no-fail-fast").args(arguments).current_dir(shell::root());
     command.envs(environment.iter().copied());
     let (count, success) = counted(&mut command, parse_test_result)?;
