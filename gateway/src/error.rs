@@ -102,6 +102,11 @@ impl Problem {
         problem
     }
 
+    /// Nothing was done for the request: its tenant or the gateway has too much to do.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    }
+
     /// A model's fault, in its own words, is told as loudly as its tenant's allowance of the log admits.
     #[must_use]
     pub fn told_within(mut self, log: &LogAllowance, tenant: &TenantName) -> Self {

@@ -8,7 +8,8 @@
 //! fills them does not stand in the gateway's queue with more than it may run. Below them tenants are served in the order in
 //! which they come: whose turn it is among the running is decided where models run.
 //!
-//! Who would wait too long is refused at once, see [`backlog`].
+//! Who would wait too long is refused at once, see [`backlog`]. Refusals cost time as well, which no tenant's share counts: a
+//! tenant that gets too many is told them at a pace.
 //!
 //! Not counted: what a body takes while it is being decompressed and decoded (large ones are decoded as many at a time as
 //! there are cores), and what a model uses while it runs.
@@ -105,6 +106,15 @@ impl Admission {
         match quota.running {
             0 => Ok(None),
             running => self.account(tenant).seat(running, quota.queued).map(Some),
+        }
+    }
+
+    /// Returns when a refusal may be told: at once, unless the tenant gets thousands in a second. Who asks again as soon as it is
+    /// refused would otherwise have the threads that serve for itself, at no cost.
+    pub async fn refuse(&self, tenant: &TenantName) {
+        let wait = self.account(tenant).refuse(Instant::now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
     }
 

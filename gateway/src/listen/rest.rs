@@ -83,13 +83,27 @@ async fn answer(
 ) -> Result<Response<ReplyBody>, Problem> {
     head::check(head, &gateway.limits.listen)?;
     let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
+    let answer = routed(gateway, &principal, route, head, body).await;
+    if answer.as_ref().is_err_and(Problem::is_refusal) {
+        gateway.admission.refuse(&principal.tenant).await;
+    }
+    answer
+}
+
+async fn routed(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    route: Route,
+    head: &Parts,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Problem> {
     let tenant = &principal.tenant;
     match route {
         Route::Infer(target) => {
-            infer::infer(gateway, &principal, &target, &head.headers, body).await.map(inferred)
+            infer::infer(gateway, principal, &target, &head.headers, body).await.map(inferred)
         }
         Route::Verify(target) => {
-            verify::verify(gateway, &principal, &target, &head.headers, body).await.map(verified)
+            verify::verify(gateway, principal, &target, &head.headers, body).await.map(verified)
         }
         Route::Live => Ok(json_reply(StatusCode::OK, &json!({ "live": true }))),
         Route::Ready => Ok(server_ready(gateway)),
@@ -108,7 +122,7 @@ async fn answer(
             } else if let Some(uploads) = owner(gateway, tenant, &model) {
                 uploads.set_loaded(tenant, &model, true).await?;
             } else {
-                shared_model(&principal, &model)?;
+                shared_model(principal, &model)?;
                 gateway.repository.load(&model).await?;
             }
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "load": true })))
@@ -118,7 +132,7 @@ async fn answer(
             if let Some(uploads) = owner(gateway, tenant, &model) {
                 uploads.set_loaded(tenant, &model, false).await?;
             } else {
-                shared_model(&principal, &model)?;
+                shared_model(principal, &model)?;
                 gateway.repository.unload(&model).await?;
             }
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "unload": true })))
