@@ -25,7 +25,7 @@ pub(super) fn authorise(
         return Ok((route?, nobody));
     };
     let principal = authenticator.principal(visitor.address, &head.uri, &head.headers)?;
-    visitor.is_known();
+    visitor.is_known(&principal);
     let route = route?;
     principal.require(needed)?;
     Ok((route, principal))
@@ -41,7 +41,7 @@ pub(super) fn authorise_admin(
     if principal.key.is_none() {
         return Err(AuthenticateError::Missing.into());
     }
-    visitor.is_known();
+    visitor.is_known(&principal);
     principal.require(Scope::Admin)?;
     Ok(route::admin(&head.method, head.uri.path())?)
 }

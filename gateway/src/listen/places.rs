@@ -6,7 +6,12 @@
 //! taken gets one that waits. Strangers go before those that have been at work, and of either kind the one that has
 //! waited longest, from the address that has most of them.
 //!
-//! What this does not stop: connections that are all at work. They are bounded by what each tenant may have under way.
+//! A tenant's part is a quarter of the places. What its keys hold beyond that may be cut even while it is at work, and
+//! goes before the strangers if there is more of it than of them: no tenant can hold every place, and no crowd of
+//! strangers drives out all of a large tenant.
+//!
+//! What this does not stop: four tenants that help each other. Who comes without a key is of no tenant's part: where there
+//! are keys it is a stranger, and where there are none everybody is one tenant.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +21,14 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{authenticate::network, limits::ListenLimits};
+use crate::{
+    authenticate::{Principal, network},
+    limits::ListenLimits,
+    name::TenantName,
+};
+
+/// A tenant's part is one of so many.
+const PARTS: usize = 4;
 
 /// The places of one port.
 #[derive(Debug)]
@@ -24,6 +36,8 @@ pub(super) struct Places {
     max: usize,
     /// 0 is no limit but `max`.
     max_per_address: usize,
+    /// Connections of one tenant that are safe while they are at work.
+    part: usize,
     state: Mutex<State>,
     /// A connection has ended or begun to wait. One task at a time waits for that.
     changed: Notify,
@@ -35,14 +49,27 @@ struct State {
     /// Names connections, and the moments at which they began to wait.
     next: u64,
     networks: HashMap<u128, Network>,
+    /// Connections within each tenant's part, kept ones as well.
+    tenants: HashMap<TenantName, usize>,
 }
 
 /// The connections of one address, or of one IPv6 network.
 #[derive(Debug, Default)]
 struct Network {
     connections: HashMap<u64, Connection>,
-    /// Those that wait, by the moment at which they began to: strangers, and those that have been at work.
-    waiting: [BTreeMap<u64, u64>; 2],
+    /// Those that wait, by kind and the moment at which they began to.
+    waiting: [BTreeMap<u64, u64>; 3],
+}
+
+/// Why a connection may be cut.
+#[derive(Clone, Copy, Debug)]
+enum Waits {
+    /// Nobody known has sent anything on it.
+    Stranger,
+    /// Its tenant has its part without it.
+    Beyond,
+    /// It has been at work.
+    Kept,
 }
 
 #[derive(Debug)]
@@ -50,8 +77,24 @@ struct Connection {
     /// Requests under way.
     at_work: usize,
     known: bool,
-    waits_since: u64,
+    /// The tenant within whose part it is.
+    part_of: Option<TenantName>,
+    /// There was no room in its tenant's part.
+    beyond: bool,
+    since: u64,
     cut: Arc<Notify>,
+}
+
+impl Connection {
+    /// `None` while it is safe.
+    fn waits(&self) -> Option<Waits> {
+        match (self.known, self.beyond, self.at_work) {
+            (false, ..) => Some(Waits::Stranger),
+            (_, true, _) => Some(Waits::Beyond),
+            (_, _, 0) => Some(Waits::Kept),
+            _ => None,
+        }
+    }
 }
 
 impl State {
@@ -60,21 +103,77 @@ impl State {
         self.next
     }
 
+    /// Takes a connection out, so that it can be put back as it has become.
+    fn remove(&mut self, network: u128, id: u64) -> Option<Connection> {
+        let of = self.networks.get_mut(&network)?;
+        let connection = of.connections.remove(&id)?;
+        if let Some(kind) = connection.waits() {
+            of.waiting[kind as usize].remove(&connection.since);
+        }
+        if of.connections.is_empty() {
+            self.networks.remove(&network);
+        }
+        self.open -= 1;
+        Some(connection)
+    }
+
+    fn insert(&mut self, network: u128, id: u64, connection: Connection) {
+        let of = self.networks.entry(network).or_default();
+        if let Some(kind) = connection.waits() {
+            of.waiting[kind as usize].insert(connection.since, id);
+        }
+        of.connections.insert(id, connection);
+        self.open += 1;
+    }
+
+    /// Counts a connection that is about to work among those of a tenant, if that has room for it.
+    fn count(&mut self, connection: &mut Connection, tenant: Option<&TenantName>, part: usize) {
+        if connection.part_of.as_ref() == tenant && !connection.beyond {
+            return;
+        }
+        self.uncount(connection);
+        let Some(tenant) = tenant else { return };
+        let counted = self.tenants.entry(tenant.clone()).or_default();
+        if *counted < part {
+            *counted += 1;
+            connection.part_of = Some(tenant.clone());
+        } else {
+            connection.beyond = true;
+        }
+    }
+
+    fn uncount(&mut self, connection: &mut Connection) {
+        connection.beyond = false;
+        let Some(tenant) = connection.part_of.take() else { return };
+        if let Some(counted) = self.tenants.get_mut(&tenant) {
+            *counted -= 1;
+            if *counted == 0 {
+                self.tenants.remove(&tenant);
+            }
+        }
+    }
+
     /// Ends the connection that is to go first, if any of that kind waits.
-    fn cut(&mut self, known: bool) -> bool {
-        let longest =
-            self.networks.values_mut().max_by_key(|network| network.waiting[usize::from(known)].len());
-        let Some(network) = longest else { return false };
-        let Some((_, id)) = network.waiting[usize::from(known)].pop_first() else { return false };
-        if let Some(connection) = network.connections.remove(&id) {
+    fn cut(&mut self, kind: Waits) -> bool {
+        let longest = self.networks.iter().max_by_key(|(_, network)| network.waiting[kind as usize].len());
+        let Some((&network, of)) = longest else { return false };
+        let Some((_, &id)) = of.waiting[kind as usize].first_key_value() else { return false };
+        if let Some(mut connection) = self.remove(network, id) {
+            self.uncount(&mut connection);
             connection.cut.notify_one();
-            self.open -= 1;
         }
         true
     }
 
     fn cut_any(&mut self) -> bool {
-        self.cut(false) || self.cut(true)
+        let all =
+            |kind| self.networks.values().map(|network| network.waiting[kind as usize].len()).sum::<usize>();
+        let (first, second) = if all(Waits::Beyond) > all(Waits::Stranger) {
+            (Waits::Beyond, Waits::Stranger)
+        } else {
+            (Waits::Stranger, Waits::Beyond)
+        };
+        self.cut(first) || self.cut(second) || self.cut(Waits::Kept)
     }
 }
 
@@ -83,6 +182,7 @@ impl Places {
         Arc::new(Self {
             max: limits.max_connections,
             max_per_address: limits.max_connections_per_address,
+            part: (limits.max_connections / PARTS).max(1),
             state: Mutex::default(),
             changed: Notify::new(),
         })
@@ -114,12 +214,16 @@ impl Places {
         if state.open >= self.max && !state.cut_any() {
             return Err(Full);
         }
-        state.open += 1;
         let (id, cut) = (state.moment(), Arc::new(Notify::new()));
-        let connection = Connection { at_work: 0, known: false, waits_since: id, cut: Arc::clone(&cut) };
-        let connections = state.networks.entry(network).or_default();
-        connections.connections.insert(id, connection);
-        connections.waiting[0].insert(id, id);
+        let connection = Connection {
+            at_work: 0,
+            known: false,
+            part_of: None,
+            beyond: false,
+            since: id,
+            cut: Arc::clone(&cut),
+        };
+        state.insert(network, id, connection);
         Ok(Some(Arc::new(Place { places: Arc::clone(self), network, id, cut })))
     }
 
@@ -158,21 +262,31 @@ impl Place {
         self.cut.notified().await;
     }
 
-    fn change(&self, by: impl FnOnce(&mut Connection)) {
+    /// A request of that tenant begins.
+    fn begins(&self, tenant: Option<&TenantName>) {
+        self.change(|state, connection| {
+            // Several tenants may share one behind a proxy: then it is the one's who was there first.
+            if connection.at_work == 0 {
+                state.count(connection, tenant, self.places.part);
+            }
+            connection.known = true;
+            connection.at_work += 1;
+        });
+    }
+
+    fn ends(&self) {
+        self.change(|_, connection| connection.at_work -= 1);
+    }
+
+    fn change(&self, by: impl FnOnce(&mut State, &mut Connection)) {
         let mut state = self.places.lock();
-        let now = state.moment();
-        let Some(network) = state.networks.get_mut(&self.network) else { return };
-        let Some(connection) = network.connections.get_mut(&self.id) else { return };
-        let (waited, was_known, since) = (connection.at_work == 0, connection.known, connection.waits_since);
-        by(connection);
-        connection.waits_since = now;
-        let (waits, known) = (connection.at_work == 0, connection.known);
-        if waited {
-            network.waiting[usize::from(was_known)].remove(&since);
-        }
+        let Some(mut connection) = state.remove(self.network, self.id) else { return };
+        by(&mut state, &mut connection);
+        connection.since = state.moment();
+        let waits = connection.waits().is_some();
+        state.insert(self.network, self.id, connection);
+        drop(state);
         if waits {
-            network.waiting[usize::from(known)].insert(now, self.id);
-            drop(state);
             self.places.changed.notify_one();
         }
     }
@@ -181,13 +295,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.places.lock();
-        let Some(network) = state.networks.get_mut(&self.network) else { return };
-        if let Some(connection) = network.connections.remove(&self.id) {
-            network.waiting[usize::from(connection.known)].remove(&connection.waits_since);
-            state.open -= 1;
-        }
-        if state.networks.get(&self.network).is_some_and(|network| network.connections.is_empty()) {
-            state.networks.remove(&self.network);
+        if let Some(mut connection) = state.remove(self.network, self.id) {
+            state.uncount(&mut connection);
         }
         drop(state);
         self.places.changed.notify_one();
@@ -208,12 +317,9 @@ impl Visitor {
     }
 
     /// The gateway knows who it is: from now on its connection is at work.
-    pub(super) fn is_known(&self) {
+    pub(super) fn is_known(&self, principal: &Principal) {
         if self.known.set(()).is_ok() {
-            self.place.change(|connection| {
-                connection.known = true;
-                connection.at_work += 1;
-            });
+            self.place.begins(principal.key.is_some().then_some(&principal.tenant));
         }
     }
 }
@@ -221,100 +327,10 @@ impl Visitor {
 impl Drop for Visitor {
     fn drop(&mut self) {
         if self.known.get().is_some() {
-            self.place.change(|connection| connection.at_work -= 1);
+            self.place.ends();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn places(max: usize, max_per_address: usize) -> Arc<Places> {
-        let limits = ListenLimits {
-            max_connections: max,
-            max_connections_per_address: max_per_address,
-            ..ListenLimits::default()
-        };
-        Places::new(&limits)
-    }
-
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
-    }
-
-    fn take(places: &Arc<Places>, last: u8) -> Arc<Place> {
-        places.take(address(last)).now_or_never().expect("at once").expect("a place")
-    }
-
-    fn lost(place: &Place) -> bool {
-        place.lost().now_or_never().is_some()
-    }
-
-    fn at_work(place: &Arc<Place>) -> Visitor {
-        let visitor = Visitor::new(address(0), place);
-        visitor.is_known();
-        visitor
-    }
-
-    #[test]
-    fn the_address_with_most_of_those_that_wait_gives_up_its_oldest() {
-        let places = places(4, 0);
-        let all: Vec<_> = [1, 2, 2, 3].map(|last| take(&places, last)).into();
-        let new = take(&places, 4);
-        assert_eq!(
-            [&all[0], &all[1], &all[2], &all[3], &new].map(|place| lost(place)),
-            [false, true, false, false, false]
-        );
-        assert_eq!(places.open(), 4);
-        drop((all, new));
-        assert_eq!(places.open(), 0);
-        assert!(places.lock().networks.is_empty());
-    }
-
-    #[test]
-    fn strangers_go_before_those_who_were_at_work_and_these_before_nobody() {
-        let places = places(3, 0);
-        let (known, working, stranger) = (take(&places, 1), take(&places, 1), take(&places, 2));
-        drop(at_work(&known));
-        let work = at_work(&working);
-        let first = take(&places, 3);
-        let _work = at_work(&first);
-        assert!(lost(&stranger));
-        let second = take(&places, 3);
-        assert!(lost(&known) && !lost(&working));
-        let _more = at_work(&second);
-        // All are at work now: the next one waits until one of them is not.
-        let mut waits = Box::pin(places.take(address(9)));
-        assert!((&mut waits).now_or_never().is_none());
-        drop(work);
-        let last = waits.now_or_never().flatten();
-        assert!(last.is_some() && lost(&working));
-        assert_eq!(places.open(), 3);
-    }
-
-    #[test]
-    fn a_place_that_was_lost_is_not_given_back_twice() {
-        let places = places(1, 0);
-        let old = take(&places, 1);
-        let visitor = Visitor::new(address(1), &old);
-        let new = take(&places, 1);
-        visitor.is_known();
-        drop((visitor, old));
-        assert_eq!(places.open(), 1);
-        drop(new);
-        assert!(places.empty().now_or_never().is_some());
-    }
-
-    #[test]
-    fn an_address_has_no_more_than_it_may_and_no_other_feels_it() {
-        let places = places(10, 2);
-        let held = [take(&places, 1), take(&places, 1)];
-        assert!(places.take(address(1)).now_or_never().expect("at once").is_none());
-        let _other = take(&places, 2);
-        drop(held);
-        let _again = take(&places, 1);
-    }
-}
+mod tests;

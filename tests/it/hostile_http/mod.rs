@@ -13,7 +13,7 @@ mod slow;
 use std::{collections::BTreeMap, time::Duration};
 
 use airlock_tests::{
-    client::post,
+    client::call,
     gateway::Repository,
     guest::{self, hostile},
     process::Process,
@@ -37,6 +37,8 @@ struct Target {
     process: Process,
     _repository: Repository,
     begun_with: u64,
+    /// Whose requests are the good ones; none on a gateway without keys.
+    key: Option<String>,
 }
 
 impl Target {
@@ -45,6 +47,15 @@ impl Target {
     }
 
     async fn begin(serve: impl FnOnce(&[&str]) -> Process, arguments: &[&str]) -> Self {
+        Self::begin_for(serve, arguments, None).await
+    }
+
+    /// The same with keys.
+    async fn begin_for(
+        serve: impl FnOnce(&[&str]) -> Process,
+        arguments: &[&str],
+        key: Option<&str>,
+    ) -> Self {
         let loops = guest::module(hostile::LOOP_IN_INFER).expect("a valid fixture");
         let repository = Repository::default().with("good", "1", "model.wasm", guest::good()).with(
             "loop",
@@ -54,7 +65,8 @@ impl Target {
         );
         let folder = repository.path().to_str().expect("UTF-8").to_owned();
         let process = serve(&[&["--model-repository", &folder][..], arguments].concat());
-        let mut target = Self { process, _repository: repository, begun_with: 0 };
+        let mut target =
+            Self { process, _repository: repository, begun_with: 0, key: key.map(str::to_owned) };
         for _ in 0..20 {
             target.good().await;
         }
@@ -68,8 +80,9 @@ impl Target {
 
     /// The next good request.
     async fn good(&self) {
-        let body = serde_json::from_str(BODY).expect("JSON");
-        let answer = post(self.process.address, "/v2/models/good/infer", &body).await;
+        let bearer = self.key.as_ref().map(|key| format!("Bearer {key}"));
+        let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+        let answer = call(self.process.address, "POST", "/v2/models/good/infer", &headers, BODY).await;
         assert_eq!(answer.json()["outputs"][0]["data"], json!([1.5]));
     }
 

@@ -9,7 +9,8 @@ use tokio::{
 };
 
 use super::{BODY, Target, infer, length};
-use airlock_tests::process::Process;
+use airlock::authenticate::Scope;
+use airlock_tests::{client::call, process::Process, store::Store};
 
 /// Longer than any of the times that these gateways are started with, shorter than their defaults.
 const CUT: Duration = Duration::from_secs(20);
@@ -127,6 +128,67 @@ async fn connections_that_wait_keep_nobody_out() {
     let mut status = [0; 12];
     working.read_exact(&mut status).await.expect("an answer");
     assert_eq!(&status, b"HTTP/1.1 200");
+    target.done().await;
+}
+
+/// A request with a key whose body does not come: at work from the moment at which the gateway asks for that body.
+async fn asked_for_its_body(target: &Target, key: &str, line: &str, length: usize) -> TcpStream {
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+    );
+    let mut stream = target.connect().await;
+    stream.write_all(head.as_bytes()).await.expect("an open connection");
+    let mut asked = [0; 25];
+    let read = tokio::time::timeout(CUT, stream.read_exact(&mut asked)).await;
+    read.expect("a place within time").expect("an open connection");
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+async fn answered_well(stream: &mut TcpStream, body: &str) {
+    stream.write_all(body.as_bytes()).await.expect("an open connection");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tenants_connections_at_work_keep_no_other_out() {
+    let store = Store::default();
+    let scopes = [Scope::Infer, Scope::Repository];
+    let (acme, other) = (store.key("acme", &scopes).await, store.key("other", &scopes).await);
+    let folder = store.path().to_str().expect("UTF-8").to_owned();
+    let slow = ["--body-idle-timeout", "60s", "--max-connections", "32", "--store", &folder];
+    let target = Target::begin_for(Process::serve, &slow, Some(&other)).await;
+    let path = "/v2/models/good/infer";
+    let mut working = asked_for_its_body(&target, &other, &format!("POST {path}"), BODY.len()).await;
+    // No limit of the tenant's counts these.
+    let mut held = Vec::new();
+    for round in 0..60 {
+        held.push(asked_for_its_body(&target, &acme, "POST /v2/repository/index", 2).await);
+        if round % 5 == 0 {
+            target.good().await;
+        }
+    }
+    let bearer = format!("Bearer {other}");
+    // As many as its part is, with the one above.
+    let other: Vec<_> = (0..7)
+        .map(|_| async {
+            let headers = [("authorization", bearer.as_str())];
+            let answer = call(target.process.address, "POST", path, &headers, BODY).await;
+            assert_eq!(answer.status, 200);
+        })
+        .collect();
+    let all = tokio::time::timeout(CUT, futures_util::future::join_all(other)).await;
+    assert!(all.is_ok(), "the other tenant waits for a place");
+    // The other one's request is not cut, and neither are the eight that are the tenant's part.
+    answered_well(&mut working, BODY).await;
+    for part in &mut held[..8] {
+        answered_well(part, "{}").await;
+    }
+    let mut rest = Vec::new();
+    let cut = tokio::time::timeout(CUT, held[8].read_to_end(&mut rest)).await;
+    assert!(matches!(cut, Ok(Err(_) | Ok(0))), "a ninth one was kept");
     target.done().await;
 }
 
