@@ -329,6 +329,9 @@ fn check(limits: &Limits) -> Result<(), String> {
         ("native-workers", native.max_workers, 1, MANY),
         ("worker-memory", worker.memory_bytes, 256 << 20, 1 << 40),
         ("worker-file", worker.file_bytes, 1 << 20, 1 << 40),
+        ("memory-no-loads", limits.memory.no_loads as usize, 0, 100),
+        ("memory-no-queue", limits.memory.no_queue as usize, 0, 100),
+        ("memory-no-calls", limits.memory.no_calls as usize, 0, 100),
         ("workers", worker.max_concurrent, 0, THREADS),
     ] {
         if !(least..=most).contains(&value) {

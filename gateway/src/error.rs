@@ -86,6 +86,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the gateway is stopping").retry()
     }
 
+    pub fn short_of_memory() -> Self {
+        let text = "the gateway is short of memory; try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", text).retry()
+    }
+
     pub fn starting() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "the gateway is still loading its models")
             .retry()
@@ -229,7 +234,7 @@ impl From<DecodeError> for Problem {
 impl From<AdmitError> for Problem {
     fn from(error: AdmitError) -> Self {
         match error {
-            AdmitError::Bytes | AdmitError::QueueFull(_) => {
+            AdmitError::Bytes | AdmitError::QueueFull(_) | AdmitError::Memory => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", error).retry()
             }
             AdmitError::TooOften { seconds, .. } => {

@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::{HeaderMap, body::Incoming};
+use tokio::sync::watch;
 
 use crate::{
     admin::Tenants,
@@ -27,6 +28,7 @@ use crate::{
     limits::{DecodeLimits, Limits, Quota, Quotas},
     listen::body,
     log_allowance::LogAllowance,
+    memory_watch::MemoryWatch,
     meter::{self, Meter, Usage},
     name::{ModelName, NameError},
     quarantine::Quarantine,
@@ -67,6 +69,9 @@ pub struct Gateway {
     pub started: AtomicBool,
     /// The gateway is stopping.
     pub draining: AtomicBool,
+    /// The grace period is nearly over.
+    pub interrupt: watch::Sender<bool>,
+    pub memory: Arc<MemoryWatch>,
 }
 
 impl Gateway {
@@ -75,7 +80,20 @@ impl Gateway {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Problem::draining());
         }
+        if self.memory.no_calls() {
+            return Err(Problem::short_of_memory());
+        }
         if self.started.load(Ordering::Relaxed) { Ok(()) } else { Err(Problem::starting()) }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) && *self.interrupt.borrow()
+    }
+
+    /// Returns when what still runs must be answered for, because the gateway is about to end.
+    pub async fn interrupted(&self) {
+        // It is never dropped before the last request is.
+        let _ = self.interrupt.subscribe().wait_for(|told| *told).await;
     }
 }
 
@@ -136,7 +154,15 @@ async fn travel(
 
     let Received { decoded, mut reservation, deadline } =
         receive(gateway, &model, &quota, &head, body, usage).await?;
-    let permit = gateway.admission.enter(tenant, &quota, deadline).await?;
+    let permit = tokio::select! {
+        biased;
+        permit = gateway.admission.enter(tenant, &quota, deadline) => permit?,
+        () = gateway.interrupted() => return Err(Problem::draining()),
+    };
+    // A place that comes free because its run was ended is no place to begin in.
+    if gateway.is_interrupted() {
+        return Err(Problem::draining());
+    }
     let response = run(gateway, &model, &quota, decoded.request, deadline, usage, &permit).await?;
 
     let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
@@ -240,8 +266,12 @@ pub(crate) async fn run(
     };
     let run = model.executor.infer(request, call);
     // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
-    let ran = tokio::time::timeout_at(deadline.instant().into(), run).await;
-    let ran = ran.unwrap_or(Err(ExecuteError::Deadline));
+    let ran = tokio::select! {
+        biased;
+        ran = tokio::time::timeout_at(deadline.instant().into(), run) => ran.unwrap_or(Err(ExecuteError::Deadline)),
+        // Its answer has to be on its way before the connections are cut.
+        () = gateway.interrupted() => Err(ExecuteError::Deadline),
+    };
     visit.ended(&ran);
     if matches!(ran, Ok(_) | Err(ExecuteError::Deadline)) {
         permit.took(Duration::from_nanos(usage.consumed().cpu_nanos().saturating_sub(before)));

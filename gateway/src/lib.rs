@@ -16,7 +16,7 @@
 //! 9. [`meter`] notes what became of it, on every path.
 //!
 //! Two byways are made of the same pieces: [`verify`] runs a request on two versions and compares, [`trial`] calls a version
-//! before anybody else can. [`error`] is where a station's fault becomes an HTTP status. [`server`] builds all of this from
+//! before anybody else can. [`memory_watch`] says when there is too little memory for some of it. [`error`] is where a station's fault becomes an HTTP status. [`server`] builds all of this from
 //! a [`config`].
 
 pub mod admin;
@@ -35,6 +35,7 @@ pub mod infer;
 pub mod limits;
 pub mod listen;
 pub mod log_allowance;
+pub mod memory_watch;
 pub mod meter;
 pub mod name;
 pub mod quarantine;

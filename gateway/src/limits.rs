@@ -272,6 +272,25 @@ impl Default for WorkerLimits {
     }
 }
 
+/// How much memory there is, and at which share of it what is not done any more.
+#[derive(Clone, Debug)]
+pub struct MemoryLimits {
+    /// Bytes that the gateway's own process may take; 0: what the machine has.
+    pub most_bytes: usize,
+    /// Percent taken from which nothing is loaded or compiled; 0: never.
+    pub no_loads: u32,
+    /// Percent taken from which no request waits and no connection is kept; 0: never.
+    pub no_queue: u32,
+    /// Percent taken from which nothing is answered but health; 0: never.
+    pub no_calls: u32,
+}
+
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self { most_bytes: 0, no_loads: 85, no_queue: 92, no_calls: 95 }
+    }
+}
+
 /// When a model that fails again and again is not run any more.
 #[derive(Clone, Debug)]
 pub struct QuarantineLimits {
@@ -308,4 +327,5 @@ pub struct Limits {
     pub upload: UploadLimits,
     pub worker: WorkerLimits,
     pub quarantine: QuarantineLimits,
+    pub memory: MemoryLimits,
 }

@@ -37,6 +37,7 @@ use crate::{
         tls::{Tls, TlsError},
     },
     log_allowance::LogAllowance,
+    memory_watch::MemoryWatch,
     meter::{
         Meter,
         ledger::{Ledger, LedgerError},
@@ -83,6 +84,10 @@ pub enum StartError {
 /// Age from which an unfinished file in the store belongs to nobody.
 const LEFTOVERS: Duration = Duration::from_secs(24 * 3600);
 
+/// What still runs so long before the end of the grace period is ended, so that its client is told; a quarter of that period if
+/// it is short.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// Time for the last usage to be written, once the grace period is over.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -120,7 +125,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Some(store) => store.secret.clone(),
         None => secret_of(&config)?,
     };
-    let (loader, log) = loader(&config, &secret)?;
+    let memory = Arc::new(MemoryWatch::new(&config.limits.memory));
+    let (loader, log) = loader(&config, &secret, Arc::clone(&memory))?;
     let authenticator = Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey)));
     let repository =
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
@@ -154,7 +160,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         authenticator,
         non_finite: config.non_finite,
         quarantine: Quarantine::new(&config.limits.quarantine),
-        admission: Admission::new(&config.limits.admit),
+        admission: Admission::new(&config.limits.admit, Arc::clone(&memory)),
         repository: Arc::new(repository),
         uploads,
         models,
@@ -166,6 +172,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         quotas,
         started: AtomicBool::new(false),
         draining: AtomicBool::new(false),
+        interrupt: watch::Sender::new(false),
+        memory,
     });
 
     let (stop, stopped) = watch::channel(None);
@@ -173,6 +181,11 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let until = told_to_stop(stopped.clone());
     tokio::spawn(async move {
         tokio::select! { () = log.keep_reporting() => (), () = until => () }
+    });
+    let watched = Arc::clone(&gateway);
+    let until = told_to_stop(stopped.clone());
+    tokio::spawn(async move {
+        tokio::select! { () = watched.memory.keep_looking() => (), () = until => () }
     });
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!("listening on {scheme}://{address}");
@@ -208,7 +221,11 @@ fn secret_of(config: &Config) -> Result<Secret, StartError> {
 
 /// What makes executors of artifacts: workers prepare them, the engines of this process run them. And what models may say
 /// in the log while they do.
-fn loader(config: &Config, secret: &Secret) -> Result<(Loader, Arc<LogAllowance>), StartError> {
+fn loader(
+    config: &Config,
+    secret: &Secret,
+    memory: Arc<MemoryWatch>,
+) -> Result<(Loader, Arc<LogAllowance>), StartError> {
     let limits = &config.limits;
     let cache = config.state.as_ref().map(|state| {
         let folder = state.join("cache");
@@ -228,6 +245,9 @@ fn loader(config: &Config, secret: &Secret) -> Result<(Loader, Arc<LogAllowance>
     let (limits, tenant_onnx, isolation) = (limits.clone(), config.tenant_onnx, config.onnx_isolation);
     let log = Arc::clone(workers.log());
     let loader: Loader = Arc::new(move |kind, origin, mut source| {
+        if memory.no_loads() {
+            return Err(LoadError::transient(Step::Read, "the gateway is short of memory"));
+        }
         let output_bytes = match kind {
             Kind::Wasm => limits.sandbox.output_bytes,
             Kind::Onnx => limits.native.output_bytes,
@@ -313,19 +333,26 @@ impl Server {
         let _ = (&mut self.listener).await;
     }
 
-    /// Stops: readiness goes down, connections are still accepted for `drain_delay`, then running requests finish. All
-    /// of that within the grace period; then what they used is written to the ledger, for which there are two seconds.
+    /// Stops: readiness goes down, connections are still accepted for `drain_delay`, then running requests finish, and those
+    /// that take too long are ended in time to be told so. All of that within the grace period; then what they used is written to the ledger, for which there are two seconds.
     /// Returns how many connections had to be cut.
     pub async fn stop(self, drain_delay: Duration) -> usize {
-        let end = Instant::now() + self.gateway.limits.listen.grace_period;
+        let grace = self.gateway.limits.listen.grace_period;
+        let end = Instant::now() + grace;
+        let gateway = Arc::clone(&self.gateway);
+        let interrupt = tokio::spawn(async move {
+            tokio::time::sleep(grace - LAST_ANSWERS.min(grace / 4)).await;
+            gateway.interrupt.send_replace(true);
+        });
         self.gateway.draining.store(true, Ordering::Relaxed);
         tracing::info!(drain_delay_ms = drain_delay.as_millis(), "stopping: readiness is down");
-        tokio::time::sleep(drain_delay.min(self.gateway.limits.listen.grace_period)).await;
+        tokio::time::sleep(drain_delay.min(grace)).await;
         self.stop.send_replace(Some(end));
         let mut cut = self.listener.await.unwrap_or(0);
         if let Some((_, admin)) = self.admin {
             cut += admin.await.unwrap_or(0);
         }
+        interrupt.abort();
         self.gateway.log.report();
         // A load that still runs publishes nothing that anybody could call.
         self.repository.abort();

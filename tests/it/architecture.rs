@@ -6,8 +6,18 @@ use std::{
 };
 
 /// Rooms that import only each other and nothing that serves.
-const VOCABULARY: [&str; 9] =
-    ["tensor", "name", "deadline", "limits", "reply", "digest", "secret", "consumption", "log_allowance"];
+const VOCABULARY: [&str; 10] = [
+    "tensor",
+    "name",
+    "deadline",
+    "limits",
+    "reply",
+    "digest",
+    "secret",
+    "consumption",
+    "log_allowance",
+    "memory_watch",
+];
 
 /// Rooms of which none knows another; the road leads through them.
 const STATIONS: [&str; 7] = ["authenticate", "route", "admit", "decode", "encode", "execute", "meter"];

@@ -4,10 +4,11 @@ use std::{fs::OpenOptions, io::Write, net::SocketAddr, process::Command, time::D
 
 use airlock::meter::ledger;
 use airlock_tests::{
-    client::{get, open_http2, post},
+    client::{call, get, open_http2, post},
     gateway::{Repository, binary, examples},
     guest,
     process::Process,
+    store::Store,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -388,6 +389,94 @@ async fn a_stop_under_load_loses_nothing_that_could_finish() {
         assert!(took < Duration::from_secs(9), "{took:?}");
         drop((stalled, http2));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlives_the_grace_period_is_told_so_and_not_cut() {
+    let loops = guest::module(guest::hostile::LOOP_IN_INFER).expect("a valid fixture");
+    let folder = Repository::default().with("loop", "1", "model.wasm", loops);
+    let arguments = ["--model-repository", text(folder.path()), "--deadline", "30s", "--max-running", "1"];
+    let stop = ["--drain-delay", "500ms", "--grace-period", "4s"];
+    let process = Process::serve(&[&arguments[..], &stop].concat());
+    let body = r#"{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1],"data":[1.5]}]}"#;
+    let length = body.len();
+    // One runs, and the other waits for its turn.
+    let mut calls = Vec::new();
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(process.address).await.expect("the gateway listens");
+        let head =
+            format!("POST /v2/models/loop/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}");
+        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.expect("an open connection");
+        calls.push(stream);
+    }
+    process.signal("TERM");
+    let mut answers = Vec::new();
+    for mut stream in calls {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer, then the end of the connection");
+        answers.push(answer);
+    }
+    answers.sort();
+    assert!(answers[0].starts_with("HTTP/1.1 503 ") && answers[0].contains("\"draining\""), "{answers:?}");
+    assert!(
+        answers[1].starts_with("HTTP/1.1 504 ") && answers[1].contains("deadline_exceeded"),
+        "{answers:?}"
+    );
+    let (code, took, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(took < Duration::from_secs(5) && !log.contains("cut="), "{took:?}\n{log}");
+}
+
+/// The processes that one has started and that have not ended.
+fn started_by(parent: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").expect("a folder of processes").flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers.filter(|pid| state_of(*pid).is_some_and(|(state, by)| by == parent && state != "Z")).collect()
+}
+
+/// The state of a process, and who started it.
+fn state_of(pid: u32) -> Option<(String, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned);
+    Some((fields.next()?, fields.next()?.parse().ok()?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_during_a_compile_ends_the_worker_and_publishes_nothing() {
+    let store = Store::default();
+    let folder = text(store.path()).to_owned();
+    let long = ["--guest-load-deadline", "2m", "--worker-cpu", "2m", "--worker-time", "2m"];
+    let stop = ["--drain-delay", "0s", "--grace-period", "3s"];
+    let arguments = [&["--store", &folder][..], &long, &stop].concat();
+    let process = Process::serve(&arguments);
+    let path = |version| format!("/v2/repository/models/own/versions/{version}");
+    let put = async |at, version, artifact: Vec<u8>| call(at, "PUT", &path(version), &[], artifact).await;
+    assert_eq!(put(process.address, 1, guest::good()).await.status, 200);
+    let (at, artifact) =
+        (process.address, guest::module(guest::hostile::LOOP_IN_LOAD).expect("a valid fixture"));
+    let second = path(2);
+    let uploading = tokio::spawn(async move { call(at, "PUT", &second, &[], artifact).await });
+    until(|| async { !started_by(process.id()).is_empty() }).await;
+    let workers = started_by(process.id());
+    process.signal("TERM");
+    let told = uploading.await.expect("no panic");
+    assert_eq!((told.status, told.code().as_str()), (503, "draining"), "{}", told.error());
+    let (code, took, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(took < Duration::from_secs(4) && !log.contains("cut="), "{took:?}\n{log}");
+    // The kernel ends it with the gateway.
+    let gone = |pid: &u32| state_of(*pid).is_none_or(|(state, _)| state == "Z");
+    until(|| async { workers.iter().all(gone) }).await;
+
+    let process = Process::serve(&arguments);
+    let request = json!({ "inputs": [{ "name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [1] }] });
+    let answer = post(process.address, "/v2/models/own/infer", &request).await;
+    assert_eq!((answer.status, answer.json()["model_version"].clone()), (200, json!("1")));
+    assert_eq!(get(process.address, &path(2)).await.status, 404);
+    let staged = std::fs::read_dir(store.path().join("local/staging")).expect("a folder");
+    assert_eq!(staged.count(), 0);
+    // Its name is not taken either.
+    assert_eq!(put(process.address, 2, guest::good()).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

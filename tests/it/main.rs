@@ -13,6 +13,7 @@ mod leak;
 mod leaving;
 mod lifecycle;
 mod limits;
+mod memory;
 mod metering;
 mod road;
 mod s3;

@@ -31,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     deadline::Deadline,
     limits::{AdmitLimits, Quota, Rate},
+    memory_watch::MemoryWatch,
     name::TenantName,
 };
 
@@ -54,6 +55,8 @@ pub enum AdmitError {
         "the requests of this tenant that are under way take too long for another one; try again after {seconds} s"
     )]
     Behind { seconds: u32 },
+    #[error("the gateway is short of memory, and no request waits for its turn; try again")]
+    Memory,
     #[error("the deadline passed while the request waited for its turn")]
     Deadline,
 }
@@ -69,12 +72,13 @@ pub struct Admission {
     /// One for each core: decoding a large body is work and memory before anything is known of the request.
     decoding: Arc<Semaphore>,
     backlog: Arc<Backlog>,
+    memory: Arc<MemoryWatch>,
     /// Of tenants with limits on their calls, those that called of late.
     accounts: Mutex<HashMap<TenantName, Arc<Account>>>,
 }
 
 impl Admission {
-    pub fn new(limits: &AdmitLimits) -> Arc<Self> {
+    pub fn new(limits: &AdmitLimits, memory: Arc<MemoryWatch>) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             running: Arc::new(Semaphore::new(limits.max_running)),
@@ -84,6 +88,7 @@ impl Admission {
             max_buffered: limits.max_buffered_bytes,
             decoding: Arc::new(Semaphore::new(cores)),
             backlog: Backlog::new(cores),
+            memory,
             accounts: Mutex::default(),
         })
     }
@@ -145,12 +150,20 @@ impl Admission {
     ) -> Result<Permit, AdmitError> {
         self.keeps_up(tenant, quota, deadline.remaining())?;
         let work = Some(self.backlog.add(tenant, quota.weight));
+        let short = self.memory.no_queue();
+        let queued = if short { 0 } else { quota.queued };
         let place = match quota.running {
             0 => None,
-            running => Some(self.account(tenant).place(running, quota.queued, deadline).await?),
+            running => match self.account(tenant).place(running, queued, deadline).await {
+                Err(AdmitError::TenantBusy { .. }) if short => return Err(AdmitError::Memory),
+                place => Some(place?),
+            },
         };
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(Permit { _all: permit, _own: place, work });
+        }
+        if short {
+            return Err(AdmitError::Memory);
         }
         let _queued = Queued::join(&self.queued, self.max_queued)?;
         Ok(Permit { _own: place, work, ..turn(&self.running, deadline).await? })

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::limits::{Limits, Quotas};
+use crate::limits::{Limits, MemoryLimits, Quotas};
 
 fn admission(max_running: usize, max_queued: usize, max_buffered_bytes: usize) -> Arc<Admission> {
-    Admission::new(&AdmitLimits { max_running, max_queued, max_buffered_bytes, ..AdmitLimits::default() })
+    let limits = AdmitLimits { max_running, max_queued, max_buffered_bytes, ..AdmitLimits::default() };
+    Admission::new(&limits, Arc::new(MemoryWatch::new(&MemoryLimits::default())))
 }
 
 fn tenant(name: &str) -> TenantName {

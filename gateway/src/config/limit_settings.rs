@@ -151,6 +151,15 @@ limit_settings! {
     guest_load_deadline: Span, "AIRLOCK_GUEST_LOAD_DEADLINE" => sandbox.load_deadline;
     /// Threads that run wasm models; 0 takes one for each core [default: 0]
     guest_threads: usize, "AIRLOCK_GUEST_THREADS" => sandbox.threads;
+    /// Memory that the gateway's own process may take before it does less, see the next three; 0: what the machine has. Limits of
+    /// its control groups (v2) count in any case [default: 0]
+    memory_limit: ByteSize, "AIRLOCK_MEMORY_LIMIT" => memory.most_bytes;
+    /// Percent of memory taken from which nothing is loaded or compiled; 0: never [default: 85]
+    memory_no_loads: u32, "AIRLOCK_MEMORY_NO_LOADS" => memory.no_loads;
+    /// Percent of memory taken from which no request waits for its turn and connections are not kept; 0: never [default: 92]
+    memory_no_queue: u32, "AIRLOCK_MEMORY_NO_QUEUE" => memory.no_queue;
+    /// Percent of memory taken from which nothing is answered but health (503); 0: never [default: 95]
+    memory_no_calls: u32, "AIRLOCK_MEMORY_NO_CALLS" => memory.no_calls;
     /// Failures of a model for one tenant, with no good answer between them, after which it is not run for a while; 0: never
     /// [default: 20]
     quarantine_faults: u32, "AIRLOCK_QUARANTINE_FAULTS" => quarantine.faults;

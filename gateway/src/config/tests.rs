@@ -69,6 +69,7 @@ fn values_that_make_no_sense_are_refused_with_the_flag_s_name() {
         ("--worker-file", "0"),
         ("--worker-cpu", "0s"),
         ("--workers", "100000"),
+        ("--memory-no-calls", "101"),
     ] {
         assert!(refused(&["a.wasm", flag, value]).starts_with(&format!("{flag}: ")), "{flag}");
     }

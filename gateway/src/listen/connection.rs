@@ -9,7 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::{Request, body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
+use hyper::{
+    Request, Version as HttpVersion,
+    body::Incoming,
+    header::{self, HeaderValue},
+    server::conn::http1,
+    server::conn::http2,
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::graceful::GracefulConnection,
@@ -129,10 +136,14 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
             let under_way = sending.request(Visitor::new(peer, &place));
             async move {
                 let (version, visitor) = (request.version(), under_way.visitor());
-                let answer = match door {
+                let mut answer = match door {
                     Door::Data => rest::handle(&gateway, visitor, request).await,
                     Door::Admin => admin::handle(&gateway, visitor, request).await,
                 };
+                // HTTP/2 has no word for it that would not end the requests beside this one's.
+                if gateway.memory.no_queue() && version < HttpVersion::HTTP_2 {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(answer.map(|body| body.on_its_way(under_way.answer(), version)))
             }
         }

@@ -97,6 +97,7 @@ async fn routed(
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
+    enough_memory(gateway, &route)?;
     let tenant = &principal.tenant;
     match route {
         Route::Infer(target) => {
@@ -118,7 +119,8 @@ async fn routed(
         Route::RepositoryLoad(model) => {
             let request = LoadRequest::read(gateway, body).await?;
             if !request.is_empty() {
-                uploads::load_files(gateway, tenant, &model, request).await?;
+                let files = uploads::load_files(gateway, tenant, &model, request);
+                until_interrupted(gateway, Box::pin(files)).await?;
             } else if let Some(uploads) = owner(gateway, tenant, &model) {
                 uploads.set_loaded(tenant, &model, true).await?;
             } else {
@@ -155,7 +157,8 @@ async fn routed(
             Ok(json_reply(StatusCode::OK, &uploads::uploads(gateway)?.version(tenant, &model, &version)?))
         }
         Route::Upload(model, version) => {
-            uploads::upload(gateway, tenant, (&model, &version), &head.headers, body).await
+            let upload = uploads::upload(gateway, tenant, (&model, &version), &head.headers, body);
+            until_interrupted(gateway, Box::pin(upload)).await
         }
         Route::RemoveModel(model) => {
             uploads::uploads(gateway)?.remove_model(tenant, &model).await?;
@@ -165,6 +168,30 @@ async fn routed(
             uploads::uploads(gateway)?.remove_version(tenant, &model, &version).await?;
             Ok(json_reply(StatusCode::OK, &json!({ "name": model, "version": version, "removed": true })))
         }
+    }
+}
+
+/// What is not done while memory is short; those who ask whether the gateway lives get their answer.
+fn enough_memory(gateway: &Gateway, route: &Route) -> Result<(), Problem> {
+    let too_much = match route {
+        Route::Live | Route::Ready => false,
+        Route::Upload(..) | Route::RepositoryLoad(_) => {
+            gateway.memory.no_loads() || gateway.memory.no_calls()
+        }
+        _ => gateway.memory.no_calls(),
+    };
+    if too_much { Err(Problem::short_of_memory()) } else { Ok(()) }
+}
+
+/// Gives up on a model that is not published by the time at which the gateway stops: nobody sees anything of it then.
+async fn until_interrupted<T>(
+    gateway: &Gateway,
+    publishes: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    tokio::select! {
+        biased;
+        published = publishes => published,
+        () = gateway.interrupted() => Err(Problem::draining()),
     }
 }
 

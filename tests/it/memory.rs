@@ -1,0 +1,113 @@
+//! When memory is short: each mark by itself, with a limit that any gateway has passed before it loads anything.
+
+use airlock_tests::{
+    client::{Answer, call, get, post},
+    gateway::Repository,
+    guest::{self, hostile},
+    process::Process,
+    store::Store,
+};
+use serde_json::{Value, json};
+
+/// No process is that small.
+const PASSED: [&str; 2] = ["--memory-limit", "1MiB"];
+
+fn repository() -> Repository {
+    let loops = guest::module(hostile::LOOP_IN_INFER).expect("a valid fixture");
+    Repository::default().with("good", "1", "model.wasm", guest::good()).with(
+        "loop",
+        "1",
+        "model.wasm",
+        loops,
+    )
+}
+
+fn serve(repository: &Repository, arguments: &[&str]) -> Process {
+    let folder = repository.path().to_str().expect("UTF-8");
+    Process::serve(&[&["--model-repository", folder, "--drain-delay", "0s"], &PASSED[..], arguments].concat())
+}
+
+fn request() -> Value {
+    json!({ "inputs": [{ "name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [1.5] }] })
+}
+
+fn overloaded(answer: &Answer) {
+    let text = String::from_utf8_lossy(&answer.body);
+    assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"), "{text}");
+    assert!(answer.error().contains("short of memory"), "{text}");
+    assert!(answer.header("retry-after").is_some(), "{text}");
+}
+
+/// The log of a gateway that is told to stop.
+fn log(process: Process) -> String {
+    process.signal("TERM");
+    let (code, _, log) = process.end();
+    assert_eq!(code, Some(0), "{log}");
+    log
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_first_mark_nothing_is_loaded() {
+    let (repository, store) = (repository(), Store::default());
+    let folder = store.path().to_str().expect("UTF-8");
+    let only = ["--memory-no-queue", "0", "--memory-no-calls", "0"];
+    let explicit = ["--model-control-mode", "explicit", "--load-model", "good", "--store", folder];
+    let process = serve(&repository, &[&only[..], &explicit].concat());
+    let at = process.address;
+    // Put off, and not given up.
+    let index = post(at, "/v2/repository/index", &json!({})).await.json();
+    let reasons: Vec<_> =
+        index.as_array().expect("a list").iter().map(|entry| entry["reason"].to_string()).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("memory; it is tried again in")), "{index}");
+    overloaded(&post(at, "/v2/repository/models/loop/load", &json!({})).await);
+    overloaded(&call(at, "PUT", "/v2/repository/models/own/versions/1", &[], guest::good()).await);
+    // All else goes on.
+    let answer = get(at, "/v2").await;
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    assert_eq!(get(at, "/v2/health/ready").await.status, 200);
+    assert_eq!(post(at, "/v2/repository/models/good/unload", &json!({})).await.status, 200);
+    let log = log(process);
+    assert_eq!(log.matches("memory is short: nothing is loaded").count(), 1, "{log}");
+    assert_eq!(log.matches("memory is short").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_second_mark_nothing_waits_and_no_connection_is_kept() {
+    let repository = repository();
+    let only = ["--memory-no-loads", "0", "--memory-no-calls", "0"];
+    let process = serve(&repository, &[&only[..], &["--max-running", "1", "--deadline", "20s"]].concat());
+    let at = process.address;
+    let good = async || post(at, "/v2/models/good/infer", &request()).await;
+    let answer = good().await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    let timed = json!({ "inputs": request()["inputs"], "parameters": { "timeout": 5_000_000 } });
+    let runs = tokio::spawn(async move { post(at, "/v2/models/loop/infer", &timed).await });
+    // The one place is free until then, and as soon as that call has ended.
+    let mut refused = good().await;
+    while refused.status == 200 && !runs.is_finished() {
+        refused = good().await;
+    }
+    overloaded(&refused);
+    assert_eq!(runs.await.expect("no panic").status, 504);
+    assert_eq!(good().await.status, 200);
+    let log = log(process);
+    assert_eq!(log.matches("memory is short").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_last_mark_only_health_is_answered() {
+    let repository = repository();
+    let process = serve(&repository, &[]);
+    let at = process.address;
+    for _ in 0..3 {
+        assert_eq!(get(at, "/v2/health/live").await.status, 200);
+        let ready = get(at, "/v2/health/ready").await;
+        assert_eq!((ready.status, ready.json()["ready"].clone()), (503, json!(false)));
+        overloaded(&post(at, "/v2/models/good/infer", &request()).await);
+        overloaded(&get(at, "/v2/models/good").await);
+        overloaded(&get(at, "/v2/usage").await);
+        overloaded(&post(at, "/v2/repository/index", &json!({})).await);
+    }
+    let log = log(process);
+    assert_eq!(log.matches("memory is short").count(), 3, "{log}");
+}
