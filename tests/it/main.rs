@@ -1,5 +1,6 @@
 //! Integration tests, in one binary: they drive the real listeners over loopback.
 
+mod abuse;
 mod admin;
 mod architecture;
 mod cli;

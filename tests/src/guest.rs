@@ -42,6 +42,24 @@ pub const BUSY: &str = r#"
   (call $ok (i32.const 512) (i32.const 1)))
 "#;
 
+/// Loops a million times for each unit of its first input, then echoes it; traps instead if that is negative.
+pub const WORK: &str = r#"
+;; replaces: infer
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (local $value f32) (local $left i64)
+  (local.set $value (f32.load (i32.load offset=28 (local.get $input))))
+  (local.set $left (i64.trunc_f32_s (f32.mul (f32.abs (local.get $value)) (f32.const 1000000))))
+  (block $done
+    (loop $again
+      (br_if $done (i64.le_s (local.get $left) (i64.const 0)))
+      (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+      (br $again)))
+  (if (f32.lt (local.get $value) (f32.const 0)) (then (unreachable)))
+  (drop (call $echo (local.get $input)))
+  (call $ok (i32.const 512) (i32.const 1)))
+"#;
+
 /// Keeps the bytes of its first file (FP32) in memory that it grows for them, and answers with them whatever the input.
 pub const LOADED: &str = r#"
 ;; replaces: load infer
