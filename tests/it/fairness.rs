@@ -45,7 +45,9 @@ async fn spin(tenant: &Caller<'_>, runs: usize, end: Instant) {
     let spinning = (0..runs).map(|_| async {
         while Instant::now() < end {
             let answer = tenant.post("/v2/models/m/infer", &request(400_000)).await;
-            assert_eq!(answer.status, 504, "{}", answer.error());
+            // Where the runs of other tests slow all down, it may be told that one more would be late.
+            let refused = answer.status == 503 && answer.error().contains("take too long for another one");
+            assert!(answer.status == 504 || refused, "{}: {}", answer.status, answer.error());
         }
     });
     futures_util::future::join_all(spinning).await;
