@@ -107,9 +107,12 @@ impl Problem {
         problem
     }
 
-    /// Nothing was done for the request: its tenant or the gateway has too much to do.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    /// No model ran, or could have run: the answer cost nobody's share of the processor.
+    pub fn is_unpaid(&self) -> bool {
+        !matches!(
+            self.status,
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+        )
     }
 
     /// A model's fault, in its own words, is told as loudly as its tenant's allowance of the log admits.
@@ -247,7 +250,7 @@ impl From<AdmitError> for Problem {
                 problem.retry_after = Some(seconds);
                 problem
             }
-            AdmitError::TenantBusy { .. } => {
+            AdmitError::TenantBusy { .. } | AdmitError::TenantBytes(_) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "calls_busy", error).retry()
             }
             AdmitError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", error),

@@ -30,7 +30,7 @@ use crate::{
     log_allowance::LogAllowance,
     memory_watch::MemoryWatch,
     meter::{self, Meter, Usage},
-    name::{ModelName, NameError},
+    name::{ModelName, NameError, TenantName},
     quarantine::Quarantine,
     reply::NonFinite,
     repository::{
@@ -86,7 +86,12 @@ impl Gateway {
         if self.started.load(Ordering::Relaxed) { Ok(()) } else { Err(Problem::starting()) }
     }
 
-    fn is_interrupted(&self) -> bool {
+    /// An empty reservation for what a tenant sends beside infer requests.
+    pub fn reservation(&self, tenant: &TenantName) -> Reservation {
+        self.admission.reservation(tenant, &self.quotas.of(tenant))
+    }
+
+    pub fn is_interrupted(&self) -> bool {
         self.draining.load(Ordering::Relaxed) && *self.interrupt.borrow()
     }
 
@@ -194,7 +199,7 @@ pub(crate) async fn receive(
 ) -> Result<Received, Problem> {
     let max_bytes = decode_limits(gateway, model, quota).max_body_bytes;
     // Reserve, then read: nothing is held in memory that was not asked for.
-    let mut reservation = gateway.admission.reservation();
+    let mut reservation = gateway.admission.reservation(usage.tenant(), quota);
     let body = body::read(body, max_bytes, &gateway.limits.listen, |bytes| {
         usage.received(bytes);
         reservation.grow(bytes).map_err(Problem::from)

@@ -116,11 +116,14 @@ pub struct CallLimits {
     pub running: u64,
     /// Requests that wait for one of these places.
     pub queued: u64,
+    /// Answers within a second for which no model ran, before further ones are held back.
+    pub refusals: Rate,
 }
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self { rate: Rate::per_second(50), burst: 100, running: 4, queued: 32 }
+        let (rate, refusals) = (Rate::per_second(50), Rate::per_second(5000));
+        Self { rate, burst: 100, running: 4, queued: 32, refusals }
     }
 }
 

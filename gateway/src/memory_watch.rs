@@ -86,6 +86,8 @@ impl MemoryWatch {
             no_calls: Mark::new(limits.no_calls, "nothing is answered but health"),
         };
         watch.look();
+        let (own_bytes, groups) = (watch.most, watch.groups.len());
+        tracing::debug!(own_bytes, groups, "watching memory: the process's own, and of control groups");
         watch
     }
 
@@ -127,10 +129,10 @@ fn share(taken: u64, most: u64) -> u64 {
     taken.saturating_mul(100) / most.max(1)
 }
 
-/// Bytes of a process that no file gives back: what it has written to, and what it shares with its workers.
+/// Bytes of a process that no file gives back: what it has written to. Memory that it shares is not counted, because it would
+/// be once for every mapping; so the images of models, which are bounded by what may be loaded, are not.
 fn taken(status: &str) -> Option<u64> {
-    let anonymous = field(status, "RssAnon:").or_else(|| field(status, "VmRSS:"))?;
-    Some(anonymous + field(status, "RssShmem:").unwrap_or(0))
+    field(status, "RssAnon:").or_else(|| field(status, "VmRSS:"))
 }
 
 /// A field of the kernel's that is written in kB, in bytes.
@@ -153,7 +155,9 @@ fn groups(root: &Path, own: &str) -> Vec<PathBuf> {
 fn share_of_group(folder: &Path) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-    let (most, current) = (number("memory.max")?, number("memory.current")?);
+    // From the second one on the kernel slows everybody down, which is no better than what follows the first.
+    let most = [number("memory.max"), number("memory.high")].into_iter().flatten().min()?;
+    let current = number("memory.current")?;
     // Files that were read count as well, until the kernel needs their room.
     let stat = read("memory.stat").unwrap_or_default();
     let free = stat.lines().filter_map(|line| {
@@ -204,6 +208,8 @@ mod tests {
         // A limit may come while the gateway runs.
         fs::write(inner.join("memory.max"), "1000").expect("a writable folder");
         assert_eq!(share_of_group(&inner), Some(90));
+        fs::write(inner.join("memory.high"), "900").expect("a writable folder");
+        assert_eq!(share_of_group(&inner), Some(100));
         assert!(groups(root.path(), "4:memory:/a/b\n").is_empty());
     }
 
@@ -211,7 +217,7 @@ mod tests {
     fn memory_that_files_give_back_is_not_the_process_s() {
         let status =
             "Name:\tx\nVmRSS:\t    5000 kB\nRssAnon:\t     100 kB\nRssFile:\t  4890 kB\nRssShmem:\t  10 kB\n";
-        assert_eq!(taken(status), Some(110 * 1024));
+        assert_eq!(taken(status), Some(100 * 1024));
         assert_eq!(taken("VmRSS:\t 7 kB\n"), Some(7 * 1024));
         assert_eq!(taken("VmRSS:\t many\n"), None);
     }

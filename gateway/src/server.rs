@@ -106,6 +106,8 @@ pub struct Server {
     /// The admin port, with a store.
     admin: Option<(SocketAddr, JoinHandle<usize>)>,
     repository: JoinHandle<()>,
+    /// Looks at the memory until the last request has ended.
+    memory: JoinHandle<()>,
     /// Writes what is left when told to stop; none without a folder to write to.
     ledger: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
@@ -160,7 +162,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         authenticator,
         non_finite: config.non_finite,
         quarantine: Quarantine::new(&config.limits.quarantine),
-        admission: Admission::new(&config.limits.admit, Arc::clone(&memory)),
+        admission: Admission::new(&config.limits, Arc::clone(&memory)),
         repository: Arc::new(repository),
         uploads,
         models,
@@ -182,11 +184,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     tokio::spawn(async move {
         tokio::select! { () = log.keep_reporting() => (), () = until => () }
     });
-    let watched = Arc::clone(&gateway);
-    let until = told_to_stop(stopped.clone());
-    tokio::spawn(async move {
-        tokio::select! { () = watched.memory.keep_looking() => (), () = until => () }
-    });
+    let memory = Arc::clone(&gateway.memory);
+    let memory = tokio::spawn(async move { memory.keep_looking().await });
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!("listening on {scheme}://{address}");
     if let Some(tls) = &tls {
@@ -206,7 +205,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         (address, serve(listener, Door::Admin, tls.clone(), stopped.clone()))
     });
     let listener = serve(listener, Door::Data, tls, stopped);
-    Ok(Server { gateway, address, stop, listener, admin, repository, ledger })
+    Ok(Server { gateway, address, stop, listener, admin, repository, memory, ledger })
 }
 
 /// The secret of a gateway without a store: it has no keys to check, at most compiled code to recognise.
@@ -353,6 +352,7 @@ impl Server {
             cut += admin.await.unwrap_or(0);
         }
         interrupt.abort();
+        self.memory.abort();
         self.gateway.log.report();
         // A load that still runs publishes nothing that anybody could call.
         self.repository.abort();

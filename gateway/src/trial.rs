@@ -40,6 +40,8 @@ pub fn of(gateway: &Arc<Gateway>, tenant: &TenantName, sample: Bytes) -> Trial {
                     problem.log();
                     // That there is no place for the call says nothing of the version.
                     Err(match problem {
+                        // Its call was ended because the gateway ends.
+                        _ if gateway.is_interrupted() => UploadError::Overloaded,
                         Problem { retry_after: None, text, .. } => {
                             UploadError::Rejected(LoadError::new(Step::Trial, text))
                         }
@@ -66,7 +68,7 @@ async fn run(
     if sample.len() > limit {
         return Err(BodyError::TooLarge { limit }.into());
     }
-    let mut reservation = gateway.admission.reservation();
+    let mut reservation = gateway.admission.reservation(tenant, &quota);
     reservation.grow(sample.len())?;
     let Received { decoded, deadline, reservation: _held } =
         infer::decode_body(gateway, model, &quota, &Head::default(), sample, reservation).await?;

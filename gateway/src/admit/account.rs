@@ -1,31 +1,26 @@
-//! What one tenant has taken of what it may: tokens of its rate, places among its running requests, and refusals.
+//! What one tenant has taken of what it may: tokens of its rate, places among its running requests, and bytes in memory.
 //!
 //! Nothing runs in the background: tokens are counted when somebody asks, and a place that is given back goes to who waits
 //! longest. Whose place it is next among all tenants is not decided here.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
-use super::AdmitError;
+use super::{AdmitError, pace::Pace};
 use crate::deadline::Deadline;
-
-/// The processor time of a refusal belongs to nobody's share, so there is a pace for them: so much between two refusals of a
-/// tenant, of which some may come at once. A fifth of what a core can refuse.
-const PACE: Duration = Duration::from_micros(200);
-const AT_ONCE: Duration = Duration::from_millis(20);
-
-/// Nobody waits longer for being refused.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The state of one tenant that has limits on its calls.
 #[derive(Debug, Default)]
 pub struct Account {
     state: Mutex<State>,
+    pub(super) pace: Pace,
+    /// Of its requests and answers.
+    pub(super) buffered: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -38,8 +33,6 @@ struct State {
     /// Requests that may run, as the last one was told: the operator may change it at any time.
     most: u64,
     waiting: VecDeque<oneshot::Sender<Place>>,
-    /// By when all refusals so far would have been told at their pace.
-    refused_until: Option<Instant>,
 }
 
 /// Tokens, of which each request takes one.
@@ -76,20 +69,9 @@ impl Account {
         self.lock().bucket.get_or_insert(full).take(rate, burst, now)
     }
 
-    /// Notes a refusal, and says how long it is to be held back.
-    pub(super) fn refuse(&self, now: Instant) -> Duration {
-        let mut state = self.lock();
-        let until = state.refused_until.map_or(now, |until| until.max(now)) + PACE;
-        let wait = until.saturating_duration_since(now + AT_ONCE).min(PATIENCE);
-        state.refused_until = Some(until.min(now + AT_ONCE + PATIENCE));
-        wait
-    }
-
     /// Whether forgetting it would give the tenant nothing that it does not have; its places are known by who holds them.
     pub(super) fn is_full(&self, now: Instant) -> bool {
-        let state = self.lock();
-        state.bucket.is_none_or(|bucket| bucket.full <= now)
-            && state.refused_until.is_none_or(|until| until <= now)
+        self.lock().bucket.is_none_or(|bucket| bucket.full <= now) && self.pace.is_idle(now)
     }
 
     /// A seat among as many as may run and wait.
@@ -206,22 +188,6 @@ mod tests {
         assert_eq!((0..10).filter(|_| take(60_000).is_ok()).count(), 3);
         assert!(!account.is_full(begun + Duration::from_millis(61_000)));
         assert!(account.is_full(begun + Duration::from_millis(61_501)));
-    }
-
-    #[test]
-    fn refusals_are_told_at_once_while_they_are_few_and_at_a_pace_when_they_are_many() {
-        let (account, begun) = (Account::default(), Instant::now());
-        let waits: Vec<Duration> = (0..20_000).map(|_| account.refuse(begun)).collect();
-        assert!(waits[..100].iter().all(Duration::is_zero), "{:?}", &waits[..100]);
-        assert_eq!((waits[100], waits[1099]), (PACE, PACE * 1000));
-        assert_eq!(waits.last(), Some(&PATIENCE));
-        // However many there were, what is held against the tenant is soon over.
-        let later = begun + AT_ONCE + PATIENCE;
-        assert!(!account.is_full(later - PACE) && account.is_full(later));
-        assert_eq!(account.refuse(later), Duration::ZERO);
-        // Who keeps the pace never waits.
-        let slow = |index| later + Duration::from_secs(1) + PACE * index;
-        assert!((0..10_000).all(|index| account.refuse(slow(index)).is_zero()));
     }
 
     #[test]

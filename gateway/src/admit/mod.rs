@@ -8,14 +8,14 @@
 //! fills them does not stand in the gateway's queue with more than it may run. Below them tenants are served in the order in
 //! which they come: whose turn it is among the running is decided where models run.
 //!
-//! Who would wait too long is refused at once, see [`backlog`]. Refusals cost time as well, which no tenant's share counts: a
-//! tenant that gets too many is told them at a pace.
+//! Who would wait too long is refused at once, see [`backlog`]. Refusals cost time as well, see [`pace`].
 //!
 //! Not counted: what a body takes while it is being decompressed and decoded (large ones are decoded as many at a time as
 //! there are cores), and what a model uses while it runs.
 
 mod account;
 mod backlog;
+mod pace;
 
 use std::{
     collections::HashMap,
@@ -30,12 +30,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     deadline::Deadline,
-    limits::{AdmitLimits, Quota, Rate},
+    limits::{Limits, Quota, Rate},
     memory_watch::MemoryWatch,
     name::TenantName,
 };
 
 pub use account::Seat;
+pub use pace::TooMany;
+
 use account::{Account, Place};
 use backlog::{Backlog, TooLong, Work};
 
@@ -43,6 +45,10 @@ use backlog::{Backlog, TooLong, Work};
 pub enum AdmitError {
     #[error("the gateway holds as many bytes of requests and answers as it may; try again")]
     Bytes,
+    #[error(
+        "the gateway holds {0} bytes of requests and answers of this tenant, as many as may be; try again"
+    )]
+    TenantBytes(usize),
     #[error("{0} requests wait already; try again")]
     QueueFull(usize),
     #[error(
@@ -69,6 +75,10 @@ pub struct Admission {
     max_queued: usize,
     buffered: AtomicUsize,
     max_buffered: usize,
+    /// Of one tenant that has limits.
+    max_buffered_each: usize,
+    /// Answers without a run that a tenant gets in a second.
+    pace: Option<f64>,
     /// One for each core: decoding a large body is work and memory before anything is known of the request.
     decoding: Arc<Semaphore>,
     backlog: Arc<Backlog>,
@@ -78,7 +88,11 @@ pub struct Admission {
 }
 
 impl Admission {
-    pub fn new(limits: &AdmitLimits, memory: Arc<MemoryWatch>) -> Arc<Self> {
+    pub fn new(limits: &Limits, memory: Arc<MemoryWatch>) -> Arc<Self> {
+        let pace = limits.calls.refusals.requests();
+        // A quarter, or what the largest body may take once it is decoded.
+        let largest = limits.decode.max_body_bytes.saturating_mul(4);
+        let limits = &limits.admit;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             running: Arc::new(Semaphore::new(limits.max_running)),
@@ -86,6 +100,8 @@ impl Admission {
             max_queued: limits.max_queued,
             buffered: AtomicUsize::new(0),
             max_buffered: limits.max_buffered_bytes,
+            max_buffered_each: (limits.max_buffered_bytes / 4).max(largest).min(limits.max_buffered_bytes),
+            pace,
             decoding: Arc::new(Semaphore::new(cores)),
             backlog: Backlog::new(cores),
             memory,
@@ -98,9 +114,11 @@ impl Admission {
         turn(&self.decoding, deadline).await
     }
 
-    /// An empty reservation of bytes; [`Reservation::grow`] takes from the gateway's budget.
-    pub fn reservation(self: &Arc<Self>) -> Reservation {
-        Reservation { admission: Arc::clone(self), bytes: 0 }
+    /// An empty reservation of bytes for a tenant; [`Reservation::grow`] takes from the gateway's budget, of which a tenant with
+    /// limits has no more than a part.
+    pub fn reservation(self: &Arc<Self>, tenant: &TenantName, quota: &Quota) -> Reservation {
+        let own = (quota.running > 0).then(|| self.account(tenant));
+        Reservation { admission: Arc::clone(self), own, bytes: 0 }
     }
 
     /// Counts a request of a tenant before anything is done for it, and as long as what this returns is held: until its
@@ -114,12 +132,14 @@ impl Admission {
         }
     }
 
-    /// Returns when a refusal may be told: at once, unless the tenant gets thousands in a second. Who asks again as soon as it is
-    /// refused would otherwise have the threads that serve for itself, at no cost.
-    pub async fn refuse(&self, tenant: &TenantName) {
-        let wait = self.account(tenant).refuse(Instant::now());
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+    /// Returns when an answer may be told for which no model ran: at once, unless the tenant gets thousands in a second.
+    ///
+    /// # Errors
+    /// If more are held back already than are worth it: then its connection is to go.
+    pub async fn keep_pace(&self, tenant: &TenantName) -> Result<(), TooMany> {
+        match self.pace {
+            None => Ok(()),
+            Some(per_second) => self.account(tenant).pace.keep(per_second).await,
         }
     }
 
@@ -213,16 +233,23 @@ impl Permit {
 #[derive(Debug)]
 pub struct Reservation {
     admission: Arc<Admission>,
+    /// Of its tenant, if that has limits.
+    own: Option<Arc<Account>>,
     bytes: usize,
 }
 
 impl Reservation {
     pub fn grow(&mut self, bytes: usize) -> Result<(), AdmitError> {
-        let max = self.admission.max_buffered;
-        let taken = self.admission.buffered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |buffered| {
-            buffered.checked_add(bytes).filter(|sum| *sum <= max)
-        });
-        taken.map_err(|_| AdmitError::Bytes)?;
+        let (max, each) = (self.admission.max_buffered, self.admission.max_buffered_each);
+        if let Some(own) = &self.own {
+            take_bytes(&own.buffered, bytes, each).ok_or(AdmitError::TenantBytes(each))?;
+        }
+        if take_bytes(&self.admission.buffered, bytes, max).is_none() {
+            if let Some(own) = &self.own {
+                own.buffered.fetch_sub(bytes, Ordering::Relaxed);
+            }
+            return Err(AdmitError::Bytes);
+        }
         self.bytes += bytes;
         Ok(())
     }
@@ -232,15 +259,27 @@ impl Reservation {
         if bytes > self.bytes {
             return self.grow(bytes - self.bytes);
         }
-        self.admission.buffered.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
-        self.bytes = bytes;
+        self.give_back(self.bytes - bytes);
         Ok(())
     }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.admission.buffered.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(own) = &self.own {
+            own.buffered.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        self.bytes -= bytes;
+    }
+}
+
+fn take_bytes(taken: &AtomicUsize, bytes: usize, max: usize) -> Option<usize> {
+    let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= max);
+    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.admission.buffered.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.give_back(self.bytes);
     }
 }
 

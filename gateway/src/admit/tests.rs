@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::limits::{Limits, MemoryLimits, Quotas};
+use crate::limits::{AdmitLimits, Limits, MemoryLimits, Quotas};
 
 fn admission(max_running: usize, max_queued: usize, max_buffered_bytes: usize) -> Arc<Admission> {
-    let limits = AdmitLimits { max_running, max_queued, max_buffered_bytes, ..AdmitLimits::default() };
+    let admit = AdmitLimits { max_running, max_queued, max_buffered_bytes, ..AdmitLimits::default() };
+    let limits = Limits { admit, ..Limits::default() };
     Admission::new(&limits, Arc::new(MemoryWatch::new(&MemoryLimits::default())))
 }
 
@@ -53,9 +54,9 @@ async fn waiting_ends_with_the_deadline() {
 #[test]
 fn reserved_bytes_come_back() {
     let admission = admission(1, 1, 100);
-    let mut one = admission.reservation();
+    let mut one = admission.reservation(&TenantName::default_tenant(), &unlimited());
     assert_eq!(one.grow(60), Ok(()));
-    let mut two = admission.reservation();
+    let mut two = admission.reservation(&TenantName::default_tenant(), &unlimited());
     assert_eq!(two.grow(60), Err(AdmitError::Bytes));
     assert_eq!(two.grow(usize::MAX), Err(AdmitError::Bytes));
     assert_eq!(one.resize(40), Ok(()));
@@ -150,4 +151,26 @@ fn a_tenant_has_no_more_under_way_than_may_run_and_wait() {
     assert!(admission.arrive(&tenant("two"), &quota).is_ok());
     drop(seats);
     assert!(admission.arrive(&tenant("one"), &quota).is_ok());
+}
+
+#[test]
+fn a_tenant_holds_no_more_than_its_part_of_the_bytes() {
+    let mut limits = Limits::default();
+    (limits.admit.max_buffered_bytes, limits.decode.max_body_bytes) = (1000, 10);
+    let quota = Quotas::new(&limits).of(&tenant("one"));
+    let admission = Admission::new(&limits, Arc::new(MemoryWatch::new(&MemoryLimits::default())));
+    let of = |name| admission.reservation(&tenant(name), &quota);
+    let (mut one, mut more, mut other) = (of("one"), of("one"), of("two"));
+    assert_eq!(one.grow(200), Ok(()));
+    assert_eq!(more.grow(51), Err(AdmitError::TenantBytes(250)));
+    assert_eq!((more.grow(50), other.grow(250)), (Ok(()), Ok(())));
+    // What the gateway has no room for is not counted against the tenant.
+    let mut all = admission.reservation(&TenantName::default_tenant(), &unlimited());
+    assert_eq!(all.grow(500), Ok(()));
+    assert_eq!(of("three").grow(1), Err(AdmitError::Bytes));
+    drop(all);
+    assert_eq!(one.resize(100), Ok(()));
+    assert_eq!(more.grow(100), Ok(()));
+    drop((one, more));
+    assert_eq!(of("one").grow(250), Ok(()));
 }

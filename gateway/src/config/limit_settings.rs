@@ -108,6 +108,9 @@ limit_settings! {
     tenant_running: u64, "AIRLOCK_TENANT_RUNNING" => calls.running;
     /// Requests of one tenant that wait for one of these places; more are refused with 429 [default: 32]
     tenant_queued: u64, "AIRLOCK_TENANT_QUEUED" => calls.queued;
+    /// Answers that one tenant gets within a second without a model having run, refusals above all, before further ones are held
+    /// back, for a second at most; 0: no limit [default: 5000]
+    tenant_refusals: Rate, "AIRLOCK_TENANT_REFUSALS" => calls.refusals;
     /// Uploads of one tenant at a time [default: 4]
     tenant_uploads: u64, "AIRLOCK_TENANT_UPLOADS" => upload.per_tenant;
     /// Changes of versions and settings that a tenant may make within an hour [default: 600]

@@ -51,6 +51,8 @@ struct State {
     networks: HashMap<u128, Network>,
     /// Connections within each tenant's part, kept ones as well.
     tenants: HashMap<TenantName, usize>,
+    /// Connections of all addresses that wait, by kind.
+    waiting: [usize; 3],
 }
 
 /// The connections of one address, or of one IPv6 network.
@@ -109,6 +111,7 @@ impl State {
         let connection = of.connections.remove(&id)?;
         if let Some(kind) = connection.waits() {
             of.waiting[kind as usize].remove(&connection.since);
+            self.waiting[kind as usize] -= 1;
         }
         if of.connections.is_empty() {
             self.networks.remove(&network);
@@ -121,6 +124,7 @@ impl State {
         let of = self.networks.entry(network).or_default();
         if let Some(kind) = connection.waits() {
             of.waiting[kind as usize].insert(connection.since, id);
+            self.waiting[kind as usize] += 1;
         }
         of.connections.insert(id, connection);
         self.open += 1;
@@ -155,6 +159,9 @@ impl State {
 
     /// Ends the connection that is to go first, if any of that kind waits.
     fn cut(&mut self, kind: Waits) -> bool {
+        if self.waiting[kind as usize] == 0 {
+            return false;
+        }
         let longest = self.networks.iter().max_by_key(|(_, network)| network.waiting[kind as usize].len());
         let Some((&network, of)) = longest else { return false };
         let Some((_, &id)) = of.waiting[kind as usize].first_key_value() else { return false };
@@ -166,9 +173,8 @@ impl State {
     }
 
     fn cut_any(&mut self) -> bool {
-        let all =
-            |kind| self.networks.values().map(|network| network.waiting[kind as usize].len()).sum::<usize>();
-        let (first, second) = if all(Waits::Beyond) > all(Waits::Stranger) {
+        let (first, second) = if self.waiting[Waits::Beyond as usize] > self.waiting[Waits::Stranger as usize]
+        {
             (Waits::Beyond, Waits::Stranger)
         } else {
             (Waits::Stranger, Waits::Beyond)
@@ -321,6 +327,11 @@ impl Visitor {
         if self.known.set(()).is_ok() {
             self.place.begins(principal.key.is_some().then_some(&principal.tenant));
         }
+    }
+
+    /// Ends its connection, with all that is under way on it.
+    pub(super) fn cut(&self) {
+        self.place.cut.notify_one();
     }
 }
 

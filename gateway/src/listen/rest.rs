@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Poll,
 };
 
@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    admit::TooMany,
     authenticate::{Principal, Scope},
     error::Problem,
     infer::{self, Gateway},
@@ -83,9 +84,14 @@ async fn answer(
 ) -> Result<Response<ReplyBody>, Problem> {
     head::check(head, &gateway.limits.listen)?;
     let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
+    let paid =
+        matches!(route, Route::Live | Route::Ready | Route::Infer(_) | Route::Verify(_) | Route::Upload(..));
     let answer = routed(gateway, &principal, route, head, body).await;
-    if answer.as_ref().is_err_and(Problem::is_refusal) {
-        gateway.admission.refuse(&principal.tenant).await;
+    let unpaid = answer.as_ref().map_or_else(Problem::is_unpaid, |_| !paid);
+    // Who comes without a key has the gateway for itself; and at its end nothing is held back.
+    let paced = unpaid && principal.key.is_some() && !gateway.draining.load(Ordering::Relaxed);
+    if paced && let Err(TooMany) = gateway.admission.keep_pace(&principal.tenant).await {
+        visitor.cut();
     }
     answer
 }
@@ -117,20 +123,11 @@ async fn routed(
         Route::Usage => Ok(json_reply(StatusCode::OK, &gateway.meter.usage(tenant))),
         Route::RepositoryIndex => repository_index(gateway, tenant, body).await,
         Route::RepositoryLoad(model) => {
-            let request = LoadRequest::read(gateway, body).await?;
-            if !request.is_empty() {
-                let files = uploads::load_files(gateway, tenant, &model, request);
-                until_interrupted(gateway, Box::pin(files)).await?;
-            } else if let Some(uploads) = owner(gateway, tenant, &model) {
-                uploads.set_loaded(tenant, &model, true).await?;
-            } else {
-                shared_model(principal, &model)?;
-                gateway.repository.load(&model).await?;
-            }
+            until_interrupted(gateway, Box::pin(load(gateway, principal, &model, body))).await?;
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "load": true })))
         }
         Route::RepositoryUnload(model) => {
-            control_body(gateway, body).await?;
+            control_body(gateway, tenant, body).await?;
             if let Some(uploads) = owner(gateway, tenant, &model) {
                 uploads.set_loaded(tenant, &model, false).await?;
             } else {
@@ -183,7 +180,8 @@ fn enough_memory(gateway: &Gateway, route: &Route) -> Result<(), Problem> {
     if too_much { Err(Problem::short_of_memory()) } else { Ok(()) }
 }
 
-/// Gives up on a model that is not published by the time at which the gateway stops: nobody sees anything of it then.
+/// Gives up on a model that is not loaded or published by the time at which the gateway stops. What was not acknowledged may be
+/// published all the same, whole, if its record was being written just then.
 async fn until_interrupted<T>(
     gateway: &Gateway,
     publishes: impl Future<Output = Result<T, Problem>>,
@@ -193,6 +191,25 @@ async fn until_interrupted<T>(
         published = publishes => published,
         () = gateway.interrupted() => Err(Problem::draining()),
     }
+}
+
+/// `load`, with the files of a model of the tenant's own or without any.
+async fn load(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    model: &ModelName,
+    body: Incoming,
+) -> Result<(), Problem> {
+    let tenant = &principal.tenant;
+    let request = LoadRequest::read(gateway, tenant, body).await?;
+    if !request.is_empty() {
+        return uploads::load_files(gateway, tenant, model, request).await;
+    }
+    if let Some(uploads) = owner(gateway, tenant, model) {
+        return Ok(uploads.set_loaded(tenant, model, true).await?);
+    }
+    shared_model(principal, model)?;
+    Ok(gateway.repository.load(model).await?)
 }
 
 /// Who keeps that model for the tenant, if it is one of its own.
@@ -336,7 +353,7 @@ async fn repository_index(
     tenant: &TenantName,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let parameters = control_body(gateway, body).await?;
+    let parameters = control_body(gateway, tenant, body).await?;
     let ready_only = parameters.get("ready").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let entries = gateway.models.index(tenant);
     let entries: Vec<IndexEntry> = entries
@@ -353,8 +370,16 @@ async fn repository_index(
 }
 
 /// The JSON object that a repository call carries; stock clients send nothing at all where there is nothing to say.
-pub(super) async fn control_body(gateway: &Gateway, body: Incoming) -> Result<serde_json::Value, Problem> {
-    let body = body::read(body, MAX_CONTROL_BYTES, &gateway.limits.listen, |_| Ok::<_, Problem>(())).await?;
+pub(super) async fn control_body(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    body: Incoming,
+) -> Result<serde_json::Value, Problem> {
+    let mut reservation = gateway.reservation(tenant);
+    let body = body::read(body, MAX_CONTROL_BYTES, &gateway.limits.listen, |bytes| {
+        reservation.grow(bytes).map_err(Problem::from)
+    })
+    .await?;
     if body.is_empty() {
         return Ok(serde_json::Value::Null);
     }

@@ -238,8 +238,12 @@ pub(super) struct LoadRequest {
 
 impl LoadRequest {
     /// Reads the body, which is one JSON text and so has to be in memory as a whole.
-    pub(super) async fn read(gateway: &Gateway, body: Incoming) -> Result<Self, Problem> {
-        let mut reservation = gateway.admission.reservation();
+    pub(super) async fn read(
+        gateway: &Gateway,
+        tenant: &TenantName,
+        body: Incoming,
+    ) -> Result<Self, Problem> {
+        let mut reservation = gateway.reservation(tenant);
         let max = gateway.limits.decode.max_body_bytes;
         let text = body::read(body, max, &gateway.limits.listen, |bytes| {
             // Once as text, once taken apart.
@@ -330,7 +334,11 @@ pub(super) async fn set_settings(
 ) -> Result<Response<ReplyBody>, Problem> {
     let uploads = uploads(gateway)?;
     let expected = if_match(headers)?;
-    let text = body::read(body, MAX_CONFIG, &gateway.limits.listen, |_| Ok::<_, Problem>(())).await?;
+    let mut reservation = gateway.reservation(tenant);
+    let text = body::read(body, MAX_CONFIG, &gateway.limits.listen, |bytes| {
+        reservation.grow(bytes).map_err(Problem::from)
+    })
+    .await?;
     let settings: ModelSettings = serde_json::from_slice(&text)
         .map_err(|error| Problem::bad_request(format!("the body is not a model's settings: {error}")))?;
     let (revision, settings) = uploads.set_settings(tenant, model, settings, expected).await?;

@@ -132,6 +132,27 @@ impl Uploads {
             trial(Arc::new(loaded.model(&tenant, model, version))).await?;
         }
         self.keep_blobs(&manifest, &paths).await?;
+        let digest = manifest.artifact.digest;
+        let commit = Arc::clone(self).commit(record, after, manifest, loaded, turn);
+        // Once its record is written the rest follows, whether its client still waits or not.
+        let mut report = tokio::spawn(commit).await.map_err(|_| UploadError::Overloaded)??;
+        report.load_ms = Some(u64::try_from(load_time.as_millis()).unwrap_or(u64::MAX));
+        tracing::info!(%tenant, %model, %version, %digest, elapsed = ?begun.elapsed(), "version published");
+        Ok(report)
+    }
+
+    /// Makes a version known whose blobs are kept: in the store, and then to this gateway.
+    async fn commit(
+        self: Arc<Self>,
+        record: RecordPath,
+        after: Option<Generation>,
+        manifest: Manifest,
+        loaded: LoadedVersion,
+        turn: Result<OwnedSemaphorePermit, AcquireError>,
+    ) -> Result<VersionReport, UploadError> {
+        let RecordPath::Version(tenant, model, version) = &record else {
+            return Err(UploadError::Form("not a version".into()));
+        };
         let published = VersionRecord::Published(manifest.clone());
         let generation = match self.artifacts.append(&record, after, &published).await {
             Ok(generation) => generation,
@@ -148,16 +169,13 @@ impl Uploads {
         };
         drop(turn);
         let policy = loaded.config.version_policy.clone();
-        self.learn_version(&tenant, model, version, generation, published);
-        self.serve(&tenant, model, version, generation, &loaded);
+        self.learn_version(tenant, model, version, generation, published);
+        self.serve(tenant, model, version, generation, &loaded);
         if let Some(policy) = policy {
-            self.set_policy(&tenant, model, policy).await?;
+            self.set_policy(tenant, model, policy).await?;
         }
-        self.reconcile(&tenant, model).await;
-        tracing::info!(%tenant, %model, %version, digest = %manifest.artifact.digest, elapsed = ?begun.elapsed(), "version published");
-        let mut report = self.version(&tenant, model, version)?;
-        report.load_ms = Some(u64::try_from(load_time.as_millis()).unwrap_or(u64::MAX));
-        Ok(report)
+        self.reconcile(tenant, model).await;
+        self.version(tenant, model, version)
     }
 
     async fn keep_blobs(&self, manifest: &Manifest, files: &[PathBuf]) -> Result<(), UploadError> {
