@@ -49,8 +49,7 @@ struct State {
     /// Names connections, and the moments at which they began to wait.
     next: u64,
     networks: HashMap<u128, Network>,
-    /// Connections within each tenant's part, kept ones as well.
-    tenants: HashMap<TenantName, usize>,
+    parts: Parts,
     /// Connections of all addresses that wait, by kind.
     waiting: [usize; 3],
 }
@@ -99,13 +98,45 @@ impl Connection {
     }
 }
 
+/// Connections within each tenant's part, kept ones as well.
+#[derive(Debug, Default)]
+struct Parts(HashMap<TenantName, usize>);
+
+impl Parts {
+    /// Counts a connection that is about to work among those of a tenant, if that has room for it.
+    fn add(&mut self, connection: &mut Connection, tenant: Option<&TenantName>, part: usize) {
+        if connection.part_of.as_ref() == tenant && !connection.beyond {
+            return;
+        }
+        self.release(connection);
+        let Some(tenant) = tenant else { return };
+        let counted = self.0.entry(tenant.clone()).or_default();
+        if *counted < part {
+            *counted += 1;
+            connection.part_of = Some(tenant.clone());
+        } else {
+            connection.beyond = true;
+        }
+    }
+
+    fn release(&mut self, connection: &mut Connection) {
+        connection.beyond = false;
+        let Some(tenant) = connection.part_of.take() else { return };
+        if let Some(counted) = self.0.get_mut(&tenant) {
+            *counted -= 1;
+            if *counted == 0 {
+                self.0.remove(&tenant);
+            }
+        }
+    }
+}
+
 impl State {
     fn moment(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
-    /// Takes a connection out, so that it can be put back as it has become.
     fn remove(&mut self, network: u128, id: u64) -> Option<Connection> {
         let of = self.networks.get_mut(&network)?;
         let connection = of.connections.remove(&id)?;
@@ -130,33 +161,6 @@ impl State {
         self.open += 1;
     }
 
-    /// Counts a connection that is about to work among those of a tenant, if that has room for it.
-    fn count(&mut self, connection: &mut Connection, tenant: Option<&TenantName>, part: usize) {
-        if connection.part_of.as_ref() == tenant && !connection.beyond {
-            return;
-        }
-        self.uncount(connection);
-        let Some(tenant) = tenant else { return };
-        let counted = self.tenants.entry(tenant.clone()).or_default();
-        if *counted < part {
-            *counted += 1;
-            connection.part_of = Some(tenant.clone());
-        } else {
-            connection.beyond = true;
-        }
-    }
-
-    fn uncount(&mut self, connection: &mut Connection) {
-        connection.beyond = false;
-        let Some(tenant) = connection.part_of.take() else { return };
-        if let Some(counted) = self.tenants.get_mut(&tenant) {
-            *counted -= 1;
-            if *counted == 0 {
-                self.tenants.remove(&tenant);
-            }
-        }
-    }
-
     /// Ends the connection that is to go first, if any of that kind waits.
     fn cut(&mut self, kind: Waits) -> bool {
         if self.waiting[kind as usize] == 0 {
@@ -166,7 +170,7 @@ impl State {
         let Some((&network, of)) = longest else { return false };
         let Some((_, &id)) = of.waiting[kind as usize].first_key_value() else { return false };
         if let Some(mut connection) = self.remove(network, id) {
-            self.uncount(&mut connection);
+            self.parts.release(&mut connection);
             connection.cut.notify_one();
         }
         true
@@ -270,10 +274,10 @@ impl Place {
 
     /// A request of that tenant begins.
     fn begins(&self, tenant: Option<&TenantName>) {
-        self.change(|state, connection| {
+        self.change(|parts, connection| {
             // Several tenants may share one behind a proxy: then it is the one's who was there first.
             if connection.at_work == 0 {
-                state.count(connection, tenant, self.places.part);
+                parts.add(connection, tenant, self.places.part);
             }
             connection.known = true;
             connection.at_work += 1;
@@ -284,15 +288,24 @@ impl Place {
         self.change(|_, connection| connection.at_work -= 1);
     }
 
-    fn change(&self, by: impl FnOnce(&mut State, &mut Connection)) {
+    fn change(&self, by: impl FnOnce(&mut Parts, &mut Connection)) {
         let mut state = self.places.lock();
-        let Some(mut connection) = state.remove(self.network, self.id) else { return };
-        by(&mut state, &mut connection);
-        connection.since = state.moment();
-        let waits = connection.waits().is_some();
-        state.insert(self.network, self.id, connection);
-        drop(state);
-        if waits {
+        let now = state.moment();
+        let State { networks, parts, waiting, .. } = &mut *state;
+        let Some(network) = networks.get_mut(&self.network) else { return };
+        let Some(connection) = network.connections.get_mut(&self.id) else { return };
+        let (waited, since) = (connection.waits(), connection.since);
+        by(parts, connection);
+        connection.since = now;
+        let waits = connection.waits();
+        if let Some(kind) = waited {
+            network.waiting[kind as usize].remove(&since);
+            waiting[kind as usize] -= 1;
+        }
+        if let Some(kind) = waits {
+            network.waiting[kind as usize].insert(now, self.id);
+            waiting[kind as usize] += 1;
+            drop(state);
             self.places.changed.notify_one();
         }
     }
@@ -302,7 +315,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.places.lock();
         if let Some(mut connection) = state.remove(self.network, self.id) {
-            state.uncount(&mut connection);
+            state.parts.release(&mut connection);
         }
         drop(state);
         self.places.changed.notify_one();

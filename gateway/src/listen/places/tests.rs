@@ -137,7 +137,7 @@ fn a_place_in_a_tenants_part_comes_back() {
     assert!(!places.lock().cut(Waits::Beyond));
     drop((other, three, first, second, third));
     let state = places.lock();
-    assert!(state.open == 0 && state.tenants.is_empty() && state.networks.is_empty());
+    assert!(state.open == 0 && state.parts.0.is_empty() && state.networks.is_empty());
 }
 
 #[test]
