@@ -240,7 +240,7 @@ fn loader(
     // JSON may say in two bytes what takes eight.
     let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);
     let program = config.worker_program.clone();
-    let isolated = Isolated::new(limits.native.clone(), program, input_bytes, limits.worker.time);
+    let isolated = Isolated::new(limits.native.clone(), program, input_bytes, &limits.worker);
     let (limits, tenant_onnx, isolation) = (limits.clone(), config.tenant_onnx, config.onnx_isolation);
     let log = Arc::clone(workers.log());
     let loader: Loader = Arc::new(move |kind, origin, mut source| {

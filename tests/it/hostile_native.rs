@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 struct Fixture {
     gateway: Gateway,
     memory: u64,
-    _store: Store,
+    store: Store,
 }
 
 impl Fixture {
@@ -74,7 +74,7 @@ impl Fixture {
         settings.limits.deadline = Some("20s".parse().expect("a time"));
         set(&mut settings);
         let gateway = Gateway::serve_with_worker(repository, settings, program).await;
-        Self { gateway, memory: megabytes << 20, _store: store }
+        Self { gateway, memory: megabytes << 20, store }
     }
 
     fn tenant(&self) -> Caller<'_> {

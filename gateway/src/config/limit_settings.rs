@@ -188,7 +188,8 @@ limit_settings! {
     native_workers: usize, "AIRLOCK_NATIVE_WORKERS" => native.max_workers;
     /// Time after which such a process that has nothing to do is stopped [default: 5m]
     native_idle: Span, "AIRLOCK_NATIVE_IDLE" => native.worker_idle;
-    /// Processor time of a worker process, which compiles or checks one model [default: 30s]
+    /// Processor time in which a worker process compiles or checks one model, or loads the ONNX model that it is to run
+    /// [default: 30s]
     worker_cpu: Span, "AIRLOCK_WORKER_CPU" => worker.cpu;
     /// Time of a worker process from its start to its answer [default: 1m]
     worker_time: Span, "AIRLOCK_WORKER_TIME" => worker.time;

@@ -139,8 +139,9 @@ async fn garbage_silence_and_an_early_end_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_does_not_load_is_an_upload_refused() {
-    let cases: [(Vec<u8>, &str, &str); 5] = [
+    let cases: [(Vec<u8>, &str, &str); 6] = [
         (b"\xff\xff\xff\xff".to_vec(), "exec sleep 1000", "makes no sense"),
+        (vec![], "kill -XCPU $$", "--worker-cpu"),
         (ran(1, &json!({ "Ok": [] })), "exec sleep 1000", "makes no sense"),
         (vec![], "exit 3", "exit code 3"),
         (vec![], "echo memory allocation of 9 bytes failed >&2; kill -ABRT $$", "--native-memory"),

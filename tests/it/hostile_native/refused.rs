@@ -112,6 +112,53 @@ fn field(number: u8, content: &[u8]) -> Vec<u8> {
     [bytes, content.to_vec()].concat()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn loading_that_takes_too_much_of_the_processor_is_ended() {
+    let fixture = Fixture::new(716, |settings| {
+        settings.limits.worker_cpu = Some("1s".parse().expect("a time"));
+        settings.limits.worker_time = Some("5m".parse().expect("a time"));
+    })
+    .await;
+    // Each undoes the one before, and the engine looks at all of them again for each of those.
+    let names: Vec<String> = (0..=10_000).map(|number| format!("n{number}")).collect();
+    let swap = |pair: &[String]| node("Transpose", &[&pair[0]], &[&pair[1]], &[ints("perm", &[1, 0])]);
+    let chain = Graph {
+        nodes: names.windows(2).map(swap).collect(),
+        inputs: vec![value("n0", onnx::FLOAT, &["3", "3"])],
+        outputs: vec![value("n10000", onnx::FLOAT, &["3", "3"])],
+        initializers: Vec::new(),
+    };
+    let answer = fixture.tenant().put("m", "1", chain.file()).await;
+    told(&answer, 422, "model_rejected");
+    assert!(answer.error().contains("more than the 1s of processor time"), "{}", answer.error());
+    fixture.until(0).await;
+    // Calls are not bounded by it: those of one worker may take more than that together.
+    fixture.put("good", &negation()).await;
+    let worker = fixture.worker();
+    let limits = std::fs::read_to_string(format!("/proc/{worker}/limits")).expect("a worker that lives");
+    let cpu = limits.lines().find(|line| line.starts_with("Max cpu time")).expect("a limit");
+    assert!(cpu.contains("unlimited"), "{cpu}");
+    assert_eq!(ok(&fixture.infer("good", &one(5.0)).await), json!([-5.0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_takes_counts_as_loaded() {
+    let (fixture, [one, _]) = Fixture::of_two(717, Repository::default(), binary(), |_| ()).await;
+    let tenant = Caller::new(&fixture.gateway, &one);
+    fixture.store.limit("one", &[("loaded", "64KiB")]).await;
+    let publish = async || tenant.put("m", "1", negation().file()).await;
+    let begun = Instant::now();
+    let mut answer = publish().await;
+    // The limit is in force within seconds; a file of some hundred bytes would fit.
+    while answer.status == 200 && begun.elapsed() < Duration::from_secs(10) {
+        tenant.send("DELETE", "/v2/repository/models/m", &[], "").await;
+        answer = publish().await;
+    }
+    told(&answer, 429, "quota_exceeded");
+    assert!(answer.error().contains("bytes of loaded models"), "{}", answer.error());
+    fixture.until(0).await;
+}
+
 /// Bytes, graphs and tensors that are not what they say, and graphs that make much of little.
 #[tokio::test(flavor = "multi_thread")]
 async fn bombs_end_at_most_the_worker_that_loads_them() {

@@ -1,8 +1,10 @@
 //! What a worker allows itself, before it does anything else.
 
-use std::{num::TryFromIntError, process};
+use std::{num::TryFromIntError, process, time::Duration};
 
-use rustix::process::{Resource, Rlimit, Signal, getppid, nice, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getppid, getrlimit, nice, set_parent_process_death_signal, setrlimit,
+};
 
 use crate::limits::WorkerLimits;
 
@@ -30,11 +32,16 @@ pub struct Bounds {
     pub parent: u32,
 }
 
+/// Rounded up: the kernel counts in seconds.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 impl Bounds {
     /// Of a worker that does one job.
     pub(super) fn of(limits: &WorkerLimits) -> Self {
         Self {
-            cpu: Some(limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0)),
+            cpu: Some(whole_seconds(limits.cpu)),
             memory: limits.memory_bytes as u64,
             file: limits.file_bytes as u64,
             parent: process::id(),
@@ -44,6 +51,14 @@ impl Bounds {
     /// Of a worker that runs one model until it is ended, and writes nothing but the memory it shares.
     pub(in crate::execute) fn serving(memory: u64, shared: u64) -> Self {
         Self { cpu: None, memory, file: shared, parent: process::id() }
+    }
+
+    /// Bounds the processor time that this process has taken since it began, until it is told to have no such bound any more.
+    pub(in crate::execute) fn on_processor_time(cpu: Option<Duration>) -> Result<(), WorkError> {
+        let maximum = getrlimit(Resource::Cpu).maximum;
+        let current =
+            cpu.map(whole_seconds).map_or(maximum, |cpu| Some(maximum.map_or(cpu, |most| cpu.min(most))));
+        Ok(setrlimit(Resource::Cpu, Rlimit { current, maximum })?)
     }
 
     pub(in crate::execute) fn arguments(self) -> Vec<String> {

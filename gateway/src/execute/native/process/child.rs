@@ -44,12 +44,15 @@ pub fn serve(bounds: Bounds) -> Result<(), WorkError> {
     let shared = Shared::inherited()?;
     let mut orders = BufReader::new(&control);
     let Some(Order::Load(order)) = wire::read(&mut orders)? else { return Err(WorkError::Order) };
-    let limits = order.native.clone();
+    let (limits, cpu) = (order.native.clone(), order.cpu);
     let source = receive(&mut orders, order)?;
+    // Its calls have deadlines, by which they are ended from outside.
+    Bounds::on_processor_time(Some(cpu))?;
     let model = match load(source, &limits) {
         Ok(model) => model,
         Err(error) => return Ok(wire::write(&control, &Answer::Refused(error))?),
     };
+    Bounds::on_processor_time(None)?;
     wire::write(&control, &Answer::Loaded(model.graph.signature.clone()))?;
     while let Some(order) = wire::read(&mut orders)? {
         let Order::Run(run) = order else { return Err(WorkError::Order) };

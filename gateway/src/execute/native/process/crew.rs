@@ -41,6 +41,8 @@ pub struct Crew {
     max_output_bytes: usize,
     fleet: Arc<Isolated>,
     signature: OnceLock<Signature>,
+    /// What the first worker took of memory once it had loaded the model.
+    worker_bytes: OnceLock<u64>,
     state: Mutex<State>,
 }
 
@@ -149,6 +151,7 @@ impl Crew {
             source,
             fleet: Arc::clone(fleet),
             signature: OnceLock::new(),
+            worker_bytes: OnceLock::new(),
             state: Mutex::default(),
         });
         fleet.know(&crew);
@@ -159,6 +162,11 @@ impl Crew {
         static NOTHING: Signature = Signature { inputs: Vec::new(), outputs: Vec::new() };
         // Set before `load` returned.
         self.signature.get().unwrap_or(&NOTHING)
+    }
+
+    /// Bytes of memory that a worker takes before its first call; 0 if that could not be seen.
+    pub fn worker_bytes(&self) -> u64 {
+        self.worker_bytes.get().copied().unwrap_or(0)
     }
 
     /// Queues a call.
@@ -259,6 +267,7 @@ impl Crew {
         if self.signature.get_or_init(|| signature.clone()) != &signature {
             return Err(LoadError::new(Step::Load, "its worker says another signature than the one before"));
         }
+        self.worker_bytes.get_or_init(|| worker.memory());
         Ok(worker)
     }
 

@@ -31,7 +31,7 @@ use tokio::{sync::oneshot, time::timeout_at};
 
 use crate::{
     execute::{BoxFuture, Call, ExecuteError, Executor, LoadError, Source, worker::THIS_PROGRAM},
-    limits::NativeLimits,
+    limits::{NativeLimits, WorkerLimits},
     tensor::{InferRequest, InferResponse, Signature},
 };
 
@@ -53,6 +53,8 @@ pub struct Isolated {
     shared_bytes: u64,
     /// Time in which a worker has to load its model.
     load_time: Duration,
+    /// Processor time of that.
+    load_cpu: Duration,
     /// Workers of one version at a time.
     threads: usize,
     places: Places,
@@ -60,12 +62,13 @@ pub struct Isolated {
 }
 
 impl Isolated {
-    /// Workers that run `program`, this one if none is named. `input_bytes` is what all inputs of one call may have.
+    /// Workers that run `program`, this one if none is named. `input_bytes` is what all inputs of one call may have. To load a
+    /// model they have the time and the processor time of `worker`.
     pub fn new(
         limits: NativeLimits,
         program: Option<PathBuf>,
         input_bytes: usize,
-        load_time: Duration,
+        worker: &WorkerLimits,
     ) -> Arc<Self> {
         let threads = match limits.threads {
             0 => available_parallelism().map_or(1, usize::from),
@@ -76,7 +79,8 @@ impl Isolated {
             shared_bytes: (input_bytes as u64)
                 .saturating_add(limits.output_bytes as u64)
                 .saturating_add(1 << 20),
-            load_time,
+            load_time: worker.time,
+            load_cpu: worker.cpu,
             threads,
             places: Places::new(limits.max_workers, (limits.max_workers / PART_OF_PLACES).max(1)),
             crews: Mutex::default(),
@@ -94,6 +98,7 @@ impl Isolated {
             limits: source.limits,
             untrusted: source.untrusted,
             native: self.limits.clone(),
+            cpu: self.load_cpu,
         };
         let bytes = source.files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() + source.artifact.len();
         let crew = Crew::load(self, order, source)?;
@@ -186,9 +191,11 @@ impl Executor for IsolatedExecutor {
         "onnx_onnxv1"
     }
 
-    /// An estimate, with one worker: the file that is kept for the next one, the graph as that one keeps it, and its plans.
+    /// An estimate, with one worker: the file that is kept for the next one, and what the first worker took once it had loaded it,
+    /// or what the graph and its plans come to if that is more.
     fn loaded_bytes(&self) -> u64 {
-        self.artifact_bytes.saturating_mul(4)
+        let graph = self.artifact_bytes.saturating_mul(3);
+        self.artifact_bytes.saturating_add(self.crew.worker_bytes().max(graph))
     }
 
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {

@@ -130,7 +130,7 @@ impl Worker {
             Ok(Some(Answer::Refused(error))) => {
                 return Err(LoadError::new(error.step, bounded(error.reason)));
             }
-            // Nothing else bounds it: the machine may have been busy with something else.
+            // Processor time has a bound of its own, which was not reached: the machine was busy with something else.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 return Err(LoadError::transient(
                     Step::Load,
@@ -163,6 +163,12 @@ impl Worker {
                     )
                 } else if said.contains("has overflowed its stack") {
                     "it is nested so deeply that the worker's stack overflowed; make it flatter".to_owned()
+                } else if status.and_then(|status| status.signal()) == Some(Signal::XCPU.as_raw()) {
+                    format!(
+                        "it took more than the {:?} of processor time that a worker has to load it; make the model smaller, or \
+                         raise --worker-cpu",
+                        order.cpu
+                    )
                 } else if status.and_then(|status| status.signal()) == Some(Signal::KILL.as_raw()) {
                     return Err(LoadError::transient(
                         Step::Load,
@@ -288,6 +294,14 @@ impl Worker {
             reason: "the model's worker process ended while it ran the model".to_owned(),
             detail: format!("it ended {}: {}", ending(status), bounded(said)),
         }
+    }
+
+    /// Bytes of memory that are the worker's alone.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let anonymous =
+            status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+        anonymous.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1024)
     }
 
     /// Processor time of the worker's thread so far, as the kernel counts it at its last tick.

@@ -35,6 +35,8 @@ pub struct Load {
     pub limits: ModelLimits,
     pub untrusted: bool,
     pub native: NativeLimits,
+    /// Processor time from the worker's start to the end of loading.
+    pub cpu: Duration,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

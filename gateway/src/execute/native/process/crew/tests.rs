@@ -1,11 +1,19 @@
-use crate::{execute::native::tests::call, limits::NativeLimits};
+use crate::{
+    execute::native::tests::call,
+    limits::{NativeLimits, WorkerLimits},
+};
 
 use super::{super::IsolatedExecutor, *};
 
 const LONG: Duration = Duration::from_secs(3600);
 
 fn fleet(limits: NativeLimits) -> Arc<Isolated> {
-    Isolated::new(limits, Some("/no such program".into()), 1024, Duration::from_millis(50))
+    Isolated::new(
+        limits,
+        Some("/no such program".into()),
+        1024,
+        &WorkerLimits { time: Duration::from_millis(50), ..WorkerLimits::default() },
+    )
 }
 
 fn owner(name: &str) -> Owner {
@@ -23,6 +31,7 @@ fn crew(fleet: &Arc<Isolated>, owner: Owner) -> Arc<Crew> {
         limits: source.limits,
         untrusted: true,
         native: fleet.limits.clone(),
+        cpu: LONG,
     };
     let crew = Crew::new(fleet, order, source);
     crew.lock().members = 1;
