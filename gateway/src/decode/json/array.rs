@@ -1,7 +1,6 @@
 //! `data` arrays, parsed straight into V2's raw layout.
 
 use half::f16;
-use jiter::Peek;
 
 use crate::{
     decode::DecodeError,
@@ -10,8 +9,9 @@ use crate::{
 
 use super::{
     number::Number,
-    reader::{Reader, kind_name, too_deep},
+    reader::{Reader, kind_name, space, too_deep},
     shown,
+    string::Raw,
 };
 
 /// Reads a `data` array, nested or flat, into V2's raw layout of `shape` and `datatype`. As in Triton the nesting is
@@ -23,7 +23,7 @@ pub(super) fn elements(
     datatype: Datatype,
     shape: &[u64],
 ) -> Result<Vec<u8>, DecodeError> {
-    if reader.peek()? != Peek::Array {
+    if reader.peek()? != b'[' {
         return Err(reader.unexpected("'data'", "an array"));
     }
     let expected = element_count(shape).unwrap_or(u64::MAX);
@@ -113,20 +113,21 @@ impl Data<'_, '_> {
         // A string takes three bytes of JSON at least, and its text never more than its JSON.
         let count = usize::try_from(self.expected).unwrap_or(usize::MAX).min((json.len() - start) / 3 + 1);
         let mut bytes = Vec::with_capacity(count * size_of::<u32>());
-        let mut given = 0;
+        let (mut given, mut unescaped) = (0, String::new());
         let limits = (self.expected, self.depth, self.reader.max_depth());
         let walked = walk(json, start, limits, |text| {
             if text.first() != Some(&b'"') {
                 return Err(Fault::Kind("a string"));
             }
             let at = json.len() - text.len();
-            self.reader.seek(at);
-            let text = self.reader.string("an element").map_err(|error| Fault::String(error.into()))?;
+            let raw = Raw::scan(json, at).map_err(|error| Fault::String(error.into()))?;
+            let end = raw.end();
+            let text = raw.text(&mut unescaped).map_err(|error| Fault::String(error.into()))?;
             let length = u32::try_from(text.len()).map_err(|_| Fault::Value("is too long for"))?;
             bytes.extend_from_slice(&length.to_le_bytes());
             bytes.extend_from_slice(text.as_bytes());
             given += 1;
-            Ok(self.reader.position() - at)
+            Ok(end - at)
         });
         self.finish(json, walked, given)?;
         Ok(bytes)
@@ -160,7 +161,7 @@ impl Data<'_, '_> {
         let datatype = self.datatype;
         match fault {
             Fault::Syntax(offset) => DecodeError::json(at + offset, "invalid number or literal"),
-            Fault::Kind(takes) => match json.get(at).and_then(|byte| kind_name(Peek::new(*byte))) {
+            Fault::Kind(takes) => match json.get(at).and_then(|byte| kind_name(*byte)) {
                 Some(given) => DecodeError::input(
                     self.name,
                     format!("element {index} of 'data' is {given}, {datatype} takes {takes}"),
@@ -229,14 +230,6 @@ fn walk(
             }
         }
     }
-}
-
-#[inline]
-fn space(json: &[u8], mut at: usize) -> usize {
-    while matches!(json.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
-        at += 1;
-    }
-    at
 }
 
 fn boolean(text: &[u8]) -> Result<([u8; 1], usize), Fault> {

@@ -4,6 +4,7 @@ mod array;
 mod number;
 mod parameters;
 mod reader;
+mod string;
 
 use std::{borrow::Cow, time::Duration};
 
@@ -95,8 +96,8 @@ fn object<'j>(
     mut field: impl FnMut(&mut Reader<'j>, &str) -> Result<(), DecodeError>,
 ) -> Result<(), DecodeError> {
     reader.expect_object(depth, what)?;
-    let mut seen: Vec<Cow<'static, str>> = Vec::new();
-    let mut key = reader.first_key()?.map(owned_key);
+    let mut seen: Vec<Cow<'j, str>> = Vec::new();
+    let mut key = reader.first_key()?;
     while let Some(name) = key {
         if seen.contains(&name) {
             return Err(DecodeError::request(format!("{what} has the key '{}' twice", shown(&name))));
@@ -106,16 +107,9 @@ fn object<'j>(
         }
         field(reader, &name)?;
         seen.push(name);
-        key = reader.next_key()?.map(owned_key);
+        key = reader.next_key()?;
     }
     Ok(())
-}
-
-/// A key that outlives the reader's next step; the keys of the protocol need no memory for it.
-fn owned_key(key: &str) -> Cow<'static, str> {
-    const KEYS: [&str; 8] = ["name", "shape", "datatype", "data", "parameters", "inputs", "outputs", "id"];
-    let known = KEYS.into_iter().find(|known| *known == key);
-    known.map_or_else(|| Cow::Owned(key.to_owned()), Cow::Borrowed)
 }
 
 /// Reads an array of at most `max` items.
@@ -138,7 +132,7 @@ fn list<'j, T>(
 }
 
 fn optional_string(reader: &mut Reader<'_>, what: &str) -> Result<Option<String>, DecodeError> {
-    if reader.is_null()? { Ok(None) } else { reader.string(what).map(|text| Some(text.to_owned())) }
+    if reader.is_null()? { Ok(None) } else { reader.string(what).map(|text| Some(text.into_owned())) }
 }
 
 /// Keeps what the model is told, takes out what is addressed to the gateway.
@@ -184,7 +178,7 @@ fn requested_output(reader: &mut Reader<'_>) -> Result<RequestedOutput, DecodeEr
     let mut settings = Parameters::new();
     object(reader, depth::ITEM, "an entry of 'outputs'", |reader, key| {
         match key {
-            "name" => name = Some(reader.string("'name' of an output")?.to_owned()),
+            "name" => name = Some(reader.string("'name' of an output")?.into_owned()),
             "parameters" => settings = parameters(reader, depth::FIELD, "'parameters' of an output")?,
             _ => {
                 reader.skip(depth::FIELD, true)?;
@@ -261,7 +255,7 @@ fn field(
     limits: &DecodeLimits,
 ) -> Result<(), DecodeError> {
     match key {
-        "name" => fields.name = Some(reader.string("'name'")?.to_owned()),
+        "name" => fields.name = Some(reader.string("'name'")?.into_owned()),
         "datatype" => fields.datatype = Some(datatype(reader)?),
         "shape" => fields.shape = Some(shape(reader, limits.max_rank)?),
         "parameters" => fields.parameters = parameters(reader, depth::FIELD, "'parameters'")?,
@@ -289,11 +283,11 @@ fn data(reader: &mut Reader<'_>, fields: &mut Fields) -> Result<(), DecodeError>
 
 fn datatype(reader: &mut Reader<'_>) -> Result<Datatype, DecodeError> {
     let text = reader.string("'datatype'")?;
-    Datatype::from_name(text).ok_or_else(|| {
+    Datatype::from_name(&text).ok_or_else(|| {
         let known: Vec<&str> = Datatype::ALL.into_iter().map(Datatype::name).collect();
         DecodeError::request(format!(
             "there is no datatype '{}', use one of {}",
-            shown(text),
+            shown(&text),
             known.join(", ")
         ))
     })

@@ -1,14 +1,12 @@
 //! `parameters` objects: typed values, and the text of what has no type.
 
-use jiter::Peek;
-
 use crate::{
     decode::DecodeError,
     tensor::{Parameter, Parameters},
 };
 
 use super::{
-    reader::{MAX_KEYS, Reader},
+    reader::{MAX_KEYS, Reader, is_number},
     shown,
 };
 
@@ -23,7 +21,7 @@ pub(super) fn parameters(
         return Ok(parameters);
     }
     reader.expect_object(depth, what)?;
-    let mut key = reader.first_key()?.map(str::to_owned);
+    let mut key = reader.first_key()?;
     while let Some(name) = key {
         if parameters.iter().any(|(earlier, _)| *earlier == name) {
             return Err(DecodeError::request(format!("{what} has the key '{}' twice", shown(&name))));
@@ -32,24 +30,20 @@ pub(super) fn parameters(
             return Err(DecodeError::request(format!("{what} has more than {MAX_KEYS} keys")));
         }
         let value = value(reader, depth + 1, &name)?;
-        parameters.push((name, value));
-        key = reader.next_key()?.map(str::to_owned);
+        parameters.push((name.into_owned(), value));
+        key = reader.next_key()?;
     }
     Ok(parameters)
 }
 
 fn value(reader: &mut Reader<'_>, depth: usize, name: &str) -> Result<Parameter, DecodeError> {
     match reader.peek()? {
-        Peek::String => Ok(Parameter::Text(reader.string("a parameter")?.to_owned())),
-        Peek::True | Peek::False => reader.boolean("a parameter").map(Parameter::Boolean),
-        peek if peek.is_num() => number(reader.number("a parameter")?).ok_or_else(|| {
+        b'"' => Ok(Parameter::Text(reader.string("a parameter")?.into_owned())),
+        b't' | b'f' => reader.boolean("a parameter").map(Parameter::Boolean),
+        first if is_number(first) => number(reader.number("a parameter")?).ok_or_else(|| {
             DecodeError::request(format!("parameter '{}' must be a finite number", shown(name)))
         }),
-        _ => {
-            let text = reader.skip(depth, false)?;
-            // The strings in it were decoded, so that this cannot fail.
-            Ok(Parameter::Json(String::from_utf8_lossy(text).into_owned()))
-        }
+        _ => Ok(Parameter::Json(reader.skip(depth, false)?.to_owned())),
     }
 }
 

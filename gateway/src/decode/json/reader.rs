@@ -1,8 +1,13 @@
-//! A pull reader over a JSON text: jiter's tokens, with bounded depth and positions in the whole text.
+//! A pull reader over a JSON text, with bounded depth.
 
-use jiter::{Jiter, JiterError, Peek};
+use std::borrow::Cow;
 
 use crate::decode::DecodeError;
+
+use super::{
+    number::Number,
+    string::{Raw, utf8},
+};
 
 /// Keys that one object may have; each is compared with those before it, to refuse duplicates.
 pub(super) const MAX_KEYS: usize = 256;
@@ -10,9 +15,7 @@ pub(super) const MAX_KEYS: usize = 256;
 /// Reads one JSON text. `depth` arguments count the arrays and objects around a value, itself included.
 pub(super) struct Reader<'j> {
     json: &'j [u8],
-    jiter: Jiter<'j>,
-    /// Where the text that `jiter` reads starts in `json`.
-    base: usize,
+    at: usize,
     max_depth: usize,
 }
 
@@ -20,11 +23,8 @@ impl<'j> Reader<'j> {
     /// A leading byte order mark is skipped.
     pub(super) fn new(json: &'j [u8], max_depth: usize) -> Self {
         const BOM: &[u8] = b"\xef\xbb\xbf";
-        let mut reader = Self { json, jiter: Jiter::new(json).with_allow_inf_nan(), base: 0, max_depth };
-        if json.starts_with(BOM) {
-            reader.seek(BOM.len());
-        }
-        reader
+        let at = if json.starts_with(BOM) { BOM.len() } else { 0 };
+        Self { json, at, max_depth }
     }
 
     pub(super) fn json(&self) -> &'j [u8] {
@@ -36,82 +36,82 @@ impl<'j> Reader<'j> {
     }
 
     pub(super) fn position(&self) -> usize {
-        self.base + self.jiter.current_index()
+        self.at
     }
 
-    /// Goes on reading at `position`, where a token must start. jiter keeps no state but its index.
+    /// Goes on reading at `position`, where a token must start.
     pub(super) fn seek(&mut self, position: usize) {
-        let tape = std::mem::replace(&mut self.jiter, Jiter::new(b"")).into_tape();
-        self.jiter = Jiter::with_tape(&self.json[position..], tape).with_allow_inf_nan();
-        self.base = position;
+        self.at = position;
+    }
+
+    /// The first byte of the next token; none at the end.
+    #[inline]
+    fn token(&mut self) -> Option<u8> {
+        self.at = space(self.json, self.at);
+        self.json.get(self.at).copied()
     }
 
     /// The first byte of the next value, which tells what it is.
-    pub(super) fn peek(&mut self) -> Result<Peek, DecodeError> {
-        self.jiter.peek().map_err(|error| syntax(self.base, &error))
+    #[inline]
+    pub(super) fn peek(&mut self) -> Result<u8, DecodeError> {
+        self.token().ok_or_else(|| self.invalid("the text ends where a value should be"))
     }
 
     /// Takes a `null`, if that is next.
     pub(super) fn is_null(&mut self) -> Result<bool, DecodeError> {
-        if self.peek()? != Peek::Null {
+        if self.peek()? != b'n' {
             return Ok(false);
         }
-        self.jiter.known_null().map_err(|error| syntax(self.base, &error))?;
+        self.word("null")?;
         Ok(true)
     }
 
     /// Starts an object. Its keys are read with [`Self::first_key`] and [`Self::next_key`].
     pub(super) fn expect_object(&mut self, depth: usize, what: &str) -> Result<(), DecodeError> {
-        self.expect(Peek::Object, what, "an object")?;
+        self.expect(b'{', what, "an object")?;
         self.check_depth(depth)
     }
 
-    pub(super) fn first_key(&mut self) -> Result<Option<&str>, DecodeError> {
-        let base = self.base;
-        self.jiter.known_object().map_err(|error| syntax(base, &error))
+    pub(super) fn first_key(&mut self) -> Result<Option<Cow<'j, str>>, DecodeError> {
+        if self.is_empty(b'}') { Ok(None) } else { self.key()?.to_text().map(Some) }
     }
 
-    pub(super) fn next_key(&mut self) -> Result<Option<&str>, DecodeError> {
-        let base = self.base;
-        self.jiter.next_key().map_err(|error| syntax(base, &error))
+    pub(super) fn next_key(&mut self) -> Result<Option<Cow<'j, str>>, DecodeError> {
+        if self.goes_on(b'}')? { self.key()?.to_text().map(Some) } else { Ok(None) }
     }
 
     /// Starts an array and says whether it has an element; [`Self::next_element`] says so for those that follow.
     pub(super) fn first_element(&mut self, depth: usize, what: &str) -> Result<bool, DecodeError> {
-        self.expect(Peek::Array, what, "an array")?;
+        self.expect(b'[', what, "an array")?;
         self.check_depth(depth)?;
-        let first = self.jiter.known_array().map_err(|error| syntax(self.base, &error))?;
-        Ok(first.is_some())
+        Ok(!self.is_empty(b']'))
     }
 
     pub(super) fn next_element(&mut self) -> Result<bool, DecodeError> {
-        let next = self.jiter.array_step().map_err(|error| syntax(self.base, &error))?;
-        Ok(next.is_some())
+        self.goes_on(b']')
     }
 
-    pub(super) fn string(&mut self, what: &str) -> Result<&str, DecodeError> {
-        self.expect(Peek::String, what, "a string")?;
-        let base = self.base;
-        self.jiter.known_str().map_err(|error| syntax(base, &error))
+    pub(super) fn string(&mut self, what: &str) -> Result<Cow<'j, str>, DecodeError> {
+        self.expect(b'"', what, "a string")?;
+        self.raw_string()?.to_text()
     }
 
     pub(super) fn boolean(&mut self, what: &str) -> Result<bool, DecodeError> {
-        let peek = self.peek()?;
-        if !matches!(peek, Peek::True | Peek::False) {
-            return Err(self.unexpected(what, "true or false"));
+        match self.peek()? {
+            b't' => self.word("true").map(|()| true),
+            b'f' => self.word("false").map(|()| false),
+            _ => Err(self.unexpected(what, "true or false")),
         }
-        self.jiter.known_bool(peek).map_err(|error| syntax(self.base, &error))
     }
 
     /// The text of a number, `NaN` and the infinities included.
-    pub(super) fn number(&mut self, what: &str) -> Result<&str, DecodeError> {
-        let peek = self.peek()?;
-        if !peek.is_num() {
+    pub(super) fn number(&mut self, what: &str) -> Result<&'j str, DecodeError> {
+        if !is_number(self.peek()?) {
             return Err(self.unexpected(what, "a number"));
         }
-        let base = self.base;
-        let text = self.jiter.known_number_bytes(peek).map_err(|error| syntax(base, &error))?;
-        std::str::from_utf8(text).map_err(|_| DecodeError::json(base, "invalid number"))
+        let start = self.at;
+        self.take_number(true)?;
+        utf8(&self.json[start..self.at], start)
     }
 
     /// An integer from 0 to 2^64 - 1, written without point or exponent.
@@ -124,122 +124,212 @@ impl<'j> Reader<'j> {
     }
 
     /// Takes the next value, whatever it is, and returns its text. `literals` admits `NaN` and the infinities.
-    pub(super) fn skip(&mut self, depth: usize, literals: bool) -> Result<&'j [u8], DecodeError> {
-        let mut peek = self.peek()?;
-        let start = self.position();
-        // Arrays and objects that are open, outermost first; true is an object.
-        let mut open: Vec<bool> = Vec::new();
+    pub(super) fn skip(&mut self, depth: usize, literals: bool) -> Result<&'j str, DecodeError> {
+        self.peek()?;
+        let start = self.at;
+        // What closes the arrays and objects that are open, outermost first.
+        let mut open: Vec<u8> = Vec::new();
         loop {
-            if matches!(peek, Peek::Array | Peek::Object) {
-                self.check_depth(depth + open.len())?;
-            }
-            match self.enter(peek, literals)? {
-                Entered::Nothing => {}
-                Entered::Array(first) => {
-                    open.push(false);
-                    peek = first;
-                    continue;
+            match self.token() {
+                Some(first @ (b'[' | b'{')) => {
+                    if depth + open.len() > self.max_depth {
+                        return Err(too_deep(self.max_depth, self.at));
+                    }
+                    let close = if first == b'[' { b']' } else { b'}' };
+                    if !self.is_empty(close) {
+                        open.push(close);
+                        if close == b'}' {
+                            self.key()?;
+                        }
+                        continue;
+                    }
                 }
-                Entered::Object => {
-                    open.push(true);
-                    peek = self.peek()?;
-                    continue;
+                Some(b'"') => {
+                    self.raw_string()?;
                 }
+                Some(b't') => self.word("true")?,
+                Some(b'f') => self.word("false")?,
+                Some(b'n') => self.word("null")?,
+                Some(first) if is_number(first) => self.take_number(literals)?,
+                Some(_) => return Err(self.invalid("expected a value")),
+                None => return Err(self.invalid("the text ends where a value should be")),
             }
             loop {
-                let next = match open.last() {
-                    None => return Ok(&self.json[start..self.position()]),
-                    Some(false) => self.next_element()?,
-                    Some(true) => self.next_key()?.is_some(),
-                };
-                if next {
-                    peek = self.peek()?;
-                    break;
+                // Strings were scanned, but none of them was read.
+                let Some(close) = open.last() else { return utf8(&self.json[start..self.at], start) };
+                match self.step(*close) {
+                    Step::Next => {
+                        if *close == b'}' {
+                            self.key()?;
+                        }
+                        break;
+                    }
+                    Step::End => {
+                        open.pop();
+                    }
+                    Step::Invalid => return Err(self.out_of_step(*close)),
                 }
-                open.pop();
             }
         }
-    }
-
-    /// Takes a scalar or an empty array or object whole, and of any other only the start.
-    fn enter(&mut self, peek: Peek, literals: bool) -> Result<Entered, DecodeError> {
-        let base = self.base;
-        let position = self.position();
-        match peek {
-            Peek::Array => {
-                self.jiter.known_array().map(|first| first.map_or(Entered::Nothing, Entered::Array))
-            }
-            Peek::Object => self.jiter.known_object().map(|first| match first {
-                Some(_) => Entered::Object,
-                None => Entered::Nothing,
-            }),
-            // Unlike jiter's own skip, this checks that strings are UTF-8.
-            Peek::String => self.jiter.known_str().map(|_| Entered::Nothing),
-            Peek::True | Peek::False => self.jiter.known_bool(peek).map(|_| Entered::Nothing),
-            Peek::Null => self.jiter.known_null().map(|()| Entered::Nothing),
-            number => match self.jiter.known_number_bytes(number) {
-                Ok(text) if !literals && text.ends_with(b"N") | text.ends_with(b"y") => {
-                    return Err(DecodeError::json(position, "NaN and Infinity may stand in 'data' only"));
-                }
-                Ok(_) => Ok(Entered::Nothing),
-                Err(error) => Err(error),
-            },
-        }
-        .map_err(|error| syntax(base, &error))
     }
 
     /// Checks that nothing but white space is left.
     pub(super) fn finish(&mut self) -> Result<(), DecodeError> {
-        self.jiter.finish().map_err(|error| syntax(self.base, &error))
+        if self.token().is_none() { Ok(()) } else { Err(self.invalid("the text goes on behind the request")) }
     }
 
-    fn expect(&mut self, kind: Peek, what: &str, kind_name: &str) -> Result<(), DecodeError> {
-        if self.peek()? == kind { Ok(()) } else { Err(self.unexpected(what, kind_name)) }
+    /// Steps over the first byte of an array or object, and over its last if there is nothing in between.
+    #[inline]
+    fn is_empty(&mut self, close: u8) -> bool {
+        self.at += 1;
+        let empty = self.token() == Some(close);
+        self.at += usize::from(empty);
+        empty
+    }
+
+    /// Steps over what follows an entry of an array or object.
+    #[inline]
+    fn step(&mut self, close: u8) -> Step {
+        match self.token() {
+            Some(b',') => {
+                self.at += 1;
+                Step::Next
+            }
+            Some(next) if next == close => {
+                self.at += 1;
+                Step::End
+            }
+            _ => Step::Invalid,
+        }
+    }
+
+    /// The same, with an error if there is neither another entry nor an end.
+    fn goes_on(&mut self, close: u8) -> Result<bool, DecodeError> {
+        match self.step(close) {
+            Step::Next if self.token() == Some(close) => Err(self.invalid("trailing comma")),
+            Step::Next => Ok(true),
+            Step::End => Ok(false),
+            Step::Invalid => Err(self.out_of_step(close)),
+        }
+    }
+
+    #[cold]
+    fn out_of_step(&mut self, close: u8) -> DecodeError {
+        let close = char::from(close);
+        match self.token() {
+            Some(_) => self.invalid(format!("expected `,` or `{close}`")),
+            None => self.invalid(format!("the text ends before a `{close}`")),
+        }
+    }
+
+    /// Takes a key and the colon behind it.
+    #[inline]
+    fn key(&mut self) -> Result<Raw<'j>, DecodeError> {
+        if self.token() != Some(b'"') {
+            return Err(self.invalid("a key must be a string"));
+        }
+        let key = self.raw_string()?;
+        if self.token() != Some(b':') {
+            return Err(self.invalid("expected `:`"));
+        }
+        self.at += 1;
+        Ok(key)
+    }
+
+    #[inline]
+    fn raw_string(&mut self) -> Result<Raw<'j>, DecodeError> {
+        let raw = Raw::scan(self.json, self.at)?;
+        self.at = raw.end();
+        Ok(raw)
+    }
+
+    #[inline]
+    fn take_number(&mut self, literals: bool) -> Result<(), DecodeError> {
+        const LITERALS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+        let text = &self.json[self.at..];
+        let length = match Number::scan(text) {
+            Ok(number) => number.text().len(),
+            Err(offset) => match LITERALS.into_iter().find(|literal| text.starts_with(literal)) {
+                Some(literal) if literals => literal.len(),
+                Some(_) => return Err(self.invalid("NaN and Infinity may stand in 'data' only")),
+                None => return Err(DecodeError::json(self.at + offset, "invalid number")),
+            },
+        };
+        self.at += length;
+        Ok(())
+    }
+
+    #[inline]
+    fn word(&mut self, word: &str) -> Result<(), DecodeError> {
+        if !self.json[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.invalid(format!("expected `{word}`")));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn expect(&mut self, first: u8, what: &str, kind_name: &str) -> Result<(), DecodeError> {
+        if self.peek()? == first { Ok(()) } else { Err(self.unexpected(what, kind_name)) }
     }
 
     /// The next value is of the wrong kind, or is no value at all.
     pub(super) fn unexpected(&mut self, what: &str, expected: &str) -> DecodeError {
-        let position = self.position();
         match self.peek() {
-            Ok(peek) => match kind_name(peek) {
-                Some(given) => {
-                    DecodeError::request(format!("{what} must be {expected}, got {given} at byte {position}"))
-                }
-                None => DecodeError::json(position, "expected a value"),
+            Ok(first) => match kind_name(first) {
+                Some(given) => DecodeError::request(format!(
+                    "{what} must be {expected}, got {given} at byte {}",
+                    self.at
+                )),
+                None => self.invalid("expected a value"),
             },
             Err(error) => error,
         }
     }
 
     fn check_depth(&self, depth: usize) -> Result<(), DecodeError> {
-        if depth <= self.max_depth { Ok(()) } else { Err(too_deep(self.max_depth, self.position())) }
+        if depth <= self.max_depth { Ok(()) } else { Err(too_deep(self.max_depth, self.at)) }
+    }
+
+    #[cold]
+    fn invalid(&self, reason: impl Into<String>) -> DecodeError {
+        DecodeError::json(self.at, reason)
     }
 }
 
-enum Entered {
-    /// Nothing was opened: the value is complete.
-    Nothing,
-    Array(Peek),
-    Object,
+/// What follows an entry of an array or object.
+enum Step {
+    Next,
+    End,
+    Invalid,
 }
 
 pub(super) fn too_deep(max_depth: usize, position: usize) -> DecodeError {
     DecodeError::json(position, format!("arrays and objects are nested more than {max_depth} deep"))
 }
 
-fn syntax(base: usize, error: &JiterError) -> DecodeError {
-    DecodeError::json(base + error.index, error.error_type.to_string())
+/// Where the white space from `at` on ends.
+#[inline]
+pub(super) fn space(json: &[u8], mut at: usize) -> usize {
+    while matches!(json.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+        at += 1;
+    }
+    at
+}
+
+/// Whether a value is a number, `NaN` or an infinity, by its first byte.
+pub(super) fn is_number(first: u8) -> bool {
+    matches!(first, b'-' | b'0'..=b'9' | b'I' | b'N')
 }
 
 /// What a value is, by its first byte.
-pub(super) fn kind_name(peek: Peek) -> Option<&'static str> {
-    match peek {
-        Peek::Null => Some("null"),
-        Peek::True | Peek::False => Some("a boolean"),
-        Peek::String => Some("a string"),
-        Peek::Array => Some("an array"),
-        Peek::Object => Some("an object"),
-        number if number.is_num() => Some("a number"),
+pub(super) fn kind_name(first: u8) -> Option<&'static str> {
+    match first {
+        b'n' => Some("null"),
+        b't' | b'f' => Some("a boolean"),
+        b'"' => Some("a string"),
+        b'[' => Some("an array"),
+        b'{' => Some("an object"),
+        number if is_number(number) => Some("a number"),
         _ => None,
     }
 }

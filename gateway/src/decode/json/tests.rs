@@ -359,24 +359,24 @@ fn the_frame_of_a_request_is_checked() {
         assert!(parse(good).is_ok(), "{good}");
     }
     let cases = [
-        ("", "at byte 0: EOF while parsing a value"),
+        ("", "at byte 0: the text ends where a value should be"),
         ("[]", "the request must be an object, got an array at byte 0"),
         ("\"x\"", "the request must be an object, got a string at byte 0"),
         ("x", "at byte 0: expected a value"),
         ("{}", "the request has no 'inputs'"),
         (r#"{"inputs":null}"#, "'inputs' must be an array, got null at byte 10"),
         (r#"{"inputs":{}}"#, "'inputs' must be an array, got an object at byte 10"),
-        (r#"{"inputs":[]} x"#, "at byte 14: trailing characters"),
-        (r#"{"inputs":[]}{}"#, "at byte 13: trailing characters"),
+        (r#"{"inputs":[]} x"#, "at byte 14: the text goes on behind the request"),
+        (r#"{"inputs":[]}{}"#, "at byte 13: the text goes on behind the request"),
         (r#"{"inputs":[],}"#, "at byte 13: trailing comma"),
-        (r#"{"inputs":[]"#, "at byte 12: EOF while parsing an object"),
-        (r#"{'inputs':[]}"#, "at byte 1: key must be a string"),
+        (r#"{"inputs":[]"#, "at byte 12: the text ends before a `}`"),
+        (r#"{'inputs':[]}"#, "at byte 1: a key must be a string"),
         (r#"{"inputs" []}"#, "at byte 10: expected `:`"),
         (r#"{"inputs":[],"id":42}"#, "'id' must be a string, got a number at byte 18"),
         (r#"{"inputs":[],"parameters":[]}"#, "'parameters' of the request must be an object, got an array"),
         (r#"{"inputs":[],"id":"a","id":"b"}"#, "the request has the key 'id' twice"),
         (r#"{"inputs":[],"x":1,"\u0078":2}"#, "the request has the key 'x' twice"),
-        (r#"{"inputs":[],"x":tru}"#, "at byte 20: expected ident"),
+        (r#"{"inputs":[],"x":tru}"#, "at byte 17: expected `true`"),
         (r#"{"inputs":[],"x":01}"#, "at byte 18: invalid number"),
         ("{\"inputs\":[],\"x\":\"\u{1}\"}", "at byte 18: control character"),
         ("\u{feff}\u{feff}{\"inputs\":[]}", "at byte 3: expected a value"),
@@ -433,6 +433,31 @@ fn json_like() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
+/// Pieces that often make a string.
+fn string_like() -> impl Strategy<Value = String> {
+    let piece = proptest::sample::select(vec![
+        "a",
+        "é",
+        "☃",
+        "\"",
+        "\\",
+        "\\\"",
+        "\\\\",
+        "\\/",
+        "\\n",
+        "\\x",
+        "\\u00e9",
+        "\\u000",
+        "\\ud83d",
+        "\\ude00",
+        "\\ud83d\\ude00",
+        "\u{1}",
+        "\u{7f}",
+        "sixteen letters.",
+    ]);
+    proptest::collection::vec(piece, 0..8).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
+}
+
 fn request_like() -> impl Strategy<Value = String> {
     let piece = proptest::sample::select(vec![
         "{\"inputs\":[",
@@ -479,6 +504,17 @@ proptest! {
             Ok(_) => prop_assert!(valid || frame, "{}", value),
             Err(error) => prop_assert!(!valid, "{}: {}", value, error),
         }
+    }
+
+    #[test]
+    fn strings_are_what_another_reader_takes_them_for(string in string_like()) {
+        let expected = serde_json::from_str::<String>(&string).ok();
+        let id = parse(&format!("{{\"inputs\":[],\"id\":{string}}}")).ok().map(|header| header.reply.id);
+        prop_assert_eq!(id, expected.clone().map(Some));
+        let bytes = bytes_of("BYTES", "[1]", &format!("[{string}]")).ok();
+        prop_assert_eq!(bytes.map(|bytes| bytes[4..].to_vec()), expected.clone().map(String::into_bytes));
+        let stepped_over = parse(&format!("{{\"inputs\":[],\"x\":[{string}]}}"));
+        prop_assert_eq!(stepped_over.is_ok(), expected.is_some());
     }
 
     #[test]
