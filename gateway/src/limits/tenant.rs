@@ -130,7 +130,7 @@ tenant_limits! {
     versions: u64, "--tenant-versions";
     /// Bytes of all that it has published
     storage: Size, "--tenant-storage";
-    /// Memory that its models take while they are loaded
+    /// Memory that its models take while they are loaded; of an ONNX model its file, and what one worker takes then
     loaded: Size, "--tenant-loaded";
     /// Bytes of one upload, all files together
     max_upload: Size, "--max-upload";
