@@ -2,7 +2,7 @@
 //!
 //! Here nobody is let in without a key, not even over loopback: the first one is made on the store itself.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use hyper::{
@@ -56,7 +56,7 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    answered(answer(gateway, visitor, &head, body)).await
+    answered(pin!(answer(gateway, visitor, &head, body))).await
 }
 
 async fn answer(

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io::{self, Cursor},
     net::IpAddr,
-    pin::pin,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,7 +77,7 @@ async fn begin(
                 let version = tokio::time::timeout(limits.header_timeout, version(&stream)).await??;
                 Ok::<_, io::Error>((Stream::Plain(stream), version))
             }
-            Some(tls) => secured(stream, &tls, limits).await,
+            Some(tls) => Box::pin(secured(stream, &tls, limits)).await,
         }
     };
     let begun = tokio::select! {
@@ -87,10 +87,10 @@ async fn begin(
     };
     match begun {
         Ok((Stream::Plain(stream), version)) => {
-            speak(stream, version, door, peer.ip(), place, gateway, stop).await;
+            Box::pin(speak(stream, version, door, peer.ip(), place, gateway, stop)).await;
         }
         Ok((Stream::Secured(stream), version)) => {
-            speak(stream, version, door, peer.ip(), place, gateway, stop).await;
+            Box::pin(speak(stream, version, door, peer.ip(), place, gateway, stop)).await;
         }
         Err(error) => tracing::debug!(%error, "connection ended before its first request"),
     }
@@ -134,18 +134,19 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         move |request: Request<Incoming>| {
             let gateway = Arc::clone(&gateway);
             let under_way = sending.request(Visitor::new(peer, &place));
-            async move {
+            // hyper keeps room for one as long as the connection lives.
+            Box::pin(async move {
                 let (version, visitor) = (request.version(), under_way.visitor());
                 let mut answer = match door {
                     Door::Data => rest::handle(&gateway, visitor, request).await,
-                    Door::Admin => admin::handle(&gateway, visitor, request).await,
+                    Door::Admin => Box::pin(admin::handle(&gateway, visitor, request)).await,
                 };
                 // HTTP/2 has no word for it that would not end the requests beside this one's.
                 if gateway.memory.no_queue() && version < HttpVersion::HTTP_2 {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer.map(|body| body.on_its_way(under_way.answer(), version)))
-            }
+            })
         }
     });
     let io = TokioIo::new(Watched::new(stream, &sending));
@@ -153,11 +154,13 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         match version {
             // hyper itself ends one that is idle.
             Version::Http1 => {
-                until_told(http1(&limits).serve_connection(io, service), stop, std::future::pending()).await
+                let connection = Box::pin(http1(&limits).serve_connection(io, service));
+                until_told(connection, stop, std::future::pending()).await
             }
             Version::Http2 => {
                 let idle = sending.idle(limits.header_timeout);
-                until_told(http2(&limits).serve_connection(io, service), stop, idle).await
+                let connection = Box::pin(http2(&limits).serve_connection(io, service));
+                until_told(connection, stop, idle).await
             }
             Version::None => Ok(()),
         }
@@ -179,11 +182,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves until told to stop, then until what is under way is answered; or until there is nothing under way for too long.
 async fn until_told<C: GracefulConnection>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     mut stop: Stop,
     idle: impl Future<Output = ()>,
 ) -> C::Output {
-    let mut connection = pin!(connection);
     let bound = tokio::select! {
         ended = connection.as_mut() => return ended,
         _ = stop.wait_for(Option::is_some) => None,

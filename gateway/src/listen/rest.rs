@@ -3,7 +3,7 @@
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     task::Poll,
 };
@@ -56,14 +56,13 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    answered(answer(gateway, visitor, &head, body)).await
+    answered(pin!(answer(gateway, visitor, &head, body))).await
 }
 
 /// What becomes of an answer that may be a problem or a panic.
 pub(super) async fn answered(
-    answer: impl Future<Output = Result<Response<ReplyBody>, Problem>>,
+    mut answer: Pin<&mut impl Future<Output = Result<Response<ReplyBody>, Problem>>>,
 ) -> Response<ReplyBody> {
-    let mut answer = pin!(answer);
     let answer = std::future::poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
             Ok(poll) => poll,
@@ -105,12 +104,14 @@ async fn routed(
 ) -> Result<Response<ReplyBody>, Problem> {
     enough_memory(gateway, &route)?;
     let tenant = &principal.tenant;
+    // A request for inference may stay for long: what is rarer and larger than that is in boxes, so that it holds no room for it.
     match route {
         Route::Infer(target) => {
             infer::infer(gateway, principal, &target, &head.headers, body).await.map(inferred)
         }
         Route::Verify(target) => {
-            verify::verify(gateway, principal, &target, &head.headers, body).await.map(verified)
+            let verify = verify::verify(gateway, principal, &target, &head.headers, body);
+            Box::pin(verify).await.map(verified)
         }
         Route::Live => Ok(json_reply(StatusCode::OK, &json!({ "live": true }))),
         Route::Ready => Ok(server_ready(gateway)),
@@ -129,7 +130,7 @@ async fn routed(
         Route::RepositoryUnload(model) => {
             control_body(gateway, tenant, body).await?;
             if let Some(uploads) = owner(gateway, tenant, &model) {
-                uploads.set_loaded(tenant, &model, false).await?;
+                Box::pin(uploads.set_loaded(tenant, &model, false)).await?;
             } else {
                 shared_model(principal, &model)?;
                 gateway.repository.unload(&model).await?;
@@ -148,7 +149,7 @@ async fn routed(
             Ok(tagged(json_reply(StatusCode::OK, &settings), revision))
         }
         Route::SetSettings(model) => {
-            uploads::set_settings(gateway, tenant, &model, &head.headers, body).await
+            Box::pin(uploads::set_settings(gateway, tenant, &model, &head.headers, body)).await
         }
         Route::OwnVersion(model, version) => {
             Ok(json_reply(StatusCode::OK, &uploads::uploads(gateway)?.version(tenant, &model, &version)?))
@@ -158,11 +159,11 @@ async fn routed(
             until_interrupted(gateway, Box::pin(upload)).await
         }
         Route::RemoveModel(model) => {
-            uploads::uploads(gateway)?.remove_model(tenant, &model).await?;
+            Box::pin(uploads::uploads(gateway)?.remove_model(tenant, &model)).await?;
             Ok(json_reply(StatusCode::OK, &json!({ "name": model, "removed": true })))
         }
         Route::RemoveVersion(model, version) => {
-            uploads::uploads(gateway)?.remove_version(tenant, &model, &version).await?;
+            Box::pin(uploads::uploads(gateway)?.remove_version(tenant, &model, &version)).await?;
             Ok(json_reply(StatusCode::OK, &json!({ "name": model, "version": version, "removed": true })))
         }
     }
