@@ -58,9 +58,14 @@ impl Loaded {
         bail!("the gateway does not get ready: {}", fs::read_to_string(loaded._log.path())?)
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// KiB of the process's memory: what is resident, and the most there was since [`forget_peak`](Self::forget_peak).
     pub fn memory(&self) -> Result<(u64, u64)> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let of = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).context("no figure")
@@ -69,7 +74,7 @@ impl Loaded {
     }
 
     pub fn forget_peak(&self) -> Result<()> {
-        Ok(fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?)
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.id()), "5")?)
     }
 }
 

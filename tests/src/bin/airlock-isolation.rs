@@ -9,17 +9,17 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use airlock_tests::{
     client::{Answer, Http2, collect, open_http2_on},
+    load::Loaded,
     onnx::{self, Graph, node, tensor, value},
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -71,43 +71,18 @@ fn work(products: usize) -> Graph {
 }
 
 struct Gateway {
-    child: Child,
+    loaded: Loaded,
     connection: Http2,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Gateway {
     async fn start(cli: &Cli, models: &Path, isolation: &str) -> Result<Self> {
-        let log = models.join(format!("{isolation}.log"));
-        let mut command = match cli.core {
-            Some(core) => {
-                let mut command = Command::new("taskset");
-                command.args(["-c", &core.to_string()]).arg(&cli.gateway);
-                command
-            }
-            None => Command::new(&cli.gateway),
-        };
-        command.args(["serve", "--http", "127.0.0.1:0", "--onnx-isolation", isolation, "--model-repository"]);
-        let mut child = command.arg(models).stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
-        for _ in 0..600 {
-            let text = fs::read_to_string(&log)?;
-            if text.contains("ready models=") {
-                let line = text.lines().find_map(|line| line.split_once("listening on http://"));
-                let address: SocketAddr = line.context("no address")?.1.trim().parse()?;
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                return Ok(Self { child, connection: open_http2_on(stream, address).await });
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        let _ = child.kill();
-        bail!("the gateway does not get ready: {}", fs::read_to_string(&log)?)
+        let models = models.to_string_lossy();
+        let arguments = ["--onnx-isolation", isolation, "--model-repository", &models].map(str::to_owned);
+        let loaded = Loaded::start(&cli.gateway, cli.core, &arguments).await?;
+        let stream = TcpStream::connect(loaded.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { connection: open_http2_on(stream, loaded.address).await, loaded })
     }
 
     async fn call(&mut self, call: &Call) -> Result<Answer> {
@@ -126,7 +101,7 @@ impl Gateway {
 
     /// Its workers that run.
     fn workers(&self) -> Result<Vec<u32>> {
-        let parent = self.child.id().to_string();
+        let parent = self.loaded.id().to_string();
         let mut workers = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let Ok(number) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
