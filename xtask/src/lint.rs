@@ -19,8 +19,12 @@ const FETCH_PATIENCE: Duration = Duration::from_secs(60);
 pub fn run() -> Result<()> {
     let root = shell::root();
     shell::run("formatting", cargo(&root).args(["fmt", "--all", "--check"]))?;
-    let guests = root.join("examples/guests");
-    shell::run("formatting of the example plugins", cargo(&guests).args(["fmt", "--all", "--check"]))?;
+    for folder in ["examples/guests", "onnx-plugin"] {
+        shell::run(
+            &format!("formatting of {folder}"),
+            cargo(&root.join(folder)).args(["fmt", "--all", "--check"]),
+        )?;
+    }
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     shell::run("clippy", cargo(&root).args(clippy))?;
     let deny = cargo_deny()?;

@@ -6,6 +6,7 @@ mod fuzz;
 mod guests;
 mod http;
 mod lint;
+mod onnx_plugin;
 mod plugin;
 mod promises;
 mod python;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Options),
     /// Build the example plugins and models into target/models
     Guests,
+    /// Build the plugin that runs ONNX models in the wasm sandbox: target/onnx-plugin.wasm
+    OnnxPlugin,
     /// Build a plugin of your own
     Plugin(plugin::Options),
     /// Check formatting, clippy, and the dependencies' licenses and sources
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Guests => guests::run(),
+        Task::OnnxPlugin => onnx_plugin::run(),
         Task::Plugin(options) => plugin::run(&options),
         Task::Lint => lint::run(),
         Task::Promises(options) => promises::run(&options),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    bench, guests, lint, python,
+    bench, guests, lint, onnx_plugin, python,
     server::{Server, free_address},
     shell,
 };
@@ -61,11 +61,12 @@ impl Steps {
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut count = Count::default();
-    let mut steps = Steps { done: 0, all: if options.quick { 5 } else { 10 } };
+    let mut steps = Steps { done: 0, all: if options.quick { 6 } else { 11 } };
     if !options.quick {
         steps.run("lints", lint::run)?;
     }
     steps.run("example models", guests::run)?;
+    steps.run("plugin for ONNX models", onnx_plugin::build)?;
     steps.run("build", || build(&["--workspace", "--bins"]))?;
     let s3 = steps.run("Python environment of the S3 server", s3_server)?;
     count.add(steps.run("Rust tests", || cargo_test(&["--workspace"], &[("AIRLOCK_TEST_S3", &s3)]))?);
