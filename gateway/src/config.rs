@@ -70,12 +70,22 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "AIRLOCK_STATE")]
     pub state: Option<PathBuf>,
 
-    /// Where the repository's ONNX models run: in the gateway's own process (none), or in worker processes (process), as those
-    /// of tenants always do [default: none]
+    /// Where the repository's ONNX models run: in the gateway's own process (none), in worker processes (process), or in the
+    /// wasm sandbox (sandbox); a model's own configuration may say otherwise [default: none]
     #[arg(long, value_name = "WHERE", env = "AIRLOCK_ONNX_ISOLATION")]
     pub onnx_isolation: Option<Isolation>,
 
-    /// Whether tenants may upload ONNX models, which run in worker processes without a sandbox [default: true]
+    /// The plugin that runs ONNX models in the wasm sandbox, as `cargo xtask onnx-plugin` builds it; without it there is no
+    /// sandbox for them
+    #[arg(long, value_name = "FILE", env = "AIRLOCK_ONNX_PLUGIN")]
+    pub onnx_plugin: Option<PathBuf>,
+
+    /// Where the ONNX models of tenants run: in worker processes (process) or in the wasm sandbox (sandbox); a model's own
+    /// configuration may say otherwise [default: process]
+    #[arg(long, value_name = "WHERE", env = "AIRLOCK_TENANT_ONNX_ISOLATION")]
+    pub tenant_onnx_isolation: Option<Isolation>,
+
+    /// Whether tenants may upload ONNX models [default: true]
     #[arg(long, value_name = "BOOL", env = "AIRLOCK_TENANT_ONNX", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub tenant_onnx: Option<bool>,
 
@@ -155,6 +165,15 @@ pub enum ConfigError {
     Store(#[from] StoreError),
     #[error("--tls-cert and --tls-key belong together: one of them is missing")]
     HalfTls,
+    #[error(
+        "ONNX models cannot run in the sandbox without the plugin that runs them: name its file with --onnx-plugin \
+         (cargo xtask onnx-plugin builds it)"
+    )]
+    NoOnnxPlugin,
+    #[error(
+        "--tenant-onnx-isolation: models of tenants do not run in the gateway's process: write process or sandbox"
+    )]
+    TenantOnnxInProcess,
 }
 
 impl Settings {
@@ -188,6 +207,8 @@ impl Settings {
             state: self.state.or(other.state),
             secret_file: self.secret_file.or(other.secret_file),
             onnx_isolation: self.onnx_isolation.or(other.onnx_isolation),
+            onnx_plugin: self.onnx_plugin.or(other.onnx_plugin),
+            tenant_onnx_isolation: self.tenant_onnx_isolation.or(other.tenant_onnx_isolation),
             tenant_onnx: self.tenant_onnx.or(other.tenant_onnx),
             shared_models: self.shared_models.or(other.shared_models),
             non_finite: self.non_finite.or(other.non_finite),
@@ -219,6 +240,10 @@ pub struct Config {
     pub shared_models: bool,
     /// Where ONNX models of the operator's own run, unless their configuration says otherwise.
     pub onnx_isolation: Isolation,
+    /// The same for those of tenants; never in the gateway's process.
+    pub tenant_onnx_isolation: Isolation,
+    /// The plugin that runs ONNX models in the wasm sandbox.
+    pub onnx_plugin: Option<PathBuf>,
     pub non_finite: crate::reply::NonFinite,
     pub drain_delay: Duration,
     pub limits: Limits,
@@ -256,6 +281,16 @@ impl TryFrom<Settings> for Config {
         if !http.ip().is_loopback() && !insecure && store.is_none() {
             return Err(ConfigError::NotLoopback(http));
         }
+        let onnx_isolation = settings.onnx_isolation.unwrap_or_default();
+        let tenant_onnx_isolation = settings.tenant_onnx_isolation.unwrap_or(Isolation::Process);
+        if tenant_onnx_isolation == Isolation::None {
+            return Err(ConfigError::TenantOnnxInProcess);
+        }
+        if [onnx_isolation, tenant_onnx_isolation].contains(&Isolation::Sandbox)
+            && settings.onnx_plugin.is_none()
+        {
+            return Err(ConfigError::NoOnnxPlugin);
+        }
         let limits = settings.limits.limits()?;
         Ok(Self {
             source,
@@ -276,7 +311,9 @@ impl TryFrom<Settings> for Config {
             store,
             tenant_onnx: settings.tenant_onnx.unwrap_or(true),
             shared_models: settings.shared_models.unwrap_or(true),
-            onnx_isolation: settings.onnx_isolation.unwrap_or_default(),
+            onnx_isolation,
+            tenant_onnx_isolation,
+            onnx_plugin: settings.onnx_plugin,
             non_finite: match settings.non_finite.unwrap_or_default() {
                 NonFiniteName::Literal => crate::reply::NonFinite::Literal,
                 NonFiniteName::Null => crate::reply::NonFinite::Null,

@@ -25,9 +25,9 @@ use crate::{
     authenticate::{Authenticator, Trust},
     config::Config,
     execute::{
-        Isolation, LoadError, Step,
+        Isolation, LoadError, Source, Step,
         native::{Engine, Isolated},
-        wasm::{Cache, Sandbox},
+        wasm::{Cache, OnnxPlugin, Sandbox},
         worker::Workers,
     },
     infer::Gateway,
@@ -64,6 +64,8 @@ pub enum StartError {
     State { path: PathBuf, reason: io::Error },
     #[error("the native engine cannot start: {0}")]
     Engine(LoadError),
+    #[error("the plugin for ONNX models {} cannot be used: {reason}", path.display())]
+    OnnxPlugin { path: PathBuf, reason: io::Error },
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error(transparent)]
@@ -241,44 +243,56 @@ fn loader(
     let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);
     let program = config.worker_program.clone();
     let isolated = Isolated::new(limits.native.clone(), program, input_bytes, &limits.worker);
-    let (limits, tenant_onnx, isolation) = (limits.clone(), config.tenant_onnx, config.onnx_isolation);
+    let plugin = config.onnx_plugin.as_ref().map(|path| {
+        OnnxPlugin::read(path).map_err(|reason| StartError::OnnxPlugin { path: path.clone(), reason })
+    });
+    let plugin = plugin.transpose()?;
+    let (limits, config) = (limits.clone(), config.clone());
     let log = Arc::clone(workers.log());
     let loader: Loader = Arc::new(move |kind, origin, mut source| {
         if memory.no_loads() {
             return Err(LoadError::transient(Step::Read, "the gateway is short of memory"));
         }
-        let output_bytes = match kind {
-            Kind::Wasm => limits.sandbox.output_bytes,
-            Kind::Onnx => limits.native.output_bytes,
-        };
+        let isolation = isolation(&config, kind, &origin, &source)?;
+        let sandboxed = isolation == Isolation::Sandbox;
+        let output_bytes = if sandboxed { limits.sandbox.output_bytes } else { limits.native.output_bytes };
         let own = source.limits.check(&limits, output_bytes);
         own.map_err(|reason| LoadError::new(Step::Read, reason))?;
         if let Origin::Tenant(quota) = &origin {
-            source.limits = source.limits.within_quota(quota, kind == Kind::Wasm);
+            source.limits = source.limits.within_quota(quota, sandboxed);
         }
-        let isolation = match (kind, origin) {
-            (Kind::Wasm, _) => return sandbox.load(source),
-            (Kind::Onnx, Origin::Operator) => source.isolation.unwrap_or(isolation),
-            (Kind::Onnx, Origin::Tenant(_)) if !tenant_onnx => {
-                return Err(LoadError::new(
-                    Step::Check,
-                    "this gateway takes no ONNX models from tenants (setting: tenant_onnx): upload a wasm plugin",
-                ));
-            }
-            (Kind::Onnx, Origin::Tenant(_)) if source.isolation == Some(Isolation::None) => {
-                return Err(LoadError::new(
+        match (kind, isolation) {
+            (Kind::Wasm, _) => sandbox.load(source),
+            (Kind::Onnx, Isolation::None) => engine.load(source),
+            (Kind::Onnx, Isolation::Process) => isolated.load(source),
+            (Kind::Onnx, Isolation::Sandbox) => match &plugin {
+                Some(plugin) => plugin.load(&sandbox, source),
+                None => Err(LoadError::new(
                     Step::Read,
-                    "onnx_isolation: uploaded ONNX models run in worker processes: write process, or leave it out",
-                ));
-            }
-            (Kind::Onnx, Origin::Tenant(_)) => Isolation::Process,
-        };
-        match isolation {
-            Isolation::None => engine.load(source),
-            Isolation::Process => isolated.load(source),
+                    "onnx_isolation: this gateway has no sandbox for ONNX models: its operator starts it with --onnx-plugin, or \
+                     write process",
+                )),
+            },
         }
     });
     Ok((loader, log))
+}
+
+/// Where a model is to run: its configuration says, else the gateway's.
+fn isolation(config: &Config, kind: Kind, origin: &Origin, source: &Source) -> Result<Isolation, LoadError> {
+    match (kind, origin) {
+        (Kind::Wasm, _) => Ok(Isolation::Sandbox),
+        (Kind::Onnx, Origin::Operator) => Ok(source.isolation.unwrap_or(config.onnx_isolation)),
+        (Kind::Onnx, Origin::Tenant(_)) if !config.tenant_onnx => Err(LoadError::new(
+            Step::Check,
+            "this gateway takes no ONNX models from tenants (setting: tenant_onnx): upload a wasm plugin",
+        )),
+        (Kind::Onnx, Origin::Tenant(_)) if source.isolation == Some(Isolation::None) => Err(LoadError::new(
+            Step::Read,
+            "onnx_isolation: uploaded ONNX models do not run in the gateway's process: write process or sandbox, or leave it out",
+        )),
+        (Kind::Onnx, Origin::Tenant(_)) => Ok(source.isolation.unwrap_or(config.tenant_onnx_isolation)),
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -23,12 +23,13 @@ const VOCABULARY: [&str; 10] = [
 const STATIONS: [&str; 7] = ["authenticate", "route", "admit", "decode", "encode", "execute", "meter"];
 
 /// Foreign crates, and the only places that may name them.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("wasmtime", &["execute/wasm"]),
     ("wasmtime_wizer", &["execute/wasm"]),
     ("wasmparser", &["execute/wasm"]),
     ("wit_component", &["execute/wasm"]),
     ("tract_onnx", &["execute/native"]),
+    ("prost", &["execute/native"]),
     ("hyper", &["listen", "route", "authenticate", "infer.rs", "verify", "error.rs"]),
     ("anyhow", &["cli", "main.rs"]),
     ("object_store", &["repository"]),

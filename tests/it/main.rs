@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod metering;
+mod onnx_sandbox;
 mod road;
 mod s3;
 mod sandbox;

@@ -168,3 +168,10 @@ pub fn binary() -> std::path::PathBuf {
     assert!(binary.is_file(), "the airlock binary is missing: run `cargo build --workspace`");
     binary
 }
+
+/// The plugin for ONNX models, which is built by a task of its own.
+pub fn onnx_plugin() -> PathBuf {
+    let plugin = binary().ancestors().nth(2).expect("cargo's layout").join("onnx-plugin.wasm");
+    assert!(plugin.is_file(), "the plugin for ONNX models is missing: run `cargo xtask onnx-plugin`");
+    plugin
+}

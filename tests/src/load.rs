@@ -46,7 +46,8 @@ impl Loaded {
         command.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(arguments);
         let child = command.stdout(Stdio::null()).stderr(log.reopen()?).spawn()?;
         let mut loaded = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), _log: log };
-        for _ in 0..600 {
+        // Five minutes: compiling the plugin for ONNX models with a model takes one, on a core that others use too.
+        for _ in 0..6000 {
             let text = fs::read_to_string(loaded._log.path())?;
             if text.contains("ready models=") {
                 let line = text.lines().find_map(|line| line.split_once("listening on http://"));

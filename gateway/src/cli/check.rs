@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     config::LimitSettings,
-    execute::{Format, LoadError, Report, Source, worker::Workers},
+    execute::{Format, LoadError, Report, Source, wasm::OnnxPlugin, worker::Workers},
     limits::Limits,
     tensor::TensorSpec,
 };
@@ -45,6 +45,10 @@ pub(super) struct Check {
     /// A parameter of the model's configuration, as `load` gets it; may be repeated
     #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
+
+    /// Check an ONNX model as it is served in the wasm sandbox, with this plugin
+    #[arg(long, value_name = "FILE")]
+    onnx_plugin: Option<PathBuf>,
 
     /// How to answer
     #[arg(long, value_name = "FORM", default_value = "text")]
@@ -104,10 +108,14 @@ impl Check {
         let label = self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let source = Source { label, artifact, files, parameters: self.parameters, ..Source::default() };
         let workers = Workers::new(limits.worker, None, None)?;
-        Ok(if onnx {
-            workers.check_onnx(&limits.native, &source)
-        } else {
-            workers.check_wasm(&limits.sandbox, &source)
+        let plugin = self
+            .onnx_plugin
+            .filter(|_| onnx)
+            .map(|path| OnnxPlugin::read(&path).with_context(|| format!("cannot use {}", path.display())));
+        Ok(match plugin.transpose()? {
+            Some(plugin) => workers.check_wasm(&limits.sandbox, &plugin.with(source)),
+            None if onnx => workers.check_onnx(&limits.native, &source),
+            None => workers.check_wasm(&limits.sandbox, &source),
         })
     }
 }

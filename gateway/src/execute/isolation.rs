@@ -10,6 +10,8 @@ pub enum Isolation {
     None,
     /// In worker processes of its own.
     Process,
+    /// In the wasm sandbox, by the gateway's own plugin for ONNX models.
+    Sandbox,
 }
 
 impl FromStr for Isolation {
@@ -19,8 +21,8 @@ impl FromStr for Isolation {
         match text {
             "none" => Ok(Self::None),
             "process" => Ok(Self::Process),
-            "sandbox" => Err("there is no sandbox for ONNX models yet: write process or none"),
-            _ => Err("write process or none"),
+            "sandbox" => Ok(Self::Sandbox),
+            _ => Err("write process, sandbox or none"),
         }
     }
 }

@@ -244,7 +244,12 @@ pub struct Source {
     /// It comes from somebody who is not trusted: an ONNX file then has to keep within tighter bounds, see
     /// `native/preflight.rs`.
     pub untrusted: bool,
+    /// The artifact is the gateway's own plugin for ONNX models, and the model lies beside it as [`MODEL_FILE`].
+    pub artifact_is_plugin: bool,
 }
+
+/// What the plugin for ONNX models finds its model under.
+const MODEL_FILE: &str = "model.onnx";
 
 impl Source {
     /// The digest of everything that decides what the model does: two versions of the same content are one model.
@@ -265,5 +270,22 @@ impl Source {
             add(value.as_bytes());
         }
         hasher.finish()
+    }
+
+    /// The source of an ONNX model that the gateway's own plugin is to run in the sandbox.
+    #[must_use]
+    fn in_plugin(mut self, plugin: &[u8]) -> Self {
+        self.files.push((MODEL_FILE.to_owned(), std::mem::replace(&mut self.artifact, plugin.to_vec())));
+        Self { artifact_is_plugin: true, ..self }
+    }
+
+    /// Bytes of the model itself, and of all files beside it.
+    fn sizes(&self) -> (u64, u64) {
+        let beside: u64 = self.files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let model = self.files.iter().find(|(name, _)| self.artifact_is_plugin && name == MODEL_FILE);
+        match model {
+            Some((_, model)) => (model.len() as u64, beside - model.len() as u64),
+            None => (self.artifact.len() as u64, beside),
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! What it costs to run an ONNX model in a worker process, and how long it takes from the death of a worker to the next good
-//! answer. Two gateways serve the same models, one in its own process and one in workers; calls go to both in turns, over one
-//! connection each. Prints one line of JSON.
+//! answer; or, with the plugin for ONNX models, what it costs to run one in the wasm sandbox. Two gateways serve the same
+//! models, one in its own process and one apart; calls go to both in turns, over one connection each. Prints one line of JSON.
 //!
 //! ```sh
 //! cargo build --workspace --bins --config profile.dev.package.airlock.opt-level=2
 //! taskset -c 1 target/debug/airlock-isolation --gateway target/debug/airlock --core 0
+//! taskset -c 1 target/debug/airlock-isolation --gateway target/debug/airlock --core 0 --onnx-plugin target/onnx-plugin.wasm \
+//!     --model target/models/digits/1/model.onnx
 //! ```
 
 use std::{
@@ -19,7 +21,7 @@ use airlock_tests::{
     load::Loaded,
     onnx::{self, Graph, node, tensor, value},
 };
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,6 +48,12 @@ struct Cli {
     /// Workers that are killed while they run the larger model.
     #[arg(long, default_value_t = 100)]
     deaths: usize,
+    /// Measure the sandbox, with this plugin.
+    #[arg(long)]
+    onnx_plugin: Option<PathBuf>,
+    /// A further model for the sandbox, whose inputs are FP32; what varies of their shape is 1.
+    #[arg(long)]
+    model: Vec<PathBuf>,
 }
 
 const ROWS: usize = 64;
@@ -78,7 +86,11 @@ struct Gateway {
 impl Gateway {
     async fn start(cli: &Cli, models: &Path, isolation: &str) -> Result<Self> {
         let models = models.to_string_lossy();
-        let arguments = ["--onnx-isolation", isolation, "--model-repository", &models].map(str::to_owned);
+        let mut arguments =
+            ["--onnx-isolation", isolation, "--model-repository", &models].map(str::to_owned).to_vec();
+        if let ("sandbox", Some(plugin)) = (isolation, &cli.onnx_plugin) {
+            arguments.extend(["--onnx-plugin".to_owned(), plugin.display().to_string()]);
+        }
         let loaded = Loaded::start(&cli.gateway, cli.core, &arguments).await?;
         let stream = TcpStream::connect(loaded.address).await?;
         stream.set_nodelay(true)?;
@@ -88,6 +100,10 @@ impl Gateway {
     async fn call(&mut self, call: &Call) -> Result<Answer> {
         let headers = [("inference-header-content-length", call.head.as_str())];
         Ok(collect(self.connection.send("POST", &call.path, &headers, call.body.clone()).await?).await)
+    }
+
+    async fn get(&mut self, path: &str) -> Result<Value> {
+        Ok(collect(self.connection.send("GET", path, &[], bytes::Bytes::new()).await?).await.json())
     }
 
     /// Milliseconds of one good call.
@@ -149,14 +165,14 @@ fn shown(sorted: &[f64]) -> Value {
 }
 
 /// One model on both sides in turns.
-async fn compare(none: &mut Gateway, process: &mut Gateway, call: &Call, calls: usize) -> Result<Value> {
+async fn compare(none: &mut Gateway, apart: &mut Gateway, call: &Call, calls: usize) -> Result<Value> {
     let (mut here, mut there) = (Vec::new(), Vec::new());
     for round in 0..calls + calls / 10 {
         let (one, other) = if round % 2 == 0 {
             let one = none.time(call).await?;
-            (one, process.time(call).await?)
+            (one, apart.time(call).await?)
         } else {
-            let other = process.time(call).await?;
+            let other = apart.time(call).await?;
             (none.time(call).await?, other)
         };
         // The first tenth warms up.
@@ -169,7 +185,7 @@ async fn compare(none: &mut Gateway, process: &mut Gateway, call: &Call, calls: 
     there.sort_by(f64::total_cmp);
     let ratio = |of_thousand| percentile(&there, of_thousand) / percentile(&here, of_thousand);
     Ok(json!({
-        "none_ms": shown(&here), "process_ms": shown(&there),
+        "none_ms": shown(&here), "apart_ms": shown(&there),
         "p10_ratio": ratio(100), "p50_ratio": ratio(500), "p90_ratio": ratio(900),
     }))
 }
@@ -201,6 +217,46 @@ async fn deaths(gateway: &mut Gateway, call: &Call, deaths: usize) -> Result<Val
     Ok(json!({ "calls_lost": lost, "to_next_answer_ms": shown(&times) }))
 }
 
+/// A call of a model whose inputs are what its metadata says.
+async fn request_by_metadata(gateway: &mut Gateway, model: &str) -> Result<Call> {
+    let metadata = gateway.get(&format!("/v2/models/{model}")).await?;
+    let [input] = metadata["inputs"].as_array().context("no inputs")?.as_slice() else {
+        bail!("{model}: it has more inputs than one")
+    };
+    ensure!(input["datatype"] == "FP32", "{model}: {input}");
+    let shape = input["shape"].as_array().context("no shape")?;
+    let shape: Vec<usize> =
+        shape.iter().map(|dim| dim.as_u64().map_or(Ok(1), usize::try_from)).collect::<Result<_, _>>()?;
+    Ok(request(model, input["name"].as_str().context("no name")?, &shape))
+}
+
+/// Each model in the gateway's process and in the sandbox.
+async fn sandbox(cli: &Cli, folder: &Path) -> Result<()> {
+    let mut models = vec!["work".to_owned(), "tiny".to_owned()];
+    for file in &cli.model {
+        // `digits/1/model.onnx` is `digits`, and `digits.onnx` as well.
+        let name = match file.file_stem().and_then(|stem| stem.to_str()) {
+            Some("model") => file.iter().rev().nth(2).and_then(|name| name.to_str()),
+            stem => stem,
+        };
+        let name = name.context("a model without a name")?;
+        let version = folder.join(name).join("1");
+        fs::create_dir_all(&version)?;
+        fs::copy(file, version.join("model.onnx"))?;
+        models.push(name.to_owned());
+    }
+    let mut none = Gateway::start(cli, folder, "none").await?;
+    let started = Instant::now();
+    let mut apart = Gateway::start(cli, folder, "sandbox").await?;
+    let mut results = json!({ "models": models.len(), "loaded_s": started.elapsed().as_secs_f64() });
+    for model in models {
+        let call = request_by_metadata(&mut none, &model).await?;
+        results[model] = compare(&mut none, &mut apart, &call, cli.calls).await?;
+    }
+    println!("{results}");
+    Ok(())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
@@ -211,6 +267,10 @@ async fn main() -> Result<()> {
         fs::write(version.join("model.onnx"), graph.file())
     };
     put("work", &work(cli.products))?;
+    if cli.onnx_plugin.is_some() {
+        put("tiny", &onnx::unary("Neg", onnx::FLOAT, &["16"]))?;
+        return sandbox(&cli, folder.path()).await;
+    }
     let work = request("work", "x0", &[ROWS, WIDTH]);
     let mut process = Gateway::start(&cli, folder.path(), "process").await?;
     let died = deaths(&mut process, &work, cli.deaths).await?;

@@ -15,12 +15,11 @@ use crate::{
 };
 
 use super::{
-    convert, dims,
+    convert,
     plan::{Plan, PlanError, Shapes},
     pool::caught,
-    preflight,
-    proto::{self, Port},
-    rewrite,
+    proto::Port,
+    settle::{self, Settled},
 };
 
 /// Bytes of an engine's reason that reach a client or an operator.
@@ -65,26 +64,8 @@ impl Input {
 impl Graph {
     /// Parses and checks an ONNX file, and works out what it takes and gives.
     pub fn load(source: Source) -> Result<Self, LoadError> {
-        let onnx = tract_onnx::onnx()
-            // Exporters leave stale shapes behind; what the operators say is the truth.
-            .with_ignore_output_shapes(true)
-            .with_ignore_output_types(true)
-            .with_ignore_value_info(true);
-        let mut file = proto::decode(&onnx, &source.artifact)?;
-        if source.untrusted {
-            let beside = source.files.iter().map(|(_, bytes)| bytes.len()).sum();
-            preflight::check(&file, source.artifact.len(), beside)?;
-        }
-        drop(source.artifact);
-        let graph = proto::graph_mut(&mut file)?;
-        proto::embed_external_tensors(graph, &source.files)?;
-        drop(source.files);
-        rewrite::rewrite(graph);
-        proto::check_operators(&onnx, graph)?;
-        dims::settle_dimensions(graph, &source.declared_inputs)?;
-        let (input_ports, output_ports) = proto::ports(graph)?;
-        rewrite::detach_outputs(graph);
-        rewrite::name_nodes(graph);
+        let onnx = settle::engine();
+        let Settled { file, inputs: input_ports, outputs: output_ports } = settle::settle(&onnx, source)?;
         let model = parse(&onnx, &file)?;
         drop(file);
 

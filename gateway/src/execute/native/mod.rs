@@ -13,6 +13,7 @@ mod preflight;
 mod process;
 mod proto;
 mod rewrite;
+mod settle;
 
 use std::{fmt, sync::Arc, time::Instant};
 
@@ -24,6 +25,7 @@ use crate::{
 };
 
 pub use process::{Isolated, serve};
+pub(super) use settle::for_plugin;
 
 use self::{
     graph::Graph,

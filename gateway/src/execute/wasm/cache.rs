@@ -183,6 +183,8 @@ pub(super) fn key(engine: &Engine, settings: &Settings, source: &Source) -> Opti
         source.owner.as_ref().map(TenantName::as_str),
         settings.memories,
         limits,
+        // What else decides what becomes of an ONNX file.
+        source.artifact_is_plugin.then_some((&source.declared_inputs, source.untrusted)),
     );
     let mut parts = Parts::default();
     parts.0.update(&serde_json::to_vec(&made_from).ok()?);

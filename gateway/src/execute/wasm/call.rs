@@ -33,6 +33,8 @@ pub(super) struct Model {
     pub(super) infer: ComponentExportIndex,
     pub(super) signature: Signature,
     pub(super) label: Arc<str>,
+    /// It is an ONNX model, and the component the plugin that runs it.
+    pub(super) is_onnx: bool,
     pub(super) compiled_bytes: u64,
     /// The sandbox's, or less.
     pub(super) limits: SandboxLimits,
@@ -54,7 +56,7 @@ impl Executor for WasmModel {
     }
 
     fn platform(&self) -> &'static str {
-        "wasm_component"
+        if self.0.is_onnx { "onnx_onnxv1" } else { "wasm_component" }
     }
 
     /// The code with its image of memory, and the copy of that image which instances share.

@@ -4,7 +4,9 @@ use std::{num::NonZeroUsize, thread, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm,
+};
 
 use crate::{
     execute::{LoadError, Step},
@@ -61,6 +63,13 @@ pub(super) fn serving(limits: &SandboxLimits) -> Result<(Engine, Memories), Load
 pub(super) fn compiling(limits: &SandboxLimits, memories: Memories) -> Result<Engine, LoadError> {
     Engine::new(&code_config(limits, memories))
         .map_err(|error| LoadError::new(Step::Compile, format_args!("no engine: {error:#}")))
+}
+
+/// An engine for code that runs once: compiling it takes less time, running it more.
+pub(super) fn compiling_quickly(limits: &SandboxLimits) -> Result<Engine, LoadError> {
+    let mut config = code_config(limits, Memories::OnDemand);
+    config.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+    Engine::new(&config).map_err(|error| LoadError::new(Step::Compile, format_args!("no engine: {error:#}")))
 }
 
 /// Everything that the compiled code depends on.
@@ -121,7 +130,8 @@ fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
         .max_tables_per_component(MAX_TABLES)
         .max_memories_per_module(1)
         .max_tables_per_module(MAX_TABLES)
-        .max_core_instance_size(256 << 10)
+        // The plugin for ONNX models has three times the functions of what tenants may bring.
+        .max_core_instance_size(1 << 20)
         .max_component_instance_size(512 << 10)
         .pagemap_scan(Enabled::Auto)
         .linear_memory_keep_resident(resident)

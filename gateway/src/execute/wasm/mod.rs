@@ -6,6 +6,7 @@
 //! - `artifact`: from compiled code to a component, the one place with `unsafe`
 //! - `engine`, `limiter`: settings and bounds
 //! - `bindings`, `host`: the types and imports of `wit/inference.wit`
+//! - `onnx`: ONNX models, by a plugin of the gateway's own
 //! - `call`, `timed`, `fault`: one request, what it costs, and what can go wrong in it
 
 mod artifact;
@@ -17,6 +18,7 @@ mod engine;
 mod fault;
 mod host;
 mod limiter;
+mod onnx;
 mod prepare;
 pub mod profile;
 mod signature;
@@ -92,6 +94,7 @@ impl Sandbox {
     pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
         let label: Arc<str> = source.label.as_str().into();
         let limits = source.limits.sandbox(&self.settings.limits);
+        let is_onnx = source.artifact_is_plugin;
         let (report, component) = self.component(&source)?;
         let compiled_bytes = report.compiled_bytes;
         drop(source);
@@ -108,6 +111,7 @@ impl Sandbox {
             infer,
             signature: report.signature,
             label,
+            is_onnx,
             compiled_bytes,
             limits,
             habit: Habit::default(),
@@ -168,4 +172,5 @@ impl fmt::Debug for Sandbox {
 pub(super) use artifact::Prepared;
 pub use cache::Cache;
 pub use engine::Memories;
+pub use onnx::OnnxPlugin;
 pub(super) use prepare::{Settings, prepare};

@@ -76,10 +76,14 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 fn run(settings: &Settings, source: Source, step: &mut dyn FnMut(Step)) -> Result<Compiled, LoadError> {
     let limits = &settings.limits;
     step(Step::Check);
-    let (form, component) = component(source.artifact, limits)?;
+    let (form, component) = component(source.artifact, source.artifact_is_plugin, limits)?;
 
     // Loading runs once and must not depend on address space: on-demand memories, whatever serves.
-    let loader = engine::compiling(limits, Memories::OnDemand)?;
+    let loader = match source.artifact_is_plugin {
+        // It is large, runs once as it is now, and is compiled again with its model.
+        true => engine::compiling_quickly(limits)?,
+        false => engine::compiling(limits, Memories::OnDemand)?,
+    };
     // Said before the ticker is there, which shows from outside how far the worker is.
     step(Step::Snapshot);
     engine::start_ticker(&loader)?;
@@ -104,8 +108,8 @@ fn run(settings: &Settings, source: Source, step: &mut dyn FnMut(Step)) -> Resul
 
     step(Step::Compile);
     let compiler = match settings.memories {
-        Memories::OnDemand => loader,
-        Memories::Pooled => engine::compiling(limits, Memories::Pooled)?,
+        Memories::OnDemand if !source.artifact_is_plugin => loader,
+        memories => engine::compiling(limits, memories)?,
     };
     let code = compiler.precompile_component(&snapshot).map_err(|error| failed(Step::Compile, &error))?;
     Ok(Compiled { code, signature, form, imports })
@@ -115,14 +119,15 @@ fn failed(step: Step, error: &wasmtime::Error) -> LoadError {
     LoadError::new(step, shown(&format!("{error:#}"), MAX_ERROR))
 }
 
-/// An admissible component, made from a core module if need be.
-fn component(artifact: Vec<u8>, limits: &SandboxLimits) -> Result<(Form, Vec<u8>), LoadError> {
-    let form = profile::check(&artifact, limits)?;
+/// An admissible component, the gateway's `own` or another's, made from a core module if need be.
+fn component(artifact: Vec<u8>, own: bool, limits: &SandboxLimits) -> Result<(Form, Vec<u8>), LoadError> {
+    let check = if own { profile::check_own } else { profile::check };
+    let form = check(&artifact, limits)?;
     if form == Form::Component {
         return Ok((form, artifact));
     }
     let component = componentize(&artifact)?;
-    profile::check(&component, limits)?;
+    check(&component, limits)?;
     Ok((form, component))
 }
 

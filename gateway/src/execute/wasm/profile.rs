@@ -36,11 +36,25 @@ const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::CALL_INDIRECT_OVERLONG)
     .union(WasmFeatures::COMPONENT_MODEL);
 
+/// Functions of the plugin for ONNX models.
+const MAX_OWN_FUNCTIONS: u64 = 100_000;
+
 /// Checks an artifact against the profile.
 ///
 /// # Errors
 /// A [`LoadError`] of the step `check`, whose reason names the offending import, feature or bound and what to do.
 pub fn check(artifact: &[u8], limits: &SandboxLimits) -> Result<Form, LoadError> {
+    admit(artifact, limits, structure::MAX_FUNCTIONS)
+}
+
+/// Checks the gateway's own plugin for ONNX models, which carries a whole engine: it may be larger than what others make, and is
+/// held to everything else.
+pub(super) fn check_own(artifact: &[u8], limits: &SandboxLimits) -> Result<Form, LoadError> {
+    let limits = SandboxLimits { max_artifact_bytes: usize::MAX, ..limits.clone() };
+    admit(artifact, &limits, MAX_OWN_FUNCTIONS)
+}
+
+fn admit(artifact: &[u8], limits: &SandboxLimits, max_functions: u64) -> Result<Form, LoadError> {
     if artifact.len() > limits.max_artifact_bytes {
         return Err(refuse(format_args!(
             "it is {} bytes long, at most {} are admitted",
@@ -49,7 +63,7 @@ pub fn check(artifact: &[u8], limits: &SandboxLimits) -> Result<Form, LoadError>
         )));
     }
     let form = form(artifact)?;
-    let outline = structure::check(artifact, form, limits)?;
+    let outline = structure::check(artifact, form, limits, max_functions)?;
     let types =
         Validator::new_with_features(FEATURES).validate_all(artifact).map_err(|error| invalid(&error))?;
     match form {

@@ -87,9 +87,9 @@ fn run(job: Job, progress: &mut Progress) -> Result<Done, LoadError> {
         owner: None,
         untrusted: job.untrusted,
         isolation: None,
+        artifact_is_plugin: job.artifact_is_plugin,
     };
-    let artifact_bytes = source.artifact.len() as u64;
-    let file_bytes = source.files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let (artifact_bytes, file_bytes) = source.sizes();
     let report = |format, signature, imports, compiled_bytes, steps| Report {
         format,
         signature,
@@ -106,11 +106,19 @@ fn run(job: Job, progress: &mut Progress) -> Result<Done, LoadError> {
             Ok(Done { report: report(Format::Onnx, signature, Vec::new(), 0, progress.times()), code: None })
         }
         Task::Wasm(settings) => {
+            let is_onnx = source.artifact_is_plugin;
+            let source = if is_onnx {
+                progress.enter(Step::Check);
+                native::for_plugin(source)?
+            } else {
+                source
+            };
             let compiled = wasm::prepare(&settings, source, &mut |step| progress.enter(step))?;
             fs::write(CODE, &compiled.code).map_err(|error| {
                 LoadError::disk(Step::Compile, "its compiled code cannot be written", &error)
             })?;
             let format = match compiled.form {
+                _ if is_onnx => Format::Onnx,
                 wasm::profile::Form::Component => Format::Component,
                 wasm::profile::Form::CoreModule => Format::CoreModule,
             };

@@ -31,6 +31,7 @@ pub(super) struct Job {
     pub(super) declared_inputs: Vec<TensorSpec>,
     pub(super) limits: ModelLimits,
     pub(super) untrusted: bool,
+    pub(super) artifact_is_plugin: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -24,6 +24,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread::available_parallelism,
+    time::Duration,
 };
 
 use crate::{
@@ -48,6 +49,10 @@ use job::{ARTIFACT, CODE, Done, JOB, Job, Task, file_name};
 
 /// The program that runs now, whatever became of its file meanwhile: a worker of another version would not be understood.
 pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Processor time that a worker has on top where it compiles the gateway's own plugin for ONNX models, and time as well: the
+/// plugin is large, and no tenant's. What a model does in it has the bounds of every `load`.
+const PLUGIN_TIME: Duration = Duration::from_secs(300);
 
 /// What starts workers, as many at a time as there are slots.
 #[derive(Debug)]
@@ -128,7 +133,12 @@ impl Workers {
 
     fn run(&self, folder: &Folder, source: &Source) -> Result<Done, LoadError> {
         let tenant = source.owner.clone().unwrap_or_else(TenantName::default_tenant);
-        process::run(&self.program, &self.limits, folder, (&self.log, tenant))
+        let mut limits = self.limits.clone();
+        if source.artifact_is_plugin {
+            limits.cpu += PLUGIN_TIME;
+            limits.time += PLUGIN_TIME;
+        }
+        process::run(&self.program, &limits, folder, (&self.log, tenant))
     }
 
     /// A folder with the job and its files.
@@ -147,6 +157,7 @@ impl Workers {
             declared_inputs: source.declared_inputs.clone(),
             limits: source.limits,
             untrusted: source.untrusted,
+            artifact_is_plugin: source.artifact_is_plugin,
         };
         let job = serde_json::to_vec(&job).map_err(|error| failed(&error.into()))?;
         let write = || {

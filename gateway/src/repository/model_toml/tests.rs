@@ -80,13 +80,10 @@ fn where_a_model_runs_is_a_word() {
     assert_eq!(config("").isolation, None);
     assert_eq!(config("onnx_isolation = \"process\"").isolation, Some(Isolation::Process));
     assert_eq!(config("onnx_isolation = \"none\"").isolation, Some(Isolation::None));
-    assert_eq!(
-        error("onnx_isolation = \"sandbox\""),
-        "model.toml line 1: onnx_isolation: there is no sandbox for ONNX models yet: write process or none"
-    );
+    assert_eq!(config("onnx_isolation = \"sandbox\"").isolation, Some(Isolation::Sandbox));
     assert_eq!(
         error("onnx_isolation = \"moon\""),
-        "model.toml line 1: onnx_isolation: write process or none"
+        "model.toml line 1: onnx_isolation: write process, sandbox or none"
     );
 }
 

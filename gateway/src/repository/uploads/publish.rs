@@ -307,6 +307,7 @@ impl Uploads {
             owner: Some(tenant.clone()),
             isolation: config.isolation,
             untrusted: true,
+            artifact_is_plugin: false,
         };
         let (loader, kind) = (Arc::clone(&self.loader), manifest.kind);
         let origin = Origin::Tenant(self.quota(tenant));

@@ -84,6 +84,7 @@ fn receive(mut from: impl Read, order: Load) -> io::Result<Source> {
         limits: order.limits,
         owner: None,
         untrusted: order.untrusted,
+        artifact_is_plugin: false,
         isolation: None,
     })
 }

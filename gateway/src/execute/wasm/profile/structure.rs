@@ -13,7 +13,7 @@ use crate::{
 use super::{Form, body::Bodies, invalid, refuse, shown};
 
 /// Items of one kind: over all core modules of the artifact, or over its components.
-const MAX_FUNCTIONS: u64 = 10_000;
+pub(super) const MAX_FUNCTIONS: u64 = 10_000;
 const MAX_TYPES: u64 = 10_000;
 const MAX_SEGMENTS: u64 = 10_000;
 /// Functions that segments put into tables.
@@ -37,9 +37,15 @@ pub(super) struct Outline {
     pub(super) component_type: bool,
 }
 
-pub(super) fn check(artifact: &[u8], form: Form, limits: &SandboxLimits) -> Result<Outline, LoadError> {
+pub(super) fn check(
+    artifact: &[u8],
+    form: Form,
+    limits: &SandboxLimits,
+    max_functions: u64,
+) -> Result<Outline, LoadError> {
     let mut walk = Walk {
         limits,
+        max_functions,
         form,
         depth: 0,
         module: None,
@@ -55,6 +61,7 @@ pub(super) fn check(artifact: &[u8], form: Form, limits: &SandboxLimits) -> Resu
 
 struct Walk<'a> {
     limits: &'a SandboxLimits,
+    max_functions: u64,
     form: Form,
     /// Components that are open.
     depth: u32,
@@ -167,7 +174,7 @@ impl Walk<'_> {
         match payload {
             Payload::TypeSection(types) => bound(&mut counts.types, types.count(), MAX_TYPES, "types")?,
             Payload::FunctionSection(functions) => {
-                bound(&mut counts.functions, functions.count(), MAX_FUNCTIONS, "functions")?;
+                bound(&mut counts.functions, functions.count(), self.max_functions, "functions")?;
             }
             Payload::ImportSection(imports) => {
                 bound(&mut counts.imports, imports.count(), MAX_IMPORTS, "core imports")?;
