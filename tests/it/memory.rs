@@ -1,5 +1,7 @@
 //! When memory is short: each mark by itself, with a limit that any gateway has passed before it loads anything.
 
+use std::time::Duration;
+
 use airlock_tests::{
     client::{Answer, call, get, post},
     gateway::Repository,
@@ -8,6 +10,7 @@ use airlock_tests::{
     store::Store,
 };
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// No process is that small.
 const PASSED: [&str; 2] = ["--memory-limit", "1MiB"];
@@ -118,4 +121,60 @@ async fn at_the_last_mark_only_health_is_answered() {
     }
     let log = log(process);
     assert_eq!(log.matches("memory is short").count(), 3, "{log}");
+}
+
+/// MiB that a process has to itself.
+fn own(process: &Process) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it lives");
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<usize>().ok()).expect("a number") / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_while_memory_is_taken_is_answered_when_it_is_back() {
+    const BODY: usize = 60 << 20;
+    let repository = repository();
+    let folder = repository.path().to_str().expect("UTF-8").to_owned();
+    let arguments = ["--model-repository", &folder, "--drain-delay", "0s", "--body-idle-timeout", "60s"];
+    let good = async |process: &Process| post(process.address, "/v2/models/good/infer", &request()).await;
+    let idle = {
+        let process = Process::serve(&arguments);
+        assert_eq!(good(&process).await.status, 200);
+        own(&process)
+    };
+    // The mark is 120 MiB above what it takes when nothing is going on.
+    let limit = format!("{}MiB", 2 * (idle + 120));
+    let marks = ["--memory-limit", &limit, "--memory-no-calls", "50"];
+    let process = Process::serve(&[&arguments[..], &marks].concat());
+    assert_eq!(good(&process).await.status, 200);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(process.address).await.expect("the gateway listens");
+        let head = format!(
+            "POST /v2/models/good/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("an open connection");
+        // All but the last byte; one that comes too late is refused in the middle of it.
+        let _ = stream.write_all(&vec![b' '; BODY - 1]).await;
+        held.push(stream);
+    }
+    let until = async |status| {
+        for _ in 0..600 {
+            let answer = good(&process).await;
+            if answer.status == status {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not {status} within 30 s");
+    };
+    overloaded(&until(503).await);
+    assert_eq!(get(process.address, "/v2/health/live").await.status, 200);
+    drop(held);
+    until(200).await;
+    let log = log(process);
+    assert!(
+        log.contains("memory is short: nothing is answered") && log.contains("memory is there again"),
+        "{log}"
+    );
 }
