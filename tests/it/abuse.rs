@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use airlock::authenticate::Scope;
@@ -13,6 +13,9 @@ use airlock_tests::{
     store::{Caller, Store},
 };
 use serde_json::{Value, json};
+
+/// Time for a call that is to be answered, however busy the machine is.
+const LONG: Duration = Duration::from_secs(20);
 
 const SCOPES: [Scope; 2] = [Scope::Infer, Scope::Repository];
 
@@ -25,6 +28,7 @@ async fn serve(store: &Store, compiled_cache: &str) -> (Gateway, [String; 2]) {
     let gateway = Gateway::serve_with(Repository::default(), |settings| {
         settings.store = Some(store.location());
         settings.limits.guest_threads = Some(1);
+        settings.limits.deadline = Some("20s".parse().expect("a time"));
         settings.limits.compiled_cache = Some(compiled_cache.parse().expect("a size"));
     });
     (gateway.await, keys)
@@ -56,7 +60,7 @@ async fn cpu_ms(tenant: &Caller<'_>) -> f64 {
 async fn units_for(tenant: &Caller<'_>, time: Duration) -> f32 {
     const PROBE: u16 = 50;
     let before = cpu_ms(tenant).await;
-    assert_eq!(work(tenant, f32::from(PROBE), Duration::from_secs(2)).await.status, 200);
+    assert_eq!(work(tenant, f32::from(PROBE), LONG).await.status, 200);
     let each = (cpu_ms(tenant).await - before) / f64::from(PROBE);
     let units = time.as_secs_f64() * 1e3 / each;
     (1..=u16::MAX).find(|count| f64::from(*count) >= units).map(f32::from).expect("not that much work")
@@ -77,31 +81,41 @@ async fn beside(times: &[Duration], timeout: Duration) -> (f64, f64) {
     }
     let long = units_for(&victim, Duration::from_millis(300)).await;
     let before = [cpu_ms(&attacker).await, cpu_ms(&victim).await];
-    let end = Instant::now() + Duration::from_secs(2);
+    let done = AtomicBool::new(false);
+    let goes_on = || !done.load(Ordering::Relaxed);
     let attack = (0..12).map(|_| async {
-        for units in units.iter().cycle().take_while(|_| Instant::now() < end) {
+        for units in units.iter().cycle().take_while(|_| goes_on()) {
             let answer = work(&attacker, *units, timeout).await;
             // In time, out of time, or refused because it would be.
             assert!(matches!(answer.status, 200 | 503 | 504), "{}", answer.error());
         }
     });
     let long = async {
-        while Instant::now() < end {
+        while goes_on() {
             let answer = work(&victim, long, Duration::from_secs(2)).await;
             assert!(matches!(answer.status, 200 | 504), "{}", answer.error());
         }
     };
     let small = async {
         let mut calls = 0;
-        while Instant::now() < end {
+        while goes_on() {
             let answer = victim.infer("small", 4.5).await;
             assert_eq!(answer.status, 200, "{}", answer.error());
             calls += 1;
         }
         calls
     };
-    let (_, (), calls) = tokio::join!(futures_util::future::join_all(attack), long, small);
-    assert!(calls > 10, "{calls} small calls of the victim in all that time");
+    // By what it used and not by the clock: on a busy machine that takes longer.
+    let until = async {
+        while cpu_ms(&attacker).await - before[0] < 400.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let all = async { tokio::join!(futures_util::future::join_all(attack), long, small, until) };
+    let (_, (), calls, ()) =
+        tokio::time::timeout(Duration::from_secs(120), all).await.expect("the attacker runs");
+    assert!(calls > 3, "{calls} small calls of the victim in all that time");
     (cpu_ms(&attacker).await - before[0], cpu_ms(&victim).await - before[1])
 }
 
@@ -109,14 +123,12 @@ async fn beside(times: &[Duration], timeout: Duration) -> (f64, f64) {
 async fn who_alternates_between_short_and_long_calls_gets_no_more_turns() {
     let times = [1, 1, 1, 60].map(|millis| Duration::from_micros(millis * 1000 / 2));
     let (attacker, victim) = beside(&times, Duration::from_secs(2)).await;
-    assert!(attacker > 200.0, "it ran: {attacker} ms");
     assert!(victim > attacker / 2.0, "{victim} ms beside {attacker} ms");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_always_takes_nearly_all_of_its_time_gets_no_more_turns() {
     let (attacker, victim) = beside(&[Duration::from_millis(396)], Duration::from_millis(400)).await;
-    assert!(attacker > 200.0, "it ran: {attacker} ms");
     assert!(victim > attacker / 2.0, "{victim} ms beside {attacker} ms");
 }
 
@@ -131,7 +143,7 @@ async fn what_is_burnt_before_a_trap_is_billed() {
     for (sign, status) in [(1.0, 200), (-1.0, 502)] {
         let before = cpu_ms(&caller).await;
         for _ in 0..4 {
-            let answer = work(&caller, sign * units, Duration::from_secs(2)).await;
+            let answer = work(&caller, sign * units, LONG).await;
             assert_eq!(answer.status, status, "{}", answer.error());
         }
         billed.push(cpu_ms(&caller).await - before);
