@@ -45,7 +45,7 @@ const HOSTILE: &[&str] = &["sandbox::hostile", "hostile_guest::each_fault_has_it
 const ROUNDS: &str = "100 rounds of each case, 3 of those that take more than a second";
 
 /// In the order in which they are run.
-pub const ALL: [Measurement; 17] = [
+pub const ALL: [Measurement; 18] = [
     Measurement {
         name: "hostile-pooled",
         promise: 1,
@@ -203,6 +203,16 @@ pub const ALL: [Measurement; 17] = [
         core: Some(1),
         run: Run::Program("airlock-peers", &["--gateway", "{bin}/airlock", "--core", "0", "bodies"]),
         figure: PEERS,
+    },
+    Measurement {
+        name: "abuse",
+        promise: 39,
+        count: "100 models, 12 sequences of calls, 40 changes of version",
+        minutes: 2,
+        environment: &[("AIRLOCK_MODELS", "100")],
+        core: None,
+        run: Run::Tests(&["abuse::"]),
+        figure: Figure::Line("test result: ok"),
     },
     Measurement {
         name: "metering",
