@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -21,40 +22,51 @@ use tokio::{
 
 const BODY: &str = r#"{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1],"data":[4.5]}]}"#;
 
-/// Processor time of all threads of a process, in nanoseconds, as the kernel's scheduler counts it.
-fn used(process: &Process) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{}/task", process.id())).expect("it lives");
-    let used = threads.flatten().map(|thread| {
-        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
-    });
-    used.sum()
-}
+/// The threads that run guests. They wait without looking at the clock when there is nothing to run, so that all their time
+/// is a guest's.
+struct Guests(Vec<PathBuf>);
 
-/// Waits until a guest that never ends has taken some more of the processor.
-async fn runs(process: &Process) {
-    let (before, begun) = (used(process), Instant::now());
-    while used(process) < before + 20_000_000 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the guest does not run");
-        sleep(Duration::from_millis(2)).await;
+impl Guests {
+    fn of(process: &Process) -> Self {
+        let threads = fs::read_dir(format!("/proc/{}/task", process.id())).expect("it lives");
+        let named = |thread: &PathBuf| {
+            fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("guest-"))
+        };
+        Self(threads.flatten().map(|thread| thread.path()).filter(named).collect())
     }
-}
 
-/// The time from now until the process has used no more than a sleeping gateway does for a tenth of a second.
-async fn stops(process: &Process) -> Duration {
-    let left = Instant::now();
-    let (mut latest, mut since) = (used(process), left);
-    while since.elapsed() < Duration::from_millis(100) {
-        assert!(left.elapsed() < Duration::from_secs(10), "the guest runs on");
-        sleep(Duration::from_millis(1)).await;
-        let now = used(process);
-        // The tick, and what else happens by itself, is some tens of microseconds in a millisecond.
-        if now > latest + 400_000 {
-            since = Instant::now();
+    /// Processor time of all of them, as the kernel's scheduler counts it.
+    fn used(&self) -> Duration {
+        let used = self.0.iter().map(|thread| {
+            let text = fs::read_to_string(thread.join("schedstat")).expect("it lives");
+            text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).expect("nanoseconds")
+        });
+        Duration::from_nanos(used.sum())
+    }
+
+    /// Waits until a guest that never ends has taken some more of the processor.
+    async fn run(&self) {
+        let (before, begun) = (self.used(), Instant::now());
+        while self.used() < before + Duration::from_millis(20) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the guest does not run");
+            sleep(Duration::from_millis(2)).await;
         }
-        latest = now;
     }
-    since - left
+
+    /// The time from now until none of them has done anything for a tenth of a second.
+    async fn stop(&self) -> Duration {
+        let left = Instant::now();
+        let (mut latest, mut since) = (self.used(), left);
+        while since.elapsed() < Duration::from_millis(100) {
+            assert!(left.elapsed() < Duration::from_secs(10), "the guest runs on");
+            sleep(Duration::from_millis(1)).await;
+            let now = self.used();
+            if now > latest {
+                (latest, since) = (now, Instant::now());
+            }
+        }
+        since - left
+    }
 }
 
 async fn http1(at: SocketAddr) -> TcpStream {
@@ -75,16 +87,16 @@ async fn a_client_that_leaves_stops_its_guest() {
     let folder = folder.path().to_str().expect("UTF-8");
     // As far away as it may be: nothing else stops the guest.
     let process = Process::serve(&["--model-repository", folder, "--deadline", "30s"]);
-    let at = process.address;
+    let (at, guests) = (process.address, Guests::of(&process));
     let worst = std::sync::Mutex::new(Duration::ZERO);
     let stopped = async || {
-        let took = stops(&process).await;
+        let took = guests.stop().await;
         let mut worst = worst.lock().expect("no panic");
         *worst = took.max(*worst);
     };
     rounds::of("HTTP/1.1 connection closed", async || {
         let stream = http1(at).await;
-        runs(&process).await;
+        guests.run().await;
         drop(stream);
         stopped().await;
     })
@@ -94,7 +106,7 @@ async fn a_client_that_leaves_stops_its_guest() {
         let asked = connection.send("POST", "/v2/models/loop/infer", &[], BODY);
         tokio::select! {
             answer = asked => panic!("{answer:?}"),
-            () = runs(&process) => {}
+            () = guests.run() => {}
         }
         stopped().await;
         // The connection is as good as before.
