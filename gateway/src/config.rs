@@ -80,8 +80,8 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "AIRLOCK_ONNX_PLUGIN")]
     pub onnx_plugin: Option<PathBuf>,
 
-    /// Where the ONNX models of tenants run: in worker processes (process) or in the wasm sandbox (sandbox); a model's own
-    /// configuration may say otherwise [default: process]
+    /// Where the ONNX models of tenants run: in worker processes, unless a model's own configuration says sandbox (process), or
+    /// all of them in the wasm sandbox (sandbox) [default: process]
     #[arg(long, value_name = "WHERE", env = "AIRLOCK_TENANT_ONNX_ISOLATION")]
     pub tenant_onnx_isolation: Option<Isolation>,
 

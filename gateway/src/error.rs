@@ -107,7 +107,8 @@ impl Problem {
         problem
     }
 
-    /// No model ran, or could have run: the answer cost nobody's share of the processor.
+    /// As far as the status tells no model ran: the answer cost nobody's share of the processor. A model that found fault with its
+    /// input is taken for one that did not.
     pub fn is_unpaid(&self) -> bool {
         !matches!(
             self.status,

@@ -242,7 +242,8 @@ fn loader(
     // JSON may say in two bytes what takes eight.
     let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);
     let program = config.worker_program.clone();
-    let isolated = Isolated::new(limits.native.clone(), program, input_bytes, &limits.worker);
+    let isolated =
+        Isolated::new(limits.native.clone(), program, input_bytes, &limits.worker, Arc::clone(&memory));
     let plugin = config.onnx_plugin.as_ref().map(|path| {
         OnnxPlugin::read(path).map_err(|reason| StartError::OnnxPlugin { path: path.clone(), reason })
     });
@@ -287,11 +288,21 @@ fn isolation(config: &Config, kind: Kind, origin: &Origin, source: &Source) -> R
             Step::Check,
             "this gateway takes no ONNX models from tenants (setting: tenant_onnx): upload a wasm plugin",
         )),
+        // A tenant may want more walls around its model than the operator, and not fewer.
+        (Kind::Onnx, Origin::Tenant(_)) if config.tenant_onnx_isolation == Isolation::Sandbox => {
+            match source.isolation {
+                Some(Isolation::Process | Isolation::None) => Err(LoadError::new(
+                    Step::Read,
+                    "onnx_isolation: on this gateway uploaded ONNX models run in the sandbox: write sandbox, or leave it out",
+                )),
+                _ => Ok(Isolation::Sandbox),
+            }
+        }
         (Kind::Onnx, Origin::Tenant(_)) if source.isolation == Some(Isolation::None) => Err(LoadError::new(
             Step::Read,
             "onnx_isolation: uploaded ONNX models do not run in the gateway's process: write process or sandbox, or leave it out",
         )),
-        (Kind::Onnx, Origin::Tenant(_)) => Ok(source.isolation.unwrap_or(config.tenant_onnx_isolation)),
+        (Kind::Onnx, Origin::Tenant(_)) => Ok(source.isolation.unwrap_or(Isolation::Process)),
     }
 }
 

@@ -112,7 +112,7 @@ impl Fixture {
 }
 
 /// Children of a process that run models, with so many bytes of memory.
-fn workers_of(parent: u32, memory: Option<u64>) -> Vec<u32> {
+pub(crate) fn workers_of(parent: u32, memory: Option<u64>) -> Vec<u32> {
     let numbers =
         fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     numbers

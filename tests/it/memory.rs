@@ -6,11 +6,14 @@ use airlock_tests::{
     client::{Answer, call, get, post},
     gateway::Repository,
     guest::{self, hostile},
+    onnx::{self, Graph},
     process::Process,
     store::Store,
 };
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use crate::hostile_native::workers_of;
 
 /// No process is that small.
 const PASSED: [&str; 2] = ["--memory-limit", "1MiB"];
@@ -130,23 +133,22 @@ fn own(process: &Process) -> usize {
     kib.and_then(|kib| kib.parse::<usize>().ok()).expect("a number") / 1024
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_while_memory_is_taken_is_answered_when_it_is_back() {
-    const BODY: usize = 60 << 20;
-    let repository = repository();
-    let folder = repository.path().to_str().expect("UTF-8").to_owned();
-    let arguments = ["--model-repository", &folder, "--drain-delay", "0s", "--body-idle-timeout", "60s"];
-    let good = async |process: &Process| post(process.address, "/v2/models/good/infer", &request()).await;
-    let idle = {
-        let process = Process::serve(&arguments);
-        assert_eq!(good(&process).await.status, 200);
-        own(&process)
+/// A gateway that reaches that mark with 120 MiB more than it takes after its first call of `model`.
+async fn below(mark: &str, model: &str, arguments: &[&str]) -> Process {
+    let start = async |more: &[&str]| {
+        let common = ["--drain-delay", "0s", "--body-idle-timeout", "60s"];
+        let process = Process::serve(&[&common[..], arguments, more].concat());
+        assert_eq!(post(process.address, &format!("/v2/models/{model}/infer"), &request()).await.status, 200);
+        process
     };
-    // The mark is 120 MiB above what it takes when nothing is going on.
+    let idle = own(&start(&[]).await);
     let limit = format!("{}MiB", 2 * (idle + 120));
-    let marks = ["--memory-limit", &limit, "--memory-no-calls", "50"];
-    let process = Process::serve(&[&arguments[..], &marks].concat());
-    assert_eq!(good(&process).await.status, 200);
+    start(&["--memory-limit", &limit, mark, "50"]).await
+}
+
+/// Requests of 240 MiB, each without its last byte.
+async fn held(process: &Process) -> Vec<TcpStream> {
+    const BODY: usize = 60 << 20;
     let mut held = Vec::new();
     for _ in 0..4 {
         let mut stream = TcpStream::connect(process.address).await.expect("the gateway listens");
@@ -154,27 +156,68 @@ async fn what_is_refused_while_memory_is_taken_is_answered_when_it_is_back() {
             "POST /v2/models/good/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.expect("an open connection");
-        // All but the last byte; one that comes too late is refused in the middle of it.
+        // One that comes too late is refused in the middle of it.
         let _ = stream.write_all(&vec![b' '; BODY - 1]).await;
         held.push(stream);
     }
-    let until = async |status| {
-        for _ in 0..600 {
-            let answer = good(&process).await;
-            if answer.status == status {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    held
+}
+
+/// The first answer of a model with that status, within half a minute.
+async fn until(process: &Process, model: &str, status: u16) -> Answer {
+    for _ in 0..600 {
+        let answer = post(process.address, &format!("/v2/models/{model}/infer"), &request()).await;
+        if answer.status == status {
+            return answer;
         }
-        panic!("not {status} within 30 s");
-    };
-    overloaded(&until(503).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("not {status} within 30 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_while_memory_is_taken_is_answered_when_it_is_back() {
+    let repository = repository();
+    let folder = repository.path().to_str().expect("UTF-8");
+    let process = below("--memory-no-calls", "good", &["--model-repository", folder]).await;
+    let held = held(&process).await;
+    overloaded(&until(&process, "good", 503).await);
     assert_eq!(get(process.address, "/v2/health/live").await.status, 200);
     drop(held);
-    until(200).await;
+    until(&process, "good", 200).await;
     let log = log(process);
     assert!(
         log.contains("memory is short: nothing is answered") && log.contains("memory is there again"),
         "{log}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_are_idle_go_while_memory_is_taken_and_none_begins() {
+    let graph = Graph {
+        nodes: vec![onnx::node("Neg", &["INPUT0"], &["y"], &[])],
+        inputs: vec![onnx::value("INPUT0", onnx::FLOAT, &["N"])],
+        outputs: vec![onnx::value("y", onnx::FLOAT, &["N"])],
+        initializers: vec![],
+    };
+    let repository = repository().with("negation", "1", "model.onnx", graph.file());
+    let folder = repository.path().to_str().expect("UTF-8");
+    let onnx = ["--model-repository", folder, "--onnx-isolation", "process"];
+    let only = ["--memory-no-queue", "0", "--memory-no-calls", "0"];
+    let process = below("--memory-no-loads", "negation", &[onnx, only].concat()).await;
+    let workers = || workers_of(process.id(), None).len();
+    assert_eq!(workers(), 1);
+    let held = held(&process).await;
+    for _ in 0..600 {
+        if workers() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(workers(), 0, "still there after 30 s");
+    let answer = post(process.address, "/v2/models/negation/infer", &request()).await;
+    assert_eq!((answer.status, workers()), (503, 0), "{}", answer.error());
+    assert_eq!(post(process.address, "/v2/models/good/infer", &request()).await.status, 200);
+    drop(held);
+    until(&process, "negation", 200).await;
 }

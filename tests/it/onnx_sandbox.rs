@@ -80,6 +80,24 @@ async fn with_plugin(store: &Store) -> Gateway {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_may_ask_for_more_walls_and_not_for_fewer() {
+    let store = Store::default();
+    let gateway = Gateway::serve_with(Repository::default(), |settings| {
+        settings.store = Some(store.location());
+        settings.onnx_plugin = Some(onnx_plugin());
+        settings.tenant_onnx_isolation = Some(Isolation::Sandbox);
+    });
+    let gateway = gateway.await;
+    let tenant = Caller::anybody(&gateway);
+    for isolation in ["process", "none"] {
+        let config = format!("onnx_isolation = \"{isolation}\"\n");
+        let answer = tenant.put_with("m", "1", &network().file(), &[("config", &config)]).await;
+        told(&answer, 422, "model_rejected");
+        assert!(answer.error().contains("write sandbox, or leave it out"), "{}", answer.error());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_answers_alike_in_a_worker_and_in_the_sandbox() {
     let store = Store::default();
     let gateway = with_plugin(&store).await;

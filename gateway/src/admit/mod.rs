@@ -75,7 +75,7 @@ pub struct Admission {
     max_queued: usize,
     buffered: AtomicUsize,
     max_buffered: usize,
-    /// Of one tenant that has limits.
+    /// Of one tenant that has limits, unless it is for one request.
     max_buffered_each: usize,
     /// Answers without a run that a tenant gets in a second.
     pace: Option<f64>,
@@ -90,8 +90,6 @@ pub struct Admission {
 impl Admission {
     pub fn new(limits: &Limits, memory: Arc<MemoryWatch>) -> Arc<Self> {
         let pace = limits.calls.refusals.requests();
-        // A quarter, or what the largest body may take once it is decoded.
-        let largest = limits.decode.max_body_bytes.saturating_mul(4);
         let limits = &limits.admit;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
@@ -100,7 +98,7 @@ impl Admission {
             max_queued: limits.max_queued,
             buffered: AtomicUsize::new(0),
             max_buffered: limits.max_buffered_bytes,
-            max_buffered_each: (limits.max_buffered_bytes / 4).max(largest).min(limits.max_buffered_bytes),
+            max_buffered_each: limits.max_buffered_bytes / 4,
             pace,
             decoding: Arc::new(Semaphore::new(cores)),
             backlog: Backlog::new(cores),
@@ -242,9 +240,11 @@ impl Reservation {
     pub fn grow(&mut self, bytes: usize) -> Result<(), AdmitError> {
         let (max, each) = (self.admission.max_buffered, self.admission.max_buffered_each);
         if let Some(own) = &self.own {
-            take_bytes(&own.buffered, bytes, each).ok_or(AdmitError::TenantBytes(each))?;
+            // One request alone may have more: else it would be refused however often it came.
+            let within = |taken: usize, sum: usize| sum <= each || taken == self.bytes;
+            take_bytes(&own.buffered, bytes, within).ok_or(AdmitError::TenantBytes(each))?;
         }
-        if take_bytes(&self.admission.buffered, bytes, max).is_none() {
+        if take_bytes(&self.admission.buffered, bytes, |_, sum| sum <= max).is_none() {
             if let Some(own) = &self.own {
                 own.buffered.fetch_sub(bytes, Ordering::Relaxed);
             }
@@ -272,8 +272,9 @@ impl Reservation {
     }
 }
 
-fn take_bytes(taken: &AtomicUsize, bytes: usize, max: usize) -> Option<usize> {
-    let more = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= max);
+/// Adds bytes to what is taken, if that is `within` what may be.
+fn take_bytes(taken: &AtomicUsize, bytes: usize, within: impl Fn(usize, usize) -> bool) -> Option<usize> {
+    let more = |taken: usize| taken.checked_add(bytes).filter(|sum| within(taken, *sum));
     taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
 }
 

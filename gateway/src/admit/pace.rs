@@ -31,9 +31,11 @@ struct State {
     held: usize,
 }
 
-/// So many answers are held back for this tenant that this one is not worth to be told.
+/// So many answers are held back for this tenant that this one, which is to wait so long, is not worth to be told.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TooMany;
+pub struct TooMany {
+    pub wait: Duration,
+}
 
 impl Pace {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -59,7 +61,7 @@ impl Pace {
             return Ok(None);
         }
         if state.held >= HELD {
-            return Err(TooMany);
+            return Err(TooMany { wait });
         }
         state.held += 1;
         Ok(Some((wait, Held(self))))
@@ -113,7 +115,7 @@ mod tests {
         let (pace, now) = (Pace::default(), Instant::now());
         let mut held: Vec<_> = std::iter::repeat_with(|| pace.note(RATE, now)).take(1100).collect();
         assert!(held.iter().all(Result::is_ok));
-        assert_eq!(pace.note(RATE, now).map(drop), Err(TooMany));
+        assert_eq!(pace.note(RATE, now).map(drop), Err(TooMany { wait: BETWEEN * 1101 - AT_ONCE }));
         held.pop();
         assert!(pace.note(RATE, now).is_ok());
         drop(held);

@@ -156,7 +156,7 @@ fn a_tenant_has_no_more_under_way_than_may_run_and_wait() {
 #[test]
 fn a_tenant_holds_no_more_than_its_part_of_the_bytes() {
     let mut limits = Limits::default();
-    (limits.admit.max_buffered_bytes, limits.decode.max_body_bytes) = (1000, 10);
+    limits.admit.max_buffered_bytes = 1000;
     let quota = Quotas::new(&limits).of(&tenant("one"));
     let admission = Admission::new(&limits, Arc::new(MemoryWatch::new(&MemoryLimits::default())));
     let of = |name| admission.reservation(&tenant(name), &quota);
@@ -172,5 +172,10 @@ fn a_tenant_holds_no_more_than_its_part_of_the_bytes() {
     assert_eq!(one.resize(100), Ok(()));
     assert_eq!(more.grow(100), Ok(()));
     drop((one, more));
-    assert_eq!(of("one").grow(250), Ok(()));
+    // Alone, one request may be larger than the part.
+    let mut large = of("one");
+    assert_eq!((large.grow(200), large.grow(200)), (Ok(()), Ok(())));
+    assert_eq!(of("one").grow(1), Err(AdmitError::TenantBytes(250)));
+    drop(large);
+    assert_eq!(of("one").grow(750), Ok(()));
 }

@@ -20,7 +20,7 @@ use super::{
     etag::{if_match, tagged},
     head,
     places::Visitor,
-    rest::{answered, control_body, json_reply},
+    rest::{answered, json_reply, operators_body},
 };
 use crate::{
     admin::{AdminError, NewKey, Tenants},
@@ -68,8 +68,7 @@ async fn answer(
     head::check(head, &gateway.limits.listen)?;
     let route = authorise_admin(&gateway.authenticator, visitor, head)?;
     let tenants = gateway.tenants.as_ref().ok_or_else(Problem::not_found)?;
-    // An operator is nobody's tenant.
-    let body = control_body(gateway, &TenantName::default_tenant(), body).await?;
+    let body = operators_body(gateway, body).await?;
     let mut answer = act(gateway, tenants, route, head, body).await?;
     // One of the answers is a key.
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -327,7 +327,8 @@ impl Drop for Place {
 pub(super) struct Visitor {
     pub(super) address: IpAddr,
     place: Arc<Place>,
-    known: OnceLock<()>,
+    /// The tenant by whose key it came, once the gateway knows who it is.
+    known: OnceLock<Option<TenantName>>,
 }
 
 impl Visitor {
@@ -337,9 +338,15 @@ impl Visitor {
 
     /// The gateway knows who it is: from now on its connection is at work.
     pub(super) fn is_known(&self, principal: &Principal) {
-        if self.known.set(()).is_ok() {
-            self.place.begins(principal.key.is_some().then_some(&principal.tenant));
+        let tenant = principal.key.is_some().then(|| principal.tenant.clone());
+        if self.known.set(tenant).is_ok() {
+            self.place.begins(self.tenant());
         }
+    }
+
+    /// The tenant by whose key the request came; `None` also for who needs no key.
+    pub(super) fn tenant(&self) -> Option<&TenantName> {
+        self.known.get()?.as_ref()
     }
 
     /// Ends its connection, with all that is under way on it.

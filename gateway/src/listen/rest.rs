@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::{
-    Request, Response, StatusCode,
+    Request, Response, StatusCode, Version,
     body::Incoming,
     header::{self, HeaderValue},
     http::request::Parts,
@@ -81,18 +81,42 @@ async fn answer(
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
-    head::check(head, &gateway.limits.listen)?;
-    let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
-    let paid =
-        matches!(route, Route::Live | Route::Ready | Route::Infer(_) | Route::Verify(_) | Route::Upload(..));
-    let answer = routed(gateway, &principal, route, head, body).await;
-    let unpaid = answer.as_ref().map_or_else(Problem::is_unpaid, |_| !paid);
+    let mut ran = false;
+    let answer = asked(gateway, visitor, head, body, &mut ran).await;
+    let unpaid = answer.as_ref().map_or_else(Problem::is_unpaid, |_| !ran);
     // Who comes without a key has the gateway for itself; and at its end nothing is held back.
-    let paced = unpaid && principal.key.is_some() && !gateway.draining.load(Ordering::Relaxed);
-    if paced && let Err(TooMany) = gateway.admission.keep_pace(&principal.tenant).await {
-        visitor.cut();
+    if unpaid
+        && let Some(tenant) = visitor.tenant()
+        && !gateway.draining.load(Ordering::Relaxed)
+    {
+        keep_pace(gateway, tenant, visitor, head.version).await;
     }
     answer
+}
+
+/// Returns when an answer may be told for which no model ran.
+async fn keep_pace(gateway: &Gateway, tenant: &TenantName, visitor: &Visitor, version: Version) {
+    if let Err(TooMany { wait }) = gateway.admission.keep_pace(tenant).await {
+        if version < Version::HTTP_2 {
+            return visitor.cut();
+        }
+        // The connection may carry others' requests as well. It has few streams.
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Sets `ran` if a model is to run for it, or bytes to be kept: what has other bounds than the pace.
+async fn asked(
+    gateway: &Arc<Gateway>,
+    visitor: &Visitor,
+    head: &Parts,
+    body: Incoming,
+    ran: &mut bool,
+) -> Result<Response<ReplyBody>, Problem> {
+    head::check(head, &gateway.limits.listen)?;
+    let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
+    *ran = matches!(route, Route::Infer(_) | Route::Verify(_) | Route::Upload(..));
+    routed(gateway, &principal, route, head, body).await
 }
 
 async fn routed(
@@ -379,12 +403,21 @@ pub(super) async fn control_body(
     let mut reservation = gateway.reservation(tenant);
     let body = body::read(body, MAX_CONTROL_BYTES, &gateway.limits.listen, |bytes| {
         reservation.grow(bytes).map_err(Problem::from)
-    })
-    .await?;
+    });
+    control(&body.await?)
+}
+
+/// The same of an operator, whom no tenant keeps waiting: it is in nobody's count.
+pub(super) async fn operators_body(gateway: &Gateway, body: Incoming) -> Result<serde_json::Value, Problem> {
+    let body = body::read(body, MAX_CONTROL_BYTES, &gateway.limits.listen, |_| Ok::<_, Problem>(()));
+    control(&body.await?)
+}
+
+fn control(body: &[u8]) -> Result<serde_json::Value, Problem> {
     if body.is_empty() {
         return Ok(serde_json::Value::Null);
     }
-    serde_json::from_slice(&body)
+    serde_json::from_slice(body)
         .map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))
 }
 

@@ -12,6 +12,9 @@ use super::{
 /// Keys that one object may have; each is compared with those before it, to refuse duplicates.
 pub(super) const MAX_KEYS: usize = 256;
 
+/// Bytes of such a key, as it is written: long ones take long to compare.
+const MAX_KEY_BYTES: usize = 1024;
+
 /// Reads one JSON text. `depth` arguments count the arrays and objects around a value, itself included.
 pub(super) struct Reader<'j> {
     json: &'j [u8],
@@ -73,11 +76,19 @@ impl<'j> Reader<'j> {
     }
 
     pub(super) fn first_key(&mut self) -> Result<Option<Cow<'j, str>>, DecodeError> {
-        if self.is_empty(b'}') { Ok(None) } else { self.key()?.to_text().map(Some) }
+        if self.is_empty(b'}') { Ok(None) } else { self.read_key().map(Some) }
     }
 
     pub(super) fn next_key(&mut self) -> Result<Option<Cow<'j, str>>, DecodeError> {
-        if self.goes_on(b'}')? { self.key()?.to_text().map(Some) } else { Ok(None) }
+        if self.goes_on(b'}')? { self.read_key().map(Some) } else { Ok(None) }
+    }
+
+    fn read_key(&mut self) -> Result<Cow<'j, str>, DecodeError> {
+        let key = self.key()?;
+        if key.length() > MAX_KEY_BYTES {
+            return Err(self.invalid(format!("a key is longer than {MAX_KEY_BYTES} bytes")));
+        }
+        key.to_text()
     }
 
     /// Starts an array and says whether it has an element; [`Self::next_element`] says so for those that follow.

@@ -37,6 +37,11 @@ impl<'j> Raw<'j> {
         self.start + self.bytes.len() + 1
     }
 
+    /// Bytes that it has as it is written.
+    pub(super) fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Its text; `unescaped` is where that is put together, if it has escapes.
     pub(super) fn text<'t>(self, unescaped: &'t mut String) -> Result<&'t str, DecodeError>
     where

@@ -414,6 +414,10 @@ fn depth_and_numbers_of_entries_are_bounded() {
     let data = format!("{}1{}", "[".repeat(29), "]".repeat(29));
     assert!(bytes_of("FP32", "[1]", &data).is_ok());
 
+    let key = |length| format!("{{\"inputs\":[],\"{}\":1}}", "k".repeat(length));
+    assert!(parse(&key(1024)).is_ok());
+    assert!(told(&key(1025)).ends_with("a key is longer than 1024 bytes"));
+
     let input = r#"{"name":"X","shape":[0],"datatype":"FP32","data":[]}"#;
     let list = |count: usize| format!("[{}]", vec![input; count].join(","));
     assert!(parse(&format!("{{\"inputs\":{}}}", list(64))).is_ok());

@@ -51,7 +51,7 @@ use job::{ARTIFACT, CODE, Done, JOB, Job, Task, file_name};
 pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Processor time that a worker has on top where it compiles the gateway's own plugin for ONNX models, and time as well: the
-/// plugin is large, and no tenant's. What a model does in it has the bounds of every `load`.
+/// plugin is large, and no tenant's. A model's `load` in it has the time of every `load`.
 const PLUGIN_TIME: Duration = Duration::from_secs(300);
 
 /// What starts workers, as many at a time as there are slots.
@@ -61,6 +61,8 @@ pub struct Workers {
     program: PathBuf,
     folder: PathBuf,
     slots: Slots,
+    /// Of these, how many may be taken by what takes minutes: all but one, if there are several.
+    slow: Slots,
     log: Arc<LogAllowance>,
 }
 
@@ -88,7 +90,8 @@ impl Workers {
             most => most,
         };
         let log = Arc::new(LogAllowance::new(limits.log_bytes));
-        Ok(Arc::new(Self { limits, program, folder, slots: Slots::new(most), log }))
+        let slow = Slots::new(most.saturating_sub(1).max(1));
+        Ok(Arc::new(Self { limits, program, folder, slots: Slots::new(most), slow, log }))
     }
 
     /// What each tenant's models may say in the log; what they say in requests is to come out of the same.
@@ -119,6 +122,7 @@ impl Workers {
 
     /// What a serving engine with these settings needs to run a model.
     pub(super) fn prepare(&self, settings: &Settings, source: &Source) -> Result<Prepared, LoadError> {
+        let _slow = source.artifact_is_plugin.then(|| self.slow.take());
         let _slot = self.slots.take();
         let folder = self.hand_over(Task::Wasm(settings.clone()), source)?;
         let Done { report, code } = self.run(&folder, source)?;

@@ -132,12 +132,11 @@ impl Uploads {
             trial(Arc::new(loaded.model(&tenant, model, version))).await?;
         }
         self.keep_blobs(&manifest, &paths).await?;
-        let digest = manifest.artifact.digest;
         let commit = Arc::clone(self).commit(record, after, manifest, loaded, turn);
         // Once its record is written the rest follows, whether its client still waits or not.
         let mut report = tokio::spawn(commit).await.map_err(|_| UploadError::Overloaded)??;
         report.load_ms = Some(u64::try_from(load_time.as_millis()).unwrap_or(u64::MAX));
-        tracing::info!(%tenant, %model, %version, %digest, elapsed = ?begun.elapsed(), "version published");
+        tracing::debug!(%tenant, %model, %version, elapsed = ?begun.elapsed(), "publishing took that long");
         Ok(report)
     }
 
@@ -167,6 +166,7 @@ impl Uploads {
             }
             Err(error) => return Err(error.into()),
         };
+        tracing::info!(%tenant, %model, %version, digest = %manifest.artifact.digest, "version published");
         drop(turn);
         let policy = loaded.config.version_policy.clone();
         self.learn_version(tenant, model, version, generation, published);

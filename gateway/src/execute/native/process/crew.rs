@@ -258,6 +258,9 @@ impl Crew {
     }
 
     fn start_and_load(&self) -> Result<Worker, LoadError> {
+        if self.fleet.memory.no_loads() {
+            return Err(LoadError::transient(Step::Load, "the gateway is short of memory"));
+        }
         let Isolated { program, limits, shared_bytes, load_time, .. } = &*self.fleet;
         let mut worker = Worker::start(program, limits, *shared_bytes).map_err(|error| {
             tracing::debug!(program = %program.display(), "a worker cannot be started: {error}");
@@ -292,13 +295,13 @@ impl Crew {
                 return Some(job);
             }
             let left = until.saturating_duration_since(Instant::now());
-            if state.closed || left.is_zero() {
+            if state.closed || left.is_zero() || (rested && self.fleet.memory.no_loads()) {
                 return None;
             }
-            let wait = if rested { left } else { left.min(REST_AFTER) };
             state.idle.push(thread::current());
             drop(state);
-            thread::park_timeout(wait);
+            // Woken to see whether memory has become short.
+            thread::park_timeout(left.min(REST_AFTER));
             state = self.lock();
             let count = state.idle.len();
             state.idle.retain(|member| member.id() != thread::current().id());

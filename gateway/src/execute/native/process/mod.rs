@@ -32,6 +32,7 @@ use tokio::{sync::oneshot, time::timeout_at};
 use crate::{
     execute::{BoxFuture, Call, ExecuteError, Executor, LoadError, Source, worker::THIS_PROGRAM},
     limits::{NativeLimits, WorkerLimits},
+    memory_watch::MemoryWatch,
     tensor::{InferRequest, InferResponse, Signature},
 };
 
@@ -59,16 +60,19 @@ pub struct Isolated {
     threads: usize,
     places: Places,
     crews: Mutex<Vec<Weak<Crew>>>,
+    memory: Arc<MemoryWatch>,
 }
 
 impl Isolated {
     /// Workers that run `program`, this one if none is named. `input_bytes` is what all inputs of one call may have. To load a
-    /// model they have the time and the processor time of `worker`.
+    /// model they have the time and the processor time of `worker`. While `memory` is short none is started, and those that are
+    /// idle go.
     pub fn new(
         limits: NativeLimits,
         program: Option<PathBuf>,
         input_bytes: usize,
         worker: &WorkerLimits,
+        memory: Arc<MemoryWatch>,
     ) -> Arc<Self> {
         let threads = match limits.threads {
             0 => available_parallelism().map_or(1, usize::from),
@@ -84,6 +88,7 @@ impl Isolated {
             threads,
             places: Places::new(limits.max_workers, (limits.max_workers / PART_OF_PLACES).max(1)),
             crews: Mutex::default(),
+            memory,
             limits,
         })
     }

@@ -1,6 +1,7 @@
 use crate::{
     execute::native::tests::call,
-    limits::{NativeLimits, WorkerLimits},
+    limits::{MemoryLimits, NativeLimits, WorkerLimits},
+    memory_watch::MemoryWatch,
 };
 
 use super::{super::IsolatedExecutor, *};
@@ -13,6 +14,7 @@ fn fleet(limits: NativeLimits) -> Arc<Isolated> {
         Some("/no such program".into()),
         1024,
         &WorkerLimits { time: Duration::from_millis(50), ..WorkerLimits::default() },
+        Arc::new(MemoryWatch::new(&MemoryLimits::default())),
     )
 }
 
