@@ -142,12 +142,12 @@ fn one(value: f32) -> Value {
     json!({ "inputs": [fp32("x", &[1], value)] })
 }
 
-fn ok(answer: &Answer) -> Value {
+pub(crate) fn ok(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     answer.json()["outputs"][0]["data"].clone()
 }
 
-fn told(answer: &Answer, status: u16, code: &str) {
+pub(crate) fn told(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status, answer.code().as_str()), (status, code), "{}", answer.error());
     assert!(!answer.error().contains(" /") && !answer.error().contains("0x"), "{}", answer.error());
 }

@@ -287,3 +287,26 @@ async fn tenants_without_limits_of_their_own_have_the_gateway_s() {
         ok(&Caller::new(&gateway, &key).infer("good", 1.0).await);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_model_runs_for_is_told_at_a_pace_at_every_door() {
+    let store = Store::default();
+    let keys = [store.key("acme", &[Scope::Infer]).await, store.key("other", &[Scope::Infer]).await];
+    let repository = Repository::default().with("good", "1", "model.wasm", guest::good());
+    let gateway = Gateway::serve_with(repository, |settings| {
+        settings.store = Some(store.location());
+        settings.limits.tenant_refusals = Some("1".parse().expect("a rate"));
+    });
+    let gateway = gateway.await;
+    let [acme, other] = keys.each_ref().map(|key| Caller::new(&gateway, key));
+    // A model that is not there, a scope that the key has not, a path that is none, and what is known of a model.
+    let doors = [("models/none", 404), ("repository/models", 403), ("nothing", 404), ("models/good", 200)];
+    for (path, status) in doors {
+        let begun = Instant::now();
+        assert_eq!(acme.get(&format!("/v2/{path}")).await.status, status, "{path}");
+        // A second, less what may come at once.
+        assert!(begun.elapsed() >= Duration::from_millis(900), "{path}: {:?}", begun.elapsed());
+        ok(&other.infer("good", 1.0).await);
+        ok(&acme.infer("good", 1.0).await);
+    }
+}

@@ -8,12 +8,13 @@ use airlock::{
     server::{self, StartError},
 };
 use airlock_tests::{
-    client::Answer,
     gateway::{Gateway, Repository, onnx_plugin},
     onnx::{self, Graph, floats, ints, node, strings, tensor, value},
     store::{Caller, Store},
 };
 use serde_json::{Value, json};
+
+use crate::hostile_native::{ok, told};
 
 const SANDBOX: &str = "onnx_isolation = \"sandbox\"\n";
 
@@ -21,16 +22,6 @@ fn fp32s(name: &str, shape: &[usize], elements: impl Fn(usize) -> f32) -> Value 
     let count = shape.iter().product();
     let data: Vec<f32> = (0..count).map(elements).collect();
     json!({ "name": name, "datatype": "FP32", "shape": shape, "data": data })
-}
-
-fn ok(answer: &Answer) -> Value {
-    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-    answer.json()["outputs"][0]["data"].clone()
-}
-
-fn told(answer: &Answer, status: u16, code: &str) {
-    assert_eq!((answer.status, answer.code().as_str()), (status, code), "{}", answer.error());
-    assert!(!answer.error().contains(" /") && !answer.error().contains("0x"), "{}", answer.error());
 }
 
 /// Weights of FP32 that are not all alike.
