@@ -245,11 +245,23 @@ fn boolean(text: &[u8]) -> Result<([u8; 1], usize), Fault> {
     }
 }
 
+/// The value of an element that is one digit, as all are of masks and one-hot vectors: nothing of it has to be scanned.
+#[inline]
+fn one_digit(text: &[u8]) -> Option<u8> {
+    match text {
+        [digit @ b'0'..=b'9', b',' | b']', ..] => Some(digit - b'0'),
+        _ => None,
+    }
+}
+
 #[inline]
 fn integer<T: TryFrom<i128>, const N: usize>(
     text: &[u8],
     to_bytes: impl Fn(T) -> [u8; N],
 ) -> Result<([u8; N], usize), Fault> {
+    if let Some(value) = one_digit(text).and_then(|digit| T::try_from(digit.into()).ok()) {
+        return Ok((to_bytes(value), 1));
+    }
     if !matches!(text.first(), Some(b'-' | b'0'..=b'9')) {
         return Err(Fault::Kind("an integer"));
     }
@@ -264,7 +276,7 @@ fn integer<T: TryFrom<i128>, const N: usize>(
 
 /// A number, or one of the literals for what JSON has no number for; `null` is NaN.
 #[inline]
-fn float<T, const N: usize>(
+fn float<T: From<u8>, const N: usize>(
     text: &[u8],
     convert: impl Fn(Number<'_>) -> Option<T>,
     narrow: impl Fn(f64) -> T,
@@ -276,6 +288,9 @@ fn float<T, const N: usize>(
         (b"-Infinity", f64::NEG_INFINITY),
         (b"null", f64::NAN),
     ];
+    if let Some(digit) = one_digit(text) {
+        return Ok((to_bytes(digit.into()), 1));
+    }
     // Signs are as good as random, so nothing here branches on them.
     let sign = usize::from(text.first() == Some(&b'-'));
     if text.get(sign).is_some_and(u8::is_ascii_digit) {

@@ -321,7 +321,11 @@ pub(super) fn too_deep(max_depth: usize, position: usize) -> DecodeError {
 /// Where the white space from `at` on ends.
 #[inline]
 pub(super) fn space(json: &[u8], mut at: usize) -> usize {
-    while matches!(json.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+    // Mostly there is none, which one comparison tells.
+    while let Some(byte) = json.get(at).filter(|byte| **byte <= b' ') {
+        if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+            break;
+        }
         at += 1;
     }
     at
