@@ -15,6 +15,9 @@ pub(super) const MAX_KEYS: usize = 256;
 /// Bytes of such a key, as it is written: long ones take long to compare.
 const MAX_KEY_BYTES: usize = 1024;
 
+/// Arrays and objects that can be open at once.
+const MAX_DEPTH: usize = 128;
+
 /// Reads one JSON text. `depth` arguments count the arrays and objects around a value, itself included.
 pub(super) struct Reader<'j> {
     json: &'j [u8],
@@ -27,7 +30,7 @@ impl<'j> Reader<'j> {
     pub(super) fn new(json: &'j [u8], max_depth: usize) -> Self {
         const BOM: &[u8] = b"\xef\xbb\xbf";
         let at = if json.starts_with(BOM) { BOM.len() } else { 0 };
-        Self { json, at, max_depth }
+        Self { json, at, max_depth: max_depth.min(MAX_DEPTH) }
     }
 
     pub(super) fn json(&self) -> &'j [u8] {
@@ -138,18 +141,17 @@ impl<'j> Reader<'j> {
     pub(super) fn skip(&mut self, depth: usize, literals: bool) -> Result<&'j str, DecodeError> {
         self.peek()?;
         let start = self.at;
-        // What closes the arrays and objects that are open, outermost first.
-        let mut open: Vec<u8> = Vec::new();
+        let mut open = Open::default();
         loop {
             match self.token() {
                 Some(first @ (b'[' | b'{')) => {
-                    if depth + open.len() > self.max_depth {
+                    if depth + open.depth > self.max_depth {
                         return Err(too_deep(self.max_depth, self.at));
                     }
-                    let close = if first == b'[' { b']' } else { b'}' };
-                    if !self.is_empty(close) {
-                        open.push(close);
-                        if close == b'}' {
+                    let object = first == b'{';
+                    if !self.is_empty(closing(object)) {
+                        open.push(object);
+                        if object {
                             self.key()?;
                         }
                         continue;
@@ -167,18 +169,16 @@ impl<'j> Reader<'j> {
             }
             loop {
                 // Strings were scanned, but none of them was read.
-                let Some(close) = open.last() else { return utf8(&self.json[start..self.at], start) };
-                match self.step(*close) {
+                let Some(object) = open.last() else { return utf8(&self.json[start..self.at], start) };
+                match self.step(closing(object)) {
                     Step::Next => {
-                        if *close == b'}' {
+                        if object {
                             self.key()?;
                         }
                         break;
                     }
-                    Step::End => {
-                        open.pop();
-                    }
-                    Step::Invalid => return Err(self.out_of_step(*close)),
+                    Step::End => open.pop(),
+                    Step::Invalid => return Err(self.out_of_step(closing(object))),
                 }
             }
         }
@@ -305,6 +305,35 @@ impl<'j> Reader<'j> {
     fn invalid(&self, reason: impl Into<String>) -> DecodeError {
         DecodeError::json(self.at, reason)
     }
+}
+
+/// The arrays and objects that are open around a value, no more than [`MAX_DEPTH`].
+#[derive(Default)]
+struct Open {
+    depth: usize,
+    /// Set for an object; the innermost is the lowest bit.
+    objects: u128,
+}
+
+impl Open {
+    fn push(&mut self, object: bool) {
+        self.depth += 1;
+        self.objects = self.objects << 1 | u128::from(object);
+    }
+
+    /// Whether the innermost is an object; none if nothing is open.
+    fn last(&self) -> Option<bool> {
+        (self.depth > 0).then_some(self.objects & 1 == 1)
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.objects >>= 1;
+    }
+}
+
+fn closing(object: bool) -> u8 {
+    if object { b'}' } else { b']' }
 }
 
 /// What follows an entry of an array or object.
