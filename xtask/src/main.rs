@@ -1,6 +1,7 @@
 //! The project's tasks: `cargo xtask --help`.
 
 mod bench;
+mod conformance;
 mod demo;
 mod fuzz;
 mod guests;
@@ -46,6 +47,9 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Measure the gateway against a bare server and write docs/benchmarks.md
     Bench(bench::Options),
+    /// Check which parts of the V2 protocol a server keeps, this gateway or any other
+    #[command(disable_help_flag = true)]
+    Conformance(conformance::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +63,10 @@ fn main() -> ExitCode {
         Task::Promises(options) => promises::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Conformance(options) => match conformance::run(&options) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    bench, guests, lint, onnx_plugin, python,
+    bench, conformance, guests, lint, onnx_plugin, python,
     server::{Server, free_address},
     shell,
 };
@@ -61,7 +61,7 @@ impl Steps {
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut count = Count::default();
-    let mut steps = Steps { done: 0, all: if options.quick { 6 } else { 11 } };
+    let mut steps = Steps { done: 0, all: if options.quick { 7 } else { 12 } };
     if !options.quick {
         steps.run("lints", lint::run)?;
     }
@@ -74,6 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
     let folder = shell::target().join("guests");
     let plugins = [OsStr::new("--manifest-path"), plugins.as_ref(), "--target-dir".as_ref(), folder.as_ref()];
     count.add(steps.run("tests of the example plugins", || cargo_test(&plugins, &[]))?);
+    count.add(steps.run("conformance", conforms)?);
     if !options.quick {
         let clients = steps.run("Python environments of the clients", Clients::prepare)?;
         count.add(steps.run("stock clients", || clients.conformance())?);
@@ -194,6 +195,29 @@ impl Clients {
     }
 }
 
+/// The conformance suite against this gateway, with models of different kinds.
+fn conforms() -> Result<Count> {
+    let server = gateway("models", &[])?;
+    let url = format!("http://{}", server.address);
+    let mut total = Count::default();
+    for model in ["identity", "add", "two_io", "iris", "id_uint8", "id_bytes"] {
+        total
+            .add(counted(conformance::suite().args(["--url", &url, "--model", model]), parse_conformance)?.0);
+    }
+    ensure!(total.passed > 0, "the conformance suite checked nothing");
+    server.stop()?;
+    Ok(total)
+}
+
+/// `60 kept, 0 not kept, 4 skipped`
+fn parse_conformance(line: &str) -> Option<Count> {
+    let mut counts = line.split(", ");
+    let passed = counts.next()?.strip_suffix(" kept")?.parse().ok()?;
+    let failed = counts.next()?.strip_suffix(" not kept")?.parse().ok()?;
+    counts.next()?.strip_suffix(" skipped")?;
+    Some(Count { passed, failed })
+}
+
 /// The gateway on a model repository below the target folder; its log shows what goes wrong only.
 fn gateway(models: &str, more: &[&str]) -> Result<Server> {
     let (binaries, models) = (shell::target().join("debug"), shell::target().join(models));
@@ -251,6 +275,8 @@ mod tests {
         assert_eq!(parse_test_result("test a::b ... ok"), None);
         assert_eq!(parse_summary("140 passed, 1 failed"), Some(Count { passed: 140, failed: 1 }));
         assert_eq!(parse_summary("ok   140 passed, 1 failed"), None);
+        let found = parse_conformance("60 kept, 2 not kept, 4 skipped");
+        assert_eq!(found, Some(Count { passed: 60, failed: 2 }));
     }
 
     #[test]

@@ -1,0 +1,29 @@
+//! `cargo xtask conformance`: which parts of the V2 protocol a server keeps; see `conformance/`.
+
+use std::{ffi::OsString, process::Command};
+
+use anyhow::{Context, Result};
+
+use crate::shell;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// What the suite is told: --url, --model, --only, --all, --report; --help explains them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+    arguments: Vec<OsString>,
+}
+
+/// Ends as the suite does.
+pub fn run(options: &Options) -> Result<std::process::ExitCode> {
+    let mut suite = suite();
+    let status = suite.args(&options.arguments).status().context("cannot start cargo")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(std::process::ExitCode::from(code.unwrap_or(2)))
+}
+
+/// The suite, to be given arguments.
+pub fn suite() -> Command {
+    let mut command = shell::command("cargo");
+    command.args(["run", "--quiet", "--package", "airlock-conformance", "--"]).current_dir(shell::root());
+    command
+}
