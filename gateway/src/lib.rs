@@ -16,7 +16,7 @@
 //! 9. [`meter`] notes what became of it, on every path.
 //!
 //! Two byways are made of the same pieces: [`verify`] runs a request on two versions and compares, [`trial`] calls a version
-//! before anybody else can. [`memory_watch`] says when there is too little memory for some of it. [`error`] is where a
+//! before anybody else can. [`describe`] tells what a tenant can call and how that went. [`memory_watch`] says when there is too little memory for some of it. [`error`] is where a
 //! station's fault becomes an HTTP status. [`server`] builds all of this from a [`config`].
 
 pub mod admin;
@@ -27,6 +27,7 @@ pub mod config;
 pub mod consumption;
 pub mod deadline;
 pub mod decode;
+pub mod describe;
 pub mod digest;
 pub mod encode;
 pub mod error;
@@ -37,6 +38,7 @@ pub mod listen;
 pub mod log_allowance;
 pub mod memory_watch;
 pub mod meter;
+pub mod metrics;
 pub mod name;
 pub mod quarantine;
 pub mod reply;
