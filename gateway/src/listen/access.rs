@@ -105,6 +105,8 @@ fn path(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn settled(values: &[&[u8]]) -> Option<Vec<u8>> {
@@ -147,5 +149,16 @@ mod tests {
         let names = [new_id(), new_id()];
         assert_ne!(names[0], names[1]);
         assert!(names.iter().all(|name| is_id(name.as_bytes())));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_the_log_is_plain(id in prop::collection::vec(any::<u8>(), 0..200), text in ".{0,400}") {
+            if HeaderValue::from_bytes(&id).is_ok() && let Some(taken_over) = settled(&[&id]) {
+                prop_assert!(taken_over.iter().all(|byte| byte.is_ascii_graphic() && !b"\"\\'".contains(byte)));
+            }
+            let shown = path(&text);
+            prop_assert!(shown.len() <= MAX_PATH && shown.chars().all(|letter| ('!'..='~').contains(&letter) || letter == ' '));
+        }
     }
 }
