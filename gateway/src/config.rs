@@ -23,10 +23,12 @@ use crate::{
 };
 
 mod limit_settings;
+mod port;
 mod s3_settings;
 
 pub use crate::limits::Span;
 pub use limit_settings::LimitSettings;
+pub use port::{Port, PortError};
 pub use s3_settings::S3Options;
 
 /// Everything that `airlock serve` can be told. What is not set keeps its default.
@@ -100,6 +102,10 @@ pub struct Settings {
     /// Address of the admin port, for tenants and keys; only with a store [default: 127.0.0.1:8003]
     #[arg(long, value_name = "ADDR", env = "AIRLOCK_ADMIN")]
     pub admin: Option<SocketAddr>,
+
+    /// Address of the metrics port, for Prometheus, or `off` [default: 127.0.0.1:8002]
+    #[arg(long, value_name = "ADDR", env = "AIRLOCK_METRICS")]
+    pub metrics: Option<Port>,
 
     /// Speak HTTPS: this file's certificates in PEM, the server's own first; renewed without a restart
     #[arg(long, value_name = "FILE", env = "AIRLOCK_TLS_CERT")]
@@ -201,6 +207,7 @@ impl Settings {
             http: self.http.or(other.http),
             insecure: self.insecure.or(other.insecure),
             admin: self.admin.or(other.admin),
+            metrics: self.metrics.or(other.metrics),
             tls_cert: self.tls_cert.or(other.tls_cert),
             tls_key: self.tls_key.or(other.tls_key),
             store: self.store.or(other.store),
@@ -233,6 +240,7 @@ pub struct Config {
     pub http: SocketAddr,
     /// Opened only with a store.
     pub admin: SocketAddr,
+    pub metrics: Port,
     pub insecure: bool,
     pub tls: Option<TlsFiles>,
     pub store: Option<StorePlace>,
@@ -278,8 +286,13 @@ impl TryFrom<Settings> for Config {
         let store = settings.store.map(place).transpose()?.map(|place| place.with_s3(settings.s3.into()));
         let state = store.as_ref().map(|store| store.state.clone()).or(state);
         // With a store there may be keys: then the server looks again when it knows.
-        if !http.ip().is_loopback() && !insecure && store.is_none() {
-            return Err(ConfigError::NotLoopback(http));
+        let metrics = settings.metrics.unwrap_or(Port::At(SocketAddr::from(([127, 0, 0, 1], 8002))));
+        let mut addresses = [Some(http), metrics.address()].into_iter().flatten();
+        if let Some(open) = addresses.find(|address| !address.ip().is_loopback())
+            && !insecure
+            && store.is_none()
+        {
+            return Err(ConfigError::NotLoopback(open));
         }
         let onnx_isolation = settings.onnx_isolation.unwrap_or_default();
         let tenant_onnx_isolation = settings.tenant_onnx_isolation.unwrap_or(Isolation::Process);
@@ -306,6 +319,7 @@ impl TryFrom<Settings> for Config {
             worker_program: None,
             http,
             admin: settings.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8003))),
+            metrics,
             insecure,
             tls,
             store,

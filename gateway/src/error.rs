@@ -82,6 +82,11 @@ impl Problem {
         RouteError::UnknownPath.into()
     }
 
+    /// What V2 or Triton has and this gateway has not, and why.
+    pub fn not_implemented(text: &str) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", text)
+    }
+
     pub fn draining() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the gateway is stopping").retry()
     }
@@ -187,7 +192,9 @@ impl From<AdminError> for Problem {
 impl From<RouteError> for Problem {
     fn from(error: RouteError) -> Self {
         match error {
-            RouteError::UnknownPath => Self::new(StatusCode::NOT_FOUND, "not_found", error),
+            RouteError::UnknownPath | RouteError::NoMetrics => {
+                Self::new(StatusCode::NOT_FOUND, "not_found", error)
+            }
             RouteError::UnknownModel(_) => Self::new(StatusCode::NOT_FOUND, "model_not_found", error),
             RouteError::Method { allow } => {
                 let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", error);
@@ -228,6 +235,7 @@ impl From<DecodeError> for Problem {
     fn from(error: DecodeError) -> Self {
         let (status, code) = match error.kind() {
             decode::Kind::Invalid => (StatusCode::BAD_REQUEST, "bad_request"),
+            decode::Kind::NotOffered => (StatusCode::NOT_IMPLEMENTED, "not_implemented"),
             decode::Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             decode::Kind::UnsupportedEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding"),
         };

@@ -24,12 +24,13 @@ use crate::{
     decode::{self, Decoded, Head},
     encode::{self, Encoded},
     error::Problem,
-    execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share},
+    execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share, wasm::Sandbox},
     limits::{DecodeLimits, Limits, Quota, Quotas},
-    listen::body,
+    listen::{Traffic, body},
     log_allowance::LogAllowance,
     memory_watch::MemoryWatch,
-    meter::{self, Meter, Usage},
+    meter::{self, Meter, Station, Usage},
+    metrics::Metrics,
     name::{ModelName, NameError, TenantName},
     quarantine::Quarantine,
     reply::NonFinite,
@@ -59,6 +60,12 @@ pub struct Gateway {
     /// Everything that is served.
     pub models: Arc<Namespaces>,
     pub meter: Arc<Meter>,
+    /// How many connections and answers its ports have.
+    pub traffic: Traffic,
+    /// What the metrics port tells.
+    pub metrics: Metrics,
+    /// Where guests run; for the metrics.
+    pub sandbox: Arc<Sandbox>,
     /// What each tenant's models may say in the log.
     pub log: Arc<LogAllowance>,
     /// For the admin port; `None` without a store.
@@ -119,6 +126,7 @@ pub async fn infer(
     body: Incoming,
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
+    usage.called(headers.get("x-request-id").and_then(|id| id.to_str().ok()));
     match travel(gateway, principal, target, headers, body, &mut usage).await {
         Ok((encoded, held)) => {
             usage.succeeded(encoded.length());
@@ -126,6 +134,7 @@ pub async fn infer(
         }
         Err(problem) => {
             usage.failed(problem.code);
+            usage.status(problem.status.as_u16());
             Err(problem.told_within(&gateway.log, &principal.tenant))
         }
     }
@@ -150,31 +159,39 @@ async fn travel(
     if !matches!(found, Err(FindError::UnknownModel { .. })) {
         usage.model_known();
     }
+    if let Ok(model) = &found {
+        usage.answered_by(&model.version, model.is_shared());
+    }
     // A name that is no model's counts as well: asking for names costs as much as asking for answers.
     let seat = gateway.admission.arrive(tenant, &quota)?;
     let model = found?;
-    usage.answered_by(&model.version);
     // Before the body is read; it is asked again when the run begins.
     gateway.quarantine.check(tenant, &model.name, &model.content)?;
 
     let Received { decoded, mut reservation, deadline } =
         receive(gateway, &model, &quota, &head, body, usage).await?;
+    let waits = model.queue.join();
     let permit = tokio::select! {
         biased;
         permit = gateway.admission.enter(tenant, &quota, deadline) => permit?,
         () = gateway.interrupted() => return Err(Problem::draining()),
     };
+    drop(waits);
     // A place that comes free because its run was ended is no place to begin in.
     if gateway.is_interrupted() {
         return Err(Problem::draining());
     }
-    let response = run(gateway, &model, &quota, decoded.request, deadline, usage, &permit).await?;
+    usage.passed(Station::Wait);
+    let ran = run(gateway, &model, &quota, decoded.request, deadline, usage, &permit).await;
+    usage.passed(Station::Run);
+    let response = ran?;
 
     let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
         let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
         let (name, version) = (model.name.as_str(), model.version.as_str());
         encode::infer(name, version, &response, &decoded.reply, accept_encoding, gateway.non_finite)
     })?;
+    usage.passed(Station::Encode);
     drop((response, permit));
     // Until the last of it is sent, the answer takes the request's place in the budget.
     reservation.resize(encoded.length())?;
@@ -205,7 +222,11 @@ pub(crate) async fn receive(
         reservation.grow(bytes).map_err(Problem::from)
     })
     .await?;
-    decode_body(gateway, model, quota, head, body, reservation).await
+    usage.arrived();
+    let received = decode_body(gateway, model, quota, head, body, reservation).await?;
+    usage.weighs(model.batch_of(&received.decoded.request));
+    usage.passed(Station::Decode);
+    Ok(received)
 }
 
 /// The least that the gateway, the caller's tenant and the model say.

@@ -16,8 +16,9 @@
 //! 9. [`meter`] notes what became of it, on every path.
 //!
 //! Two byways are made of the same pieces: [`verify`] runs a request on two versions and compares, [`trial`] calls a version
-//! before anybody else can. [`memory_watch`] says when there is too little memory for some of it. [`error`] is where a
-//! station's fault becomes an HTTP status. [`server`] builds all of this from a [`config`].
+//! before anybody else can. [`describe`] tells a tenant what it can call and how that went, [`metrics`] tells the operator of all.
+//! [`memory_watch`] says when there is too little memory for some of it. [`error`] is where a station's fault becomes an HTTP
+//! status. [`server`] builds all of this from a [`config`].
 
 pub mod admin;
 pub mod admit;
@@ -27,6 +28,7 @@ pub mod config;
 pub mod consumption;
 pub mod deadline;
 pub mod decode;
+pub mod describe;
 pub mod digest;
 pub mod encode;
 pub mod error;
@@ -37,6 +39,7 @@ pub mod listen;
 pub mod log_allowance;
 pub mod memory_watch;
 pub mod meter;
+pub mod metrics;
 pub mod name;
 pub mod quarantine;
 pub mod reply;

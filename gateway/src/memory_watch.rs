@@ -12,7 +12,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -32,6 +32,8 @@ pub struct MemoryWatch {
     /// Bytes that its own process may take; none if nobody says how many there are.
     most: Option<u64>,
     groups: Vec<PathBuf>,
+    /// What was taken when it looked last.
+    percent: AtomicU64,
     no_loads: Mark,
     no_queue: Mark,
     no_calls: Mark,
@@ -78,6 +80,7 @@ impl MemoryWatch {
         let watch = Self {
             most,
             groups: groups(Path::new(GROUPS), &own),
+            percent: AtomicU64::new(0),
             no_loads: Mark::new(limits.no_loads, "nothing is loaded or compiled"),
             no_queue: Mark::new(
                 limits.no_queue,
@@ -106,6 +109,16 @@ impl MemoryWatch {
         self.no_calls.holds()
     }
 
+    /// What is refused where memory is short, and whether that is so now.
+    pub fn marks(&self) -> [(&'static str, bool); 3] {
+        [("loads", self.no_loads()), ("waiting", self.no_queue()), ("calls", self.no_calls())]
+    }
+
+    /// Percent of the memory that were taken when it looked last.
+    pub fn percent(&self) -> u64 {
+        self.percent.load(Ordering::Relaxed)
+    }
+
     /// Looks again and again, for as long as it is awaited.
     pub async fn keep_looking(&self) {
         loop {
@@ -119,6 +132,7 @@ impl MemoryWatch {
         let own = own.zip(self.most).map(|(taken, most)| share(taken, most));
         let groups = self.groups.iter().filter_map(|folder| share_of_group(folder));
         let percent = groups.chain(own).max().unwrap_or(0);
+        self.percent.store(percent, Ordering::Relaxed);
         for mark in [&self.no_loads, &self.no_queue, &self.no_calls] {
             mark.look(percent);
         }

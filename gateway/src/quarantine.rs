@@ -83,6 +83,12 @@ impl Quarantine {
         self.check_at(tenant, model, content, Instant::now())
     }
 
+    /// How many pairs of a tenant and a model are not run now.
+    pub fn held(&self) -> usize {
+        let now = Instant::now();
+        self.with(|troubled| troubled.values().filter(|trouble| trouble.left(now).is_some()).count())
+    }
+
     fn check_at(
         &self,
         tenant: &TenantName,

@@ -23,7 +23,7 @@ use crate::{
     admin::{FollowKeys, Tenants},
     admit::Admission,
     authenticate::{Authenticator, Trust},
-    config::Config,
+    config::{Config, Port},
     execute::{
         Isolation, LoadError, Source, Step,
         native::{Engine, Isolated},
@@ -33,7 +33,7 @@ use crate::{
     infer::Gateway,
     limits::Quotas,
     listen::{
-        self, Door,
+        self, Door, Traffic,
         tls::{Tls, TlsError},
     },
     log_allowance::LogAllowance,
@@ -42,6 +42,7 @@ use crate::{
         Meter,
         ledger::{Ledger, LedgerError},
     },
+    metrics::Metrics,
     quarantine::Quarantine,
     repository::{
         Kind, Loader, Origin, Repository, RepositoryError,
@@ -107,6 +108,8 @@ pub struct Server {
     listener: JoinHandle<usize>,
     /// The admin port, with a store.
     admin: Option<(SocketAddr, JoinHandle<usize>)>,
+    /// The metrics port, unless it is off.
+    metrics: Option<(SocketAddr, JoinHandle<usize>)>,
     repository: JoinHandle<()>,
     /// Looks at the memory until the last request has ended.
     memory: JoinHandle<()>,
@@ -121,6 +124,10 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         None => None,
         Some(_) => Some(bind(config.admin).await?),
     };
+    let metrics = match config.metrics {
+        Port::Off => None,
+        Port::At(address) => Some(bind(address).await?),
+    };
 
     let trust = if config.insecure { Trust::Network } else { Trust::Loopback };
     let tls = config.tls.clone().map(Tls::open).transpose()?;
@@ -130,7 +137,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         None => secret_of(&config)?,
     };
     let memory = Arc::new(MemoryWatch::new(&config.limits.memory));
-    let (loader, log) = loader(&config, &secret, Arc::clone(&memory))?;
+    let (loader, sandbox, log) = loader(&config, &secret, Arc::clone(&memory))?;
     let authenticator = Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey)));
     let repository =
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
@@ -157,7 +164,12 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         follow = Some((looks, keys, surveys));
         uploads = Some(Arc::new(own));
     }
-    if !address.ip().is_loopback() && !config.insecure && !authenticator.requires_keys() {
+    let addresses = [Some(address), metrics.as_ref().map(|(_, address)| *address)];
+    let mut open = addresses.into_iter().flatten().filter(|address| !address.ip().is_loopback());
+    if let Some(address) = open.next()
+        && !config.insecure
+        && !authenticator.requires_keys()
+    {
         return Err(StartError::NotLoopback(address));
     }
     let gateway = Arc::new(Gateway {
@@ -169,6 +181,9 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         uploads,
         models,
         meter,
+        traffic: Traffic::default(),
+        metrics: Metrics::default(),
+        sandbox,
         log,
         tenants,
         ledger: ledger_folder,
@@ -206,8 +221,12 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         tracing::info!("admin port on {scheme}://{address}");
         (address, serve(listener, Door::Admin, tls.clone(), stopped.clone()))
     });
+    let metrics = metrics.map(|(listener, address)| {
+        tracing::info!("metrics on {scheme}://{address}/metrics");
+        (address, serve(listener, Door::Metrics, tls.clone(), stopped.clone()))
+    });
     let listener = serve(listener, Door::Data, tls, stopped);
-    Ok(Server { gateway, address, stop, listener, admin, repository, memory, ledger })
+    Ok(Server { gateway, address, stop, listener, admin, metrics, repository, memory, ledger })
 }
 
 /// The secret of a gateway without a store: it has no keys to check, at most compiled code to recognise.
@@ -226,7 +245,7 @@ fn loader(
     config: &Config,
     secret: &Secret,
     memory: Arc<MemoryWatch>,
-) -> Result<(Loader, Arc<LogAllowance>), StartError> {
+) -> Result<(Loader, Arc<Sandbox>, Arc<LogAllowance>), StartError> {
     let limits = &config.limits;
     let cache = config.state.as_ref().map(|state| {
         let folder = state.join("cache");
@@ -249,7 +268,7 @@ fn loader(
     });
     let plugin = plugin.transpose()?;
     let (limits, config) = (limits.clone(), config.clone());
-    let log = Arc::clone(workers.log());
+    let (log, engine_of_guests) = (Arc::clone(workers.log()), Arc::clone(&sandbox));
     let loader: Loader = Arc::new(move |kind, origin, mut source| {
         if memory.no_loads() {
             return Err(LoadError::transient(Step::Read, "the gateway is short of memory"));
@@ -276,7 +295,7 @@ fn loader(
             },
         }
     });
-    Ok((loader, log))
+    Ok((loader, engine_of_guests, log))
 }
 
 /// Where a model is to run: its configuration says, else the gateway's.
@@ -348,6 +367,10 @@ impl Server {
         self.admin.as_ref().map(|(address, _)| *address)
     }
 
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(address, _)| *address)
+    }
+
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
     }
@@ -373,8 +396,8 @@ impl Server {
         tokio::time::sleep(drain_delay.min(grace)).await;
         self.stop.send_replace(Some(end));
         let mut cut = self.listener.await.unwrap_or(0);
-        if let Some((_, admin)) = self.admin {
-            cut += admin.await.unwrap_or(0);
+        for (_, port) in [self.admin, self.metrics].into_iter().flatten() {
+            cut += port.await.unwrap_or(0);
         }
         interrupt.abort();
         self.memory.abort();

@@ -11,7 +11,7 @@ use crate::{
     execute::{LoadError, Step},
     infer::{self, Gateway, Received},
     listen::body::BodyError,
-    meter::{self, Usage},
+    meter::{self, Station, Usage},
     name::TenantName,
     repository::{
         Model,
@@ -26,16 +26,17 @@ pub fn of(gateway: &Arc<Gateway>, tenant: &TenantName, sample: Bytes) -> Trial {
         Box::pin(async move {
             let mut usage = meter::start(&gateway.meter, &tenant, &model.name);
             usage.received(sample.len());
-            match run(&gateway, &tenant, &model, sample, &usage).await {
+            match run(&gateway, &tenant, &model, sample, &mut usage).await {
                 Ok(()) => {
                     // A name counts as a model's only when there is one.
                     usage.model_known();
-                    usage.answered_by(&model.version);
+                    usage.answered_by(&model.version, model.is_shared());
                     usage.succeeded(0);
                     Ok(())
                 }
                 Err(problem) => {
                     usage.failed(problem.code);
+                    usage.status(problem.status.as_u16());
                     let problem = problem.told_within(&gateway.log, &tenant);
                     problem.log();
                     // That there is no place for the call says nothing of the version.
@@ -61,7 +62,7 @@ async fn run(
     tenant: &TenantName,
     model: &Model,
     sample: Bytes,
-    usage: &Usage,
+    usage: &mut Usage,
 ) -> Result<(), Problem> {
     let quota = gateway.quotas.of(tenant);
     let limit = infer::decode_limits(gateway, model, &quota).max_body_bytes;
@@ -72,11 +73,15 @@ async fn run(
     reservation.grow(sample.len())?;
     let Received { decoded, deadline, reservation: _held } =
         infer::decode_body(gateway, model, &quota, &Head::default(), sample, reservation).await?;
+    usage.weighs(model.batch_of(&decoded.request));
+    usage.passed(Station::Decode);
     let permit = gateway.admission.enter(tenant, &quota, deadline).await.map_err(|error| match error {
         // It has waited for others all the time.
         AdmitError::Deadline => Problem::from(error).retry(),
         _ => error.into(),
     })?;
+    usage.passed(Station::Wait);
     infer::run(gateway, model, &quota, decoded.request, deadline, usage, &permit).await?;
+    usage.passed(Station::Run);
     Ok(())
 }

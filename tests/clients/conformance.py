@@ -466,6 +466,61 @@ def _(url):
             equal(c.infer("identity", [tensor("INPUT0", FLOATS, "FP32")]).as_numpy("OUTPUT0"), FLOATS)
 
 
+# --- configuration, statistics, logs and traces --------------------------------------------------------------------
+
+
+@suite.each("model configuration agrees with the metadata", ["identity", "identity_onnx"])
+def _(url, model):
+    with client(url) as c:
+        config, metadata = c.get_model_config(model), c.get_model_metadata(model)
+        same(c.get_model_config(model, "1"), config, "configuration by version")
+        same((config["name"], config["platform"]), (model, metadata["platform"]))
+        same(config["model_transaction_policy"], {"decoupled": False})
+        batch = [-1] if config["max_batch_size"] else []
+        for key in ("input", "output"):
+            same([t["data_type"] for t in config[key]], ["TYPE_FP32"])
+            same([batch + t["dims"] for t in config[key]], [t["shape"] for t in metadata[key + "s"]], key)
+
+
+@suite.each("statistics say exactly what was called", ["identity", "identity_onnx"])
+def _(url, model):
+    with client(url) as c:
+
+        def counts():
+            (entry,) = c.get_inference_statistics(model, "1")["model_stats"]
+            stats = entry["inference_stats"]
+            for name in ("queue", "compute_input", "compute_infer", "compute_output"):
+                same(stats[name]["count"], stats["success"]["count"], name)
+            return entry["inference_count"], stats["success"]["count"], stats["fail"]["count"], stats["success"]["ns"]
+
+        before = counts()
+        for _ in range(5):
+            c.infer(model, [tensor("INPUT0", FLOATS, "FP32")])
+        for _ in range(3):
+            with refused(400):
+                c.infer(model, [tensor("TYPO", FLOATS, "FP32")])
+        after = counts()
+        same([new - old for new, old in zip(after[:3], before[:3])], [5, 5, 3], "calls")
+        same(after[3] > before[3], True, "time grows")
+        listed = c.get_inference_statistics()["model_stats"]
+        same((model, "1") in [(entry["name"], entry["version"]) for entry in listed], True, "listed")
+
+
+@suite.case("logs and traces are told and not changed, shared memory is refused")
+def _(url):
+    with client(url) as c:
+        same(c.get_log_settings()["log_file"], "")
+        same(c.get_trace_settings("identity")["trace_level"], ["OFF"])
+        with refused(501, "cannot be changed"):
+            c.update_log_settings({"log_verbose_level": 5})
+        with refused(501):
+            c.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
+        with refused(501, "shares no memory"):
+            c.register_system_shared_memory("region", "/region", 64)
+        with refused(501, "shares no memory"):
+            c.get_system_shared_memory_status()
+
+
 # --- concurrency --------------------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,8 @@ fn help_teaches_and_mistakes_are_named() {
         (vec!["serve", "nowhere.wasm"], "nowhere.wasm"),
         (vec!["serve", "--model-repository", "nowhere"], "nowhere"),
         (vec!["serve", "--http", "0.0.0.0:0", text(folder.path())], "--insecure"),
+        (vec!["serve", "--metrics", "0.0.0.0:0", text(folder.path())], "--insecure"),
+        (vec!["serve", "--metrics", "8002", text(folder.path())], "or off"),
         (vec!["serve", "--config", text(&config)], "htpp"),
         (vec!["serve", "--deadline", "soon", "a.wasm"], "--deadline"),
         (vec!["serve", "--model-control-mode", "sometimes", "a.wasm"], "explicit"),
@@ -82,18 +84,20 @@ fn why_it_cannot_start_is_told_once() {
     for (arguments, names, cause) in [
         (vec!["--http", &address], address.as_str(), "in use"),
         (vec!["--store", state, "--admin", &address], &address, "in use"),
+        (vec!["--metrics", &address], &address, "in use"),
         (vec!["--tls-cert", "absent", "--tls-key", "absent"], "absent", "No such file"),
         (vec!["--state", text(&below)], "file/x", "Not a directory"),
         (vec!["--store", text(&below)], "file/x", "Not a directory"),
         (vec!["--state", state, "--secret-file", text(&below)], "file/x", "Not a directory"),
         (vec!["--store", state], "local/staging", "exists"),
     ] {
-        let serve =
-            ["serve", "--http", "127.0.0.1:0", "--log", "error", "--model-repository", text(folder.path())];
+        let folder = text(folder.path());
+        let serve = ["serve", "--http", "127.0.0.1:0", "--log", "error", "--model-repository", folder];
         // The last of two counts.
         let serve =
             if arguments[0] == "--http" { [&serve[..1], &serve[3..]].concat() } else { serve.to_vec() };
-        let (code, error) = fails(&[serve, arguments.clone()].concat());
+        let metrics = if arguments[0] == "--metrics" { vec![] } else { vec!["--metrics", "off"] };
+        let (code, error) = fails(&[serve, metrics, arguments.clone()].concat());
         assert_eq!(code, Some(1), "{arguments:?}: {error}");
         assert!(error.contains(names), "{arguments:?}: {error}");
         assert_eq!(error.matches(cause).count(), 1, "{arguments:?}: {error}");

@@ -1,6 +1,7 @@
 //! Integration tests, in one binary: they drive the real listeners over loopback.
 
 mod abuse;
+mod access_log;
 mod admin;
 mod architecture;
 mod cli;
@@ -16,10 +17,12 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod metering;
+mod metrics;
 mod onnx_sandbox;
 mod road;
 mod s3;
 mod sandbox;
+mod statistics;
 mod storage_faults;
 mod tenants;
 mod tls;

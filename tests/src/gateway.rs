@@ -10,7 +10,7 @@ use std::{
 
 use airlock::{
     authenticate::Authenticator,
-    config::{Config, Settings},
+    config::{Config, Port, Settings},
     execute::worker::Workers,
     limits::WorkerLimits,
     meter::Meter,
@@ -99,6 +99,7 @@ impl Gateway {
     async fn begin(mut settings: Settings, program: PathBuf) -> Self {
         settings.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         settings.admin = settings.http;
+        settings.metrics = Some(Port::At(SocketAddr::from(([127, 0, 0, 1], 0))));
         let mut config = Config::try_from(settings).expect("a valid configuration");
         config.worker_program = Some(program);
         let server = server::start(config).await.expect("the gateway starts");
@@ -124,6 +125,10 @@ impl Gateway {
     /// The admin port of a gateway with a store.
     pub fn admin_address(&self) -> SocketAddr {
         self.server.admin_address().expect("a store")
+    }
+
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.server.metrics_address().expect("a metrics port")
     }
 
     /// Where a test puts keys; without any, everybody is the tenant `default`.

@@ -58,6 +58,11 @@ impl Bucket {
 }
 
 impl Account {
+    /// How many requests wait for one of its places.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is whole before anything could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -67,10 +67,22 @@ pub enum AdmitError {
     Deadline,
 }
 
+/// What is taken of the gateway's bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Requests that run.
+    pub running: usize,
+    /// Those that wait for their turn, behind their own tenant's or all others.
+    pub waiting: usize,
+    /// Bytes of requests and answers in memory.
+    pub bytes: usize,
+}
+
 /// The gateway's bounds, and what is taken of them.
 #[derive(Debug)]
 pub struct Admission {
     running: Arc<Semaphore>,
+    max_running: usize,
     queued: AtomicUsize,
     max_queued: usize,
     buffered: AtomicUsize,
@@ -94,6 +106,7 @@ impl Admission {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             running: Arc::new(Semaphore::new(limits.max_running)),
+            max_running: limits.max_running,
             queued: AtomicUsize::new(0),
             max_queued: limits.max_queued,
             buffered: AtomicUsize::new(0),
@@ -105,6 +118,17 @@ impl Admission {
             memory,
             accounts: Mutex::default(),
         })
+    }
+
+    /// What is taken now.
+    pub fn taken(&self) -> Taken {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let own: usize = accounts.values().map(|account| account.waiting()).sum();
+        Taken {
+            running: self.max_running.saturating_sub(self.running.available_permits()),
+            waiting: self.queued.load(Ordering::Relaxed) + own,
+            bytes: self.buffered.load(Ordering::Relaxed),
+        }
     }
 
     /// Waits for a turn to decode a large or compressed body, until the deadline at most.

@@ -259,3 +259,42 @@ fn guesses_are_slowed_down_and_lock_nobody_out() {
     // The same address and the same id: the right key gets in.
     assert!(send(&authenticator, &bearer_of(&key)).is_ok());
 }
+
+#[test]
+fn an_operator_needs_a_key_unless_it_is_on_this_machine() {
+    let (key, record) = minted(&[Scope::Admin]);
+    let (less, lesser) = minted(&[Scope::Infer, Scope::Repository]);
+    let (open, trusted) = (authenticator(Trust::Loopback), authenticator(Trust::Network));
+    for authenticator in [&open, &trusted] {
+        let records = [record.clone(), lesser.clone()].map(|record| (tenant("acme"), record));
+        authenticator.install(Keyring::new(records));
+    }
+    let ask = |authenticator: &Authenticator, peer: &str, headers: &[(HeaderName, &[u8])]| {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).expect("a header value")));
+        let peer = peer.parse().expect("an address");
+        authenticator.operator(peer, &Uri::from_static("/metrics"), &headers.collect())
+    };
+    let (host, origin) = (header::HOST, header::ORIGIN);
+    let far = "192.0.2.1";
+    for near in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+        assert_eq!(ask(&open, near, &[(host.clone(), b"localhost:8002")]), Ok(()));
+        // A trusted network is no reason to trust pages that a browser on this machine shows.
+        for authenticator in [&open, &trusted] {
+            let foreign = |header| Err(AuthenticateError::Foreign { header });
+            assert_eq!(ask(authenticator, near, &[(host.clone(), b"evil.example")]), foreign("Host"));
+            assert_eq!(
+                ask(authenticator, near, &[(origin.clone(), b"http://evil.example")]),
+                foreign("Origin")
+            );
+        }
+    }
+    assert_eq!(ask(&open, far, &[(host.clone(), b"localhost")]), Err(AuthenticateError::Missing));
+    assert_eq!(ask(&trusted, far, &[(host, b"gateway")]), Ok(()));
+    let authorization = header::AUTHORIZATION;
+    assert_eq!(ask(&open, far, &[(authorization.clone(), &bearer_of(&key))]), Ok(()));
+    let too_little = Err(AuthenticateError::Scope(Scope::Admin));
+    assert_eq!(ask(&open, "127.0.0.1", &[(authorization.clone(), &bearer_of(&less))]), too_little);
+    assert_eq!(ask(&open, far, &[(authorization, b"Bearer x")]), Err(AuthenticateError::Wrong));
+}

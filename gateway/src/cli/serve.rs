@@ -10,11 +10,19 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, LevelFilter, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use super::descriptors;
 use crate::{
     config::{Config, Settings},
+    meter::ACCESS,
     server,
 };
 
@@ -37,17 +45,28 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FILE", env = "AIRLOCK_CONFIG")]
     config: Option<PathBuf>,
 
-    /// What to log, as `tracing` filters say it: `debug`, `info,airlock::meter=debug`, …
+    /// What to log, as `tracing` filters say it: `debug`, `warn,airlock::admit=debug`, …
     #[arg(long, value_name = "FILTER", env = "AIRLOCK_LOG", default_value = "info")]
     log: String,
 
     /// How to write log lines
     #[arg(long, value_name = "FORMAT", env = "AIRLOCK_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
+
+    /// Write a line for each request to standard output
+    #[arg(long, value_name = "FORMAT", env = "AIRLOCK_ACCESS_LOG", default_value = "off")]
+    access_log: AccessLog,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AccessLog {
+    Off,
     Text,
     Json,
 }
@@ -69,7 +88,8 @@ impl Serve {
             settings = settings.or(Settings::from_file(path)?);
         }
         let mut config = Config::try_from(settings)?;
-        log(&self.log, self.log_format)?;
+        // Writes what is left of the access log when it is dropped.
+        let _access = log(&self.log, self.log_format, self.access_log)?;
         // One port for models, and with a store one for operators.
         let ports = 1 + usize::from(config.store.is_some());
         descriptors::make_room(&mut config.limits.listen.max_connections, ports);
@@ -134,19 +154,40 @@ impl Signals {
     }
 }
 
-fn log(filter: &str, format: LogFormat) -> Result<()> {
+/// Starts the logs: what the gateway has to say on standard error, and what was asked of it on standard output.
+fn log(filter: &str, format: LogFormat, access: AccessLog) -> Result<Option<WorkerGuard>> {
     let filter =
         EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is not a log filter"))?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // Without their hints, every line of every level would be looked at before it is left out.
+    let others = filter_fn(|line| line.target() != ACCESS).with_max_level_hint(LevelFilter::TRACE);
+    let filter = filter.and(others);
+    let layer = fmt::layer()
         .with_writer(std::io::stderr)
         // A line that cannot be written (a full disk, a reader that is gone) is lost. To say so where nothing can be said
         // would panic, and end what happens to be logged.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => subscriber.with_target(false).init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    let layer = match format {
+        LogFormat::Text => layer.with_target(false).with_filter(filter).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    let registry = tracing_subscriber::registry().with(layer);
+    if access == AccessLog::Off {
+        registry.init();
+        return Ok(None);
     }
-    Ok(())
+    // A thread of its own writes these lines, and where it cannot keep up some are lost: no request waits for whoever reads them.
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stdout());
+    let filter = filter_fn(|line| line.target() == ACCESS).with_max_level_hint(LevelFilter::INFO);
+    let layer = fmt::layer()
+        .with_writer(writer)
+        .log_internal_errors(false)
+        .with_ansi(false)
+        .with_target(false)
+        .with_level(false);
+    match access {
+        AccessLog::Json => registry.with(layer.json().flatten_event(true).with_filter(filter)).init(),
+        _ => registry.with(layer.with_filter(filter)).init(),
+    }
+    Ok(Some(guard))
 }

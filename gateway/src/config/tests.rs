@@ -86,6 +86,20 @@ fn without_keys_only_loopback_is_listened_on_unless_told() {
 }
 
 #[test]
+fn the_metrics_port_is_on_loopback_and_can_be_switched_off() {
+    let port = |settings: Settings| Config::try_from(settings).map(|config| config.metrics.address());
+    let at = |text: &str| Some(text.parse::<SocketAddr>().expect("an address"));
+    assert_eq!(port(flags(&["a.wasm"])).expect("valid"), at("127.0.0.1:8002"));
+    assert_eq!(port(flags(&["a.wasm", "--metrics", "off"])).expect("valid"), None);
+    assert_eq!(port(flags(&["a.wasm", "--metrics", "[::1]:1"])).expect("valid"), at("[::1]:1"));
+    let file = |text: &str| file(&format!("file = 'a.wasm'\nmetrics = {text}"));
+    assert_eq!(port(file("'off'").expect("valid")).expect("valid"), None);
+    assert!(file("'8002'").expect_err("no address").to_string().contains("127.0.0.1:8002, or off"));
+    let open = flags(&["a.wasm", "--metrics", "0.0.0.0:8002"]);
+    assert!(matches!(port(open), Err(ConfigError::NotLoopback(_))));
+}
+
+#[test]
 fn help_tells_the_real_default_of_every_limit() {
     let command = Cli::command();
     for (name, default) in LimitSettings::defaults() {

@@ -15,6 +15,9 @@ pub enum DecodeError {
     Input { name: String, reason: String },
     #[error("output '{name}': {reason}")]
     Output { name: String, reason: String },
+    /// `what` is an input or an output.
+    #[error("{what} '{name}': shared memory is not offered: send the tensor in the request")]
+    SharedMemory { what: &'static str, name: String },
     #[error("the body is not valid {encoding}: {reason}")]
     Compression { encoding: &'static str, reason: String },
     #[error("the decompressed body is larger than the {limit} bytes that are accepted")]
@@ -28,6 +31,8 @@ pub enum DecodeError {
 pub enum Kind {
     /// Correct the request.
     Invalid,
+    /// Do without what is not offered.
+    NotOffered,
     /// Send less.
     TooLarge,
     /// Encode the body in another way.
@@ -42,6 +47,7 @@ impl DecodeError {
             | Self::Input { .. }
             | Self::Output { .. }
             | Self::Compression { .. } => Kind::Invalid,
+            Self::SharedMemory { .. } => Kind::NotOffered,
             Self::TooLarge { .. } => Kind::TooLarge,
             Self::ContentEncoding(_) => Kind::UnsupportedEncoding,
         }

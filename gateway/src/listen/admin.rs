@@ -2,7 +2,7 @@
 //!
 //! Here nobody is let in without a key, not even over loopback: the first one is made on the store itself.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use hyper::{
@@ -15,6 +15,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    Door,
+    access::{self, REQUEST_ID},
     authorise::authorise_admin,
     body::ReplyBody,
     etag::{if_match, tagged},
@@ -28,7 +30,10 @@ use crate::{
     error::Problem,
     infer::Gateway,
     limits::TenantLimits,
-    meter::ledger::{Selection, newest},
+    meter::{
+        OK,
+        ledger::{Selection, newest},
+    },
     name::TenantName,
     route::AdminRoute,
 };
@@ -55,8 +60,30 @@ pub(super) async fn handle(
     visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    let (head, body) = request.into_parts();
-    answered(pin!(answer(gateway, visitor, &head, body))).await
+    let (mut head, body) = request.into_parts();
+    let id = access::settle_id(&mut head.headers, gateway.limits.listen.max_headers);
+    let mut response = answered(pin!(told(gateway, visitor, &head, body))).await;
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// The answer, with its line in the access log.
+async fn told(
+    gateway: &Gateway,
+    visitor: &Visitor,
+    head: &Parts,
+    body: Incoming,
+) -> Result<Response<ReplyBody>, Problem> {
+    let begun = Instant::now();
+    let answer = answer(gateway, visitor, head, body).await;
+    let came_to = match &answer {
+        Ok(answer) => (answer.status().as_u16(), OK),
+        Err(problem) => (problem.status.as_u16(), problem.code),
+    };
+    access::log(Door::Admin, visitor, head, came_to, begun);
+    answer
 }
 
 async fn answer(

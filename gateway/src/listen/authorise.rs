@@ -7,7 +7,7 @@ use hyper::http::request::Parts;
 use crate::{
     authenticate::{AuthenticateError, Authenticator, Principal, Scope},
     error::Problem,
-    route::{self, AdminRoute, Route},
+    route::{self, AdminRoute, Extension, Route},
 };
 
 use super::places::Visitor;
@@ -55,6 +55,9 @@ fn scope(route: &Route) -> Option<Scope> {
         | Route::ModelReady(_)
         | Route::Usage
         | Route::Infer(_) => Some(Scope::Infer),
+        // What is logged is the operator's.
+        Route::Extension(Extension::SetLogging | Extension::SetTrace) => Some(Scope::Admin),
+        Route::Extension(_) => Some(Scope::Infer),
         Route::RepositoryIndex
         | Route::RepositoryLoad(_)
         | Route::RepositoryUnload(_)

@@ -31,7 +31,7 @@ use tokio_rustls::server::TlsStream;
 use crate::{infer::Gateway, limits::ListenLimits};
 
 use super::{
-    Door, Stop, admin,
+    Door, Stop, admin, metrics,
     places::{Place, Visitor},
     rest,
     sending::{Sending, Watched},
@@ -52,6 +52,8 @@ pub(super) async fn serve(
     stop: Stop,
     mut ends: watch::Receiver<()>,
 ) {
+    let counted = Arc::clone(&gateway);
+    let _open = counted.traffic.connection(door);
     tokio::select! {
         () = begin(stream, &place, door, tls, gateway, stop) => {}
         () = place.lost() => tracing::debug!("connection cut: another one needs its place"),
@@ -140,7 +142,9 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
                 let mut answer = match door {
                     Door::Data => rest::handle(&gateway, visitor, request).await,
                     Door::Admin => Box::pin(admin::handle(&gateway, visitor, request)).await,
+                    Door::Metrics => Box::pin(metrics::handle(&gateway, visitor, request)).await,
                 };
+                gateway.traffic.answered(door, answer.status());
                 // HTTP/2 has no word for it that would not end the requests beside this one's.
                 if gateway.memory.no_queue() && version < HttpVersion::HTTP_2 {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,15 +1,19 @@
 //! Listen: sockets, HTTP/1.1 and HTTP/2 on one port, with TLS or without, and the end of both.
 
+mod access;
 mod admin;
 mod authorise;
 pub mod body;
 mod connection;
 mod etag;
+mod extensions;
 pub mod head;
+mod metrics;
 mod places;
 mod rest;
 mod sending;
 pub mod tls;
+mod traffic;
 mod uploads;
 
 use std::{
@@ -28,6 +32,7 @@ use crate::infer::Gateway;
 use places::{Place, Places};
 use tls::Tls;
 
+pub use traffic::Traffic;
 pub use uploads::multipart;
 
 /// Told to stop accepting: the moment by which running requests must have finished.
@@ -40,7 +45,25 @@ pub enum Door {
     Data,
     /// Tenants and their keys.
     Admin,
+    /// What is counted.
+    Metrics,
 }
+
+impl Door {
+    pub const ALL: [Self; 3] = [Self::Data, Self::Admin, Self::Metrics];
+
+    /// What metrics and settings call the port.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Data => "http",
+            Self::Admin => "admin",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// Connections that the metrics port may have: those who watch are few.
+const MAX_WATCHERS: usize = 16;
 
 /// Accepts connections until told to stop, then lets running requests finish until the moment that comes with it.
 /// Cuts the connections that are left, and returns how many there were.
@@ -51,7 +74,11 @@ pub async fn serve(
     gateway: Arc<Gateway>,
     mut stop: Stop,
 ) -> usize {
-    let places = Places::new(&gateway.limits.listen);
+    let mut limits = gateway.limits.listen.clone();
+    if door == Door::Metrics {
+        limits.max_connections = limits.max_connections.min(MAX_WATCHERS);
+    }
+    let places = Places::new(&limits);
     // Never sent to: its end tells the connections that are still there to go.
     let (over, ends) = watch::channel(());
     loop {

@@ -6,6 +6,7 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     task::Poll,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::{
     authenticate::{Principal, Scope},
     error::Problem,
     infer::{self, Gateway},
+    meter::OK,
     name::{ModelName, TenantName},
     repository::{
         FindError, State,
@@ -35,16 +37,19 @@ use crate::{
 };
 
 use super::{
+    Door,
+    access::{self, REQUEST_ID},
     authorise::authorise,
     body::{self, ReplyBody},
     etag::tagged,
-    head,
+    extensions, head,
     places::Visitor,
     uploads::{self, LoadRequest},
 };
 
 /// The protocol's extensions that this server offers, as `GET /v2` announces them.
-const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_repository", "parameters"];
+const EXTENSIONS: [&str; 5] =
+    ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"];
 
 /// Body bytes of the repository calls, whose parameters are few.
 const MAX_CONTROL_BYTES: usize = 64 << 10;
@@ -55,8 +60,13 @@ pub(super) async fn handle(
     visitor: &Visitor,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    let (head, body) = request.into_parts();
-    answered(pin!(answer(gateway, visitor, &head, body))).await
+    let (mut head, body) = request.into_parts();
+    let id = access::settle_id(&mut head.headers, gateway.limits.listen.max_headers);
+    let mut response = answered(pin!(answer(gateway, visitor, &head, body))).await;
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
 }
 
 /// What becomes of an answer that may be a problem or a panic.
@@ -81,9 +91,16 @@ async fn answer(
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let mut ran = false;
-    let answer = asked(gateway, visitor, head, body, &mut ran).await;
-    let unpaid = answer.as_ref().map_or_else(Problem::is_unpaid, |_| !ran);
+    let (mut course, begun) = (Course::default(), Instant::now());
+    let answer = asked(gateway, visitor, head, body, &mut course).await;
+    if !course.metered {
+        let came_to = match &answer {
+            Ok(answer) => (answer.status().as_u16(), OK),
+            Err(problem) => (problem.status.as_u16(), problem.code),
+        };
+        access::log(Door::Data, visitor, head, came_to, begun);
+    }
+    let unpaid = answer.as_ref().map_or_else(Problem::is_unpaid, |_| !course.ran);
     // Who comes without a key has the gateway for itself; and at its end nothing is held back.
     if unpaid
         && let Some(tenant) = visitor.tenant()
@@ -105,17 +122,27 @@ async fn keep_pace(gateway: &Gateway, tenant: &TenantName, visitor: &Visitor, ve
     }
 }
 
-/// Sets `ran` if a model is to run for it, or bytes to be kept: what has other bounds than the pace.
+/// What becomes of a request on its way.
+#[derive(Default)]
+struct Course {
+    /// A model is to run for it, or bytes to be kept: what has other bounds than the pace.
+    ran: bool,
+    /// The meter follows it, and tells of it.
+    metered: bool,
+}
+
 async fn asked(
     gateway: &Arc<Gateway>,
     visitor: &Visitor,
     head: &Parts,
     body: Incoming,
-    ran: &mut bool,
+    course: &mut Course,
 ) -> Result<Response<ReplyBody>, Problem> {
     head::check(head, &gateway.limits.listen)?;
     let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
-    *ran = matches!(route, Route::Infer(_) | Route::Verify(_) | Route::Upload(..));
+    course.ran = matches!(route, Route::Infer(_) | Route::Verify(_) | Route::Upload(..));
+    enough_memory(gateway, &route)?;
+    course.metered = matches!(route, Route::Infer(_) | Route::Verify(_));
     routed(gateway, &principal, route, head, body).await
 }
 
@@ -126,7 +153,6 @@ async fn routed(
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
-    enough_memory(gateway, &route)?;
     let tenant = &principal.tenant;
     // A request for inference may stay for long: what is rarer and larger than that is in boxes, so that it holds no room for it.
     match route {
@@ -145,6 +171,7 @@ async fn routed(
         )),
         Route::ModelMetadata(target) => model_metadata(gateway, tenant, &target),
         Route::ModelReady(target) => model_ready(gateway, tenant, &target),
+        Route::Extension(extension) => extensions::answer(gateway, tenant, &extension),
         Route::Usage => Ok(json_reply(StatusCode::OK, &gateway.meter.usage(tenant))),
         Route::RepositoryIndex => repository_index(gateway, tenant, body).await,
         Route::RepositoryLoad(model) => {
@@ -287,7 +314,7 @@ fn server_ready(gateway: &Gateway) -> Response<ReplyBody> {
 struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    extensions: [&'static str; 3],
+    extensions: [&'static str; EXTENSIONS.len()],
 }
 
 #[derive(Serialize)]

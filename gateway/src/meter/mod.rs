@@ -3,8 +3,10 @@
 //! A request counts from the moment it is on the road: its sender is known and its path names a model. It is noted once,
 //! when it leaves: with its answer's last byte, its refusal, or its client.
 
+mod clock;
 pub mod ledger;
 mod report;
+mod statistics;
 mod totals;
 
 use std::{
@@ -18,8 +20,12 @@ use crate::{
     name::{ModelName, TenantName, Version},
 };
 
+use clock::Clock;
+
+pub use clock::{Spent, Station};
 pub use report::{AllUsage, TenantTotal, TenantUsage};
-pub use totals::{Figures, Key, Meter};
+pub use statistics::{BUCKETS, Batches, Failure, Served, Statistics, Timed};
+pub use totals::{Figures, Key, Meter, Models};
 
 /// The outcome of a request whose client did not wait for the whole answer.
 pub const CLIENT_GONE: &str = "client_gone";
@@ -27,22 +33,32 @@ pub const CLIENT_GONE: &str = "client_gone";
 /// The outcome of a request that was answered; every other one is the code word of its error.
 pub const OK: &str = "ok";
 
+/// The target of the access log: one line for each request, here for those that the meter follows.
+pub const ACCESS: &str = "airlock::access";
+
 /// Follows one infer request, and adds it to the totals when it is dropped.
 #[derive(Debug)]
 pub struct Usage {
     meter: Arc<Meter>,
+    /// What its client, or the gateway, calls it in the log.
+    request_id: Option<Box<str>>,
     tenant: TenantName,
     model: ModelName,
     /// The model is one that the tenant can see.
     known: bool,
-    version: Option<Version>,
-    started: Instant,
+    /// Which version answers, and whether it is the operator's.
+    version: Option<(Version, bool)>,
+    batch: u64,
+    begun: Instant,
+    clock: Clock,
     consumed: Arc<Consumption>,
     received_bytes: u64,
     sent_bytes: u64,
     /// What is left of the answer.
     unsent_bytes: u64,
     outcome: &'static str,
+    /// The HTTP status of a failure.
+    status: Option<u16>,
 }
 
 /// Starts to follow a request. Until told otherwise its outcome is that the client went away.
@@ -50,27 +66,53 @@ pub fn start(meter: &Arc<Meter>, tenant: &TenantName, model: &ModelName) -> Usag
     meter.begin();
     Usage {
         meter: Arc::clone(meter),
+        request_id: None,
         tenant: tenant.clone(),
         model: model.clone(),
         known: false,
         version: None,
-        started: Instant::now(),
+        batch: 1,
+        begun: Instant::now(),
+        clock: Clock::start(),
         consumed: Arc::default(),
         received_bytes: 0,
         sent_bytes: 0,
         unsent_bytes: 0,
         outcome: CLIENT_GONE,
+        status: None,
     }
 }
 
 impl Usage {
+    /// What the request is called in the log; checked by whoever took it in.
+    pub fn called(&mut self, request_id: Option<&str>) {
+        self.request_id = request_id.map(Into::into);
+    }
+
     /// The model exists for this tenant, ready or not. Only such a name is noted: the others are whatever clients think of.
     pub fn model_known(&mut self) {
         self.known = true;
     }
 
-    pub fn answered_by(&mut self, version: &Version) {
-        self.version = Some(version.clone());
+    /// Which version is asked, and whether it is the operator's that all tenants share. From here on the call is in the
+    /// statistics of that version, whatever becomes of it.
+    pub fn answered_by(&mut self, version: &Version, shared: bool) {
+        self.version = Some((version.clone(), shared));
+    }
+
+    /// The whole request is there. The time before was its client's.
+    pub fn arrived(&mut self) {
+        self.clock.restart();
+    }
+
+    /// A station is behind it.
+    pub fn passed(&mut self, station: Station) {
+        self.clock.pass(station);
+    }
+
+    /// As how many inferences it counts: the size of its batch.
+    pub fn weighs(&mut self, batch: u64) {
+        self.batch = batch;
     }
 
     /// A piece of the body was taken, as many bytes as were sent: before any decompression.
@@ -92,6 +134,7 @@ impl Usage {
     pub fn succeeded(&mut self, bytes: usize) {
         self.outcome = OK;
         self.unsent_bytes = bytes as u64;
+        self.clock.end();
     }
 
     /// A piece of the answer was handed to the connection.
@@ -100,9 +143,47 @@ impl Usage {
         self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes as u64);
     }
 
+    /// With which HTTP status its refusal is answered, or would be.
+    pub fn status(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
     /// There is no answer, for the reason that the code word says.
     pub fn failed(&mut self, code: &'static str) {
         self.outcome = code;
+        self.clock.end();
+    }
+}
+
+impl Usage {
+    fn log(&self) {
+        let status = match self.outcome {
+            OK => Some(200),
+            CLIENT_GONE => None,
+            _ => self.status,
+        };
+        let spent = &self.clock.spent;
+        tracing::info!(
+            target: ACCESS,
+            request_id = self.request_id.as_deref(),
+            tenant = self.tenant.as_str(),
+            // Any other name is what a client thinks of, a key perhaps.
+            model = self.known.then(|| self.model.as_str()),
+            version = self.version.as_ref().map(|(version, _)| version.as_str()),
+            outcome = self.outcome,
+            status,
+            received_bytes = self.received_bytes,
+            sent_bytes = self.sent_bytes,
+            cpu_us = self.consumed.cpu_nanos() / 1000,
+            peak_memory_bytes = self.consumed.peak_memory_bytes(),
+            decode_us = spent.decode / 1000,
+            wait_us = spent.wait / 1000,
+            run_us = spent.run / 1000,
+            encode_us = spent.encode / 1000,
+            gateway_us = self.clock.nanos() / 1000,
+            total_us = clock::nanos(self.begun.elapsed()) / 1000,
+            "infer"
+        );
     }
 }
 
@@ -110,23 +191,11 @@ impl Drop for Usage {
     fn drop(&mut self) {
         if self.outcome == CLIENT_GONE && std::thread::panicking() {
             // What a panic is answered with.
-            self.outcome = "internal";
+            (self.outcome, self.status) = ("internal", Some(500));
         } else if self.outcome == OK && self.unsent_bytes > 0 {
             self.outcome = CLIENT_GONE;
         }
-        tracing::debug!(
-            target: "airlock::meter",
-            tenant = %self.tenant,
-            model = %self.model,
-            version = self.version.as_ref().map(Version::as_str),
-            outcome = self.outcome,
-            received_bytes = self.received_bytes,
-            sent_bytes = self.sent_bytes,
-            cpu_us = self.consumed.cpu_nanos() / 1000,
-            peak_memory_bytes = self.consumed.peak_memory_bytes(),
-            elapsed_us = self.started.elapsed().as_micros(),
-            "infer"
-        );
+        self.log();
         let consumed = mem::take(&mut self.consumed);
         self.meter.end(self, consumed);
     }

@@ -148,3 +148,79 @@ fn what_could_not_be_written_is_taken_back() {
     assert_eq!(moved(&meter), [(Some("m".into()), "overloaded".into(), 2)]);
     assert_eq!(meter.usage(&tenant("a")).total.calls, 2);
 }
+
+fn answered(meter: &Arc<Meter>, version: &str, shared: bool, batch: u64) {
+    let mut usage = known(meter, "m");
+    usage.answered_by(&version.parse().expect("a version"), shared);
+    usage.weighs(batch);
+    usage.arrived();
+    for station in [Station::Decode, Station::Wait, Station::Run, Station::Encode] {
+        usage.passed(station);
+    }
+    usage.succeeded(0);
+}
+
+fn served(version: &str, shared: bool) -> Served {
+    Served { model: model("m"), version: version.parse().expect("a version"), shared }
+}
+
+#[test]
+fn statistics_are_by_tenant_version_and_owner() {
+    let meter = Arc::<Meter>::default();
+    answered(&meter, "1", true, 3);
+    answered(&meter, "1", true, 1);
+    answered(&meter, "1", false, 1);
+    answered(&meter, "2", true, 1);
+    for (outcome, failure) in [
+        ("rate_limited", Failure::Rejected),
+        ("model_failed", Failure::Backend),
+        ("deadline_exceeded", Failure::Backend),
+        ("bad_request", Failure::Other),
+    ] {
+        let before = meter.statistics(&tenant("a"), &served("2", true)).failures[failure as usize].count;
+        let mut usage = known(&meter, "m");
+        usage.answered_by(&"2".parse().expect("a version"), true);
+        usage.failed(outcome);
+        drop(usage);
+        let after = meter.statistics(&tenant("a"), &served("2", true)).failures[failure as usize].count;
+        assert_eq!(after, before + 1, "{outcome}");
+    }
+    let mut gone = known(&meter, "m");
+    gone.answered_by(&"2".parse().expect("a version"), true);
+    gone.succeeded(10);
+    drop(gone);
+
+    let first = meter.statistics(&tenant("a"), &served("1", true));
+    assert_eq!((first.success.count, first.inferences, first.failed().count), (2, 4, 0));
+    let spent = first.spent;
+    assert!(spent.decode + spent.wait + spent.run + spent.encode <= first.success.nanos);
+    let sizes: Vec<(u64, u64)> = first.batches.iter().map(|(size, batches)| (*size, batches.count)).collect();
+    assert_eq!(sizes, [(1, 1), (3, 1)]);
+    assert_eq!(meter.statistics(&tenant("a"), &served("1", false)).success.count, 1);
+    let second = meter.statistics(&tenant("a"), &served("2", true));
+    assert_eq!((second.success.count, second.failed().count), (1, 5));
+    assert_eq!(second.failures[Failure::Canceled as usize].count, 1);
+    assert_eq!(second.durations.iter().sum::<u64>(), 6);
+    assert_eq!(meter.statistics(&tenant("b"), &served("1", true)), Statistics::default());
+    let (_, all) = meter.counted(&tenant("a"));
+    let all: u64 = all.iter().map(|(_, some)| some.success.count + some.failed().count).sum();
+    assert_eq!(all, meter.usage(&tenant("a")).total.calls);
+}
+
+#[test]
+fn versions_and_batches_without_end_do_not_fill_the_memory() {
+    let meter = Arc::<Meter>::default();
+    for batch in 1..1000 {
+        answered(&meter, "1", false, batch);
+    }
+    let first = meter.statistics(&tenant("a"), &served("1", false));
+    assert_eq!(first.batches.len(), statistics::MAX_BATCH_SIZES);
+    assert_eq!((first.success.count, first.inferences), (999, 999 * 500));
+    for version in 0..statistics::MAX_VERSIONS + 100 {
+        answered(&meter, &format!("v{version}"), false, 1);
+    }
+    assert_eq!(meter.counted(&tenant("a")).1.len(), statistics::MAX_VERSIONS);
+    // Whoever was there first goes on being counted.
+    answered(&meter, "1", false, 1);
+    assert_eq!(meter.statistics(&tenant("a"), &served("1", false)).success.count, 1000);
+}

@@ -15,7 +15,7 @@ use crate::{
     name::{ModelName, TenantName},
 };
 
-use super::{AllUsage, TenantTotal, TenantUsage, Usage, unix_ms};
+use super::{AllUsage, Served, Statistics, TenantTotal, TenantUsage, Usage, statistics::Calls, unix_ms};
 
 /// Models of one tenant that are told apart. A tenant that makes and removes models without end does not fill the memory:
 /// what goes beyond is noted without a model, and never lost.
@@ -61,8 +61,8 @@ impl Figures {
     }
 }
 
-pub(super) type Outcomes = BTreeMap<Cow<'static, str>, Figures>;
-pub(super) type Models = BTreeMap<Option<ModelName>, Outcomes>;
+pub type Outcomes = BTreeMap<Cow<'static, str>, Figures>;
+pub type Models = BTreeMap<Option<ModelName>, Outcomes>;
 
 /// The usage of all tenants since this process began.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ pub struct Meter {
 #[derive(Debug, Default)]
 struct Counted {
     totals: HashMap<TenantName, Models>,
+    /// The same calls, those that a version was found for, by version.
+    calls: HashMap<TenantName, Calls>,
     /// What came since the ledger asked last; never more entries than `totals` has.
     moved: BTreeMap<Key, Figures>,
     /// Runs that go on although their request is noted: a guest until its next tick, an ONNX model until it looks at its
@@ -98,6 +100,11 @@ impl Default for Meter {
 }
 
 impl Meter {
+    /// When this process began to count, in milliseconds since 1970.
+    pub fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
+
     /// What a tenant used since this process began; requests that still run are not in it.
     pub fn usage(&self, tenant: &TenantName) -> TenantUsage {
         self.with(|counted| {
@@ -119,6 +126,29 @@ impl Meter {
         });
         tenants.sort_by(|one, other| one.tenant.cmp(&other.tenant));
         AllUsage { since: self.since_ms, tenants }
+    }
+
+    /// What became of a tenant's calls of one version.
+    pub fn statistics(&self, tenant: &TenantName, served: &Served) -> Statistics {
+        self.with(|counted| counted.calls.get(tenant).and_then(|calls| calls.of(served)).cloned())
+            .unwrap_or_default()
+    }
+
+    /// The tenants that called, in order.
+    pub fn tenants(&self) -> Vec<TenantName> {
+        let mut tenants: Vec<TenantName> = self.with(|counted| counted.totals.keys().cloned().collect());
+        tenants.sort();
+        tenants
+    }
+
+    /// Everything that is counted of a tenant: by model and outcome, and by version.
+    pub fn counted(&self, tenant: &TenantName) -> (Models, Vec<(Served, Statistics)>) {
+        self.with(|counted| {
+            counted.settle();
+            let calls = counted.calls.get(tenant).into_iter().flat_map(Calls::all);
+            let calls = calls.map(|(served, statistics)| (served, statistics.clone())).collect();
+            (counted.totals.get(tenant).cloned().unwrap_or_default(), calls)
+        })
     }
 
     /// Requests that are on the road now.
@@ -177,6 +207,7 @@ impl Meter {
         self.with(|counted| {
             counted.bound(&mut key);
             counted.add(&key, &figures);
+            counted.note(usage, now);
             if !ended {
                 counted.settle();
                 counted.late.push(Late { key, consumed, noted: figures.cpu_nanos });
@@ -213,6 +244,15 @@ impl Counted {
             Some(moved) => moved.add(figures),
             None => drop(self.moved.insert(key.clone(), figures.clone())),
         }
+    }
+
+    fn note(&mut self, usage: &Usage, now_ms: u64) {
+        let Some((version, shared)) = &usage.version else { return };
+        let calls = match self.calls.get_mut(&usage.tenant) {
+            Some(calls) => calls,
+            None => self.calls.entry(usage.tenant.clone()).or_default(),
+        };
+        calls.note(usage, version, *shared, now_ms);
     }
 
     /// Notes what late runs have used meanwhile, and forgets those that have ended.

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -17,7 +20,10 @@ use crate::{
     tensor::{InferRequest, Shape},
 };
 
-use super::namespaces::{Namespace, Wanted};
+use super::{
+    model_config::VersionPolicy,
+    namespaces::{Namespace, Wanted},
+};
 
 /// Why a version that was taken out of service on request is not ready; Triton's word.
 pub const UNLOADED: &str = "unloaded";
@@ -34,11 +40,61 @@ pub struct Model {
     pub content: Digest,
     /// The largest first dimension that the model's configuration allows; `None` if it says nothing of batches.
     pub max_batch_size: Option<u64>,
+    /// Which of the model's versions are served.
+    pub version_policy: VersionPolicy,
     /// What the model's configuration allows it of what the gateway allows.
     pub limits: ModelLimits,
+    pub queue: Queue,
+}
+
+/// How many requests for a model wait for their turn to run.
+#[derive(Debug, Default)]
+pub struct Queue(AtomicUsize);
+
+impl Queue {
+    pub fn length(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// One more, until the returned value is dropped.
+    #[must_use]
+    pub fn join(&self) -> InQueue<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        InQueue(self)
+    }
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub struct InQueue<'a>(&'a Queue);
+
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Model {
+    /// Whether it is the operator's, and not a tenant's own.
+    pub fn is_shared(&self) -> bool {
+        self.namespace == Namespace::Shared
+    }
+
+    /// Whether the first dimension of all its tensors is a batch: its configuration says how large one may be, and its
+    /// signature leaves all of them open.
+    pub fn batches(&self) -> bool {
+        let signature = self.executor.signature();
+        let mut tensors = signature.inputs.iter().chain(&signature.outputs);
+        self.max_batch_size.is_some_and(|max| max > 0)
+            && tensors.all(|tensor| tensor.shape.0.first() == Some(&-1))
+    }
+
+    /// How many inferences a request is: the first dimension of what a model that batches is sent, else one.
+    pub fn batch_of(&self, request: &InferRequest) -> u64 {
+        let first = request.inputs.first().and_then(|input| input.shape.first());
+        first.filter(|_| self.batches()).map_or(1, |batch| *batch)
+    }
+
     /// Checks every input's first dimension against `max_batch_size`. Says what was expected and given, for the client.
     pub fn check_batch(&self, request: &InferRequest) -> Result<(), String> {
         let Some(max) = self.max_batch_size.filter(|max| *max > 0) else { return Ok(()) };
@@ -212,6 +268,13 @@ impl Catalog {
         let models = self.models.load();
         let slots = models.get(name).into_iter().flat_map(|entry| &entry.versions);
         slots.filter(|(_, slot)| slot.model().is_some()).map(|(version, _)| version.clone()).collect()
+    }
+
+    /// Everything that is ready, or all versions of one model that are, in order.
+    pub fn served(&self, name: Option<&ModelName>) -> Vec<Arc<Model>> {
+        let models = self.models.load();
+        let entries = models.iter().filter(|(model, _)| name.is_none_or(|name| name == *model));
+        entries.flat_map(|(_, entry)| entry.versions.values()).filter_map(Slot::model).cloned().collect()
     }
 
     /// The state of a version, or the most useful state that any version of the model has. `None` if it is unknown.

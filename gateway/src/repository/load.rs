@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     Origin, Shared,
-    catalog::Model,
+    catalog::{Model, Queue},
     disk::{Observation, Stamp},
     lock,
     model_config::ModelConfig,
@@ -302,7 +302,9 @@ impl Load {
             executor,
             content,
             max_batch_size: self.config.max_batch_size,
+            version_policy: self.config.version_policy.clone().unwrap_or_default(),
             limits: self.config.limits,
+            queue: Queue::default(),
         });
         Ok(platform)
     }

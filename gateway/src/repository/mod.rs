@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 pub use catalog::{Catalog, FindError, IndexEntry, Model, State};
+pub use model_config::VersionPolicy;
 
 use crate::{
     execute::{Executor, LoadError, Source},

@@ -13,7 +13,7 @@ use super::Kind;
 
 /// Which of the versions in a model's folder are served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum VersionPolicy {
+pub enum VersionPolicy {
     #[default]
     All,
     /// That many of the greatest.

@@ -155,6 +155,41 @@ impl Namespaces {
         self.home(tenant, model).map(|home| home.versions(model)).unwrap_or_default()
     }
 
+    /// Every version that a tenant can call, ordered by name and version.
+    pub fn served(&self, tenant: &TenantName) -> Vec<Arc<Model>> {
+        let own = self.tenants.load().get(tenant).cloned();
+        let mut served = own.as_ref().map(|own| own.served(None)).unwrap_or_default();
+        let hidden = |name: &ModelName| own.as_ref().is_some_and(|own| own.knows(name));
+        let shared = self.shared(tenant).map(|shared| shared.served(None)).unwrap_or_default();
+        served.extend(shared.into_iter().filter(|model| !hidden(&model.name)));
+        served.sort_by(|one, other| (&one.name, &one.version).cmp(&(&other.name, &other.version)));
+        served
+    }
+
+    /// The versions of a model that a tenant can call, in ascending order, or the one that it names.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find): there is none.
+    pub fn served_of(
+        &self,
+        tenant: &TenantName,
+        model: &ModelName,
+        version: Option<&Version>,
+    ) -> Result<Vec<Arc<Model>>, FindError> {
+        let found = self.find(tenant, model, &Wanted::new(version, None))?;
+        Ok(match version {
+            Some(_) => vec![found],
+            None => self.home(tenant, model).map(|home| home.served(Some(model))).unwrap_or_default(),
+        })
+    }
+
+    /// Every version of every model that anybody can call.
+    pub fn all_served(&self) -> Vec<Arc<Model>> {
+        let mut served = self.shared.served(None);
+        served.extend(self.tenants.load().values().flat_map(|own| own.served(None)));
+        served
+    }
+
     /// Every model that a tenant can see, ordered by name and version.
     pub fn index(&self, tenant: &TenantName) -> Vec<IndexEntry> {
         let own = self.tenants.load().get(tenant).cloned();

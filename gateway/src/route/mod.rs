@@ -9,8 +9,10 @@ use percent_encoding::percent_decode_str;
 use crate::name::{ModelName, Version};
 
 mod admin;
+mod extension;
 
 pub use admin::{AdminRoute, admin};
+pub use extension::Extension;
 
 /// A model, and the version of it if the path names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub enum Route {
     ModelMetadata(Target),
     ModelReady(Target),
     Infer(Target),
+    /// What other servers answer beyond V2.
+    Extension(Extension),
     /// What the tenant used.
     Usage,
     RepositoryIndex,
@@ -53,6 +57,8 @@ pub enum RouteError {
     /// A text that no model or version can have: to a client it is a model that is not there.
     #[error("Request for unknown model: '{0}' is not found")]
     UnknownModel(String),
+    #[error("this port answers GET /metrics")]
+    NoMetrics,
     #[error("this path answers {allow} only")]
     Method { allow: &'static str },
 }
@@ -60,6 +66,9 @@ pub enum RouteError {
 /// Finds the route of a request, or says what the path or method should have been.
 pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
     let segments = segments(path)?;
+    if let Some(extension) = extension::extension(method, &segments) {
+        return extension.map(Route::Extension);
+    }
     if let ["repository", "models", own @ ..] = segments.as_slice()
         && let Some(route) = own_models(method, own)
     {
@@ -116,6 +125,15 @@ fn own_models(method: &Method, segments: &[&str]) -> Option<Result<Route, RouteE
         })
     };
     Some(route())
+}
+
+/// The only route of the metrics port.
+pub fn metrics(method: &Method, path: &str) -> Result<(), RouteError> {
+    match (method.as_str(), path) {
+        ("GET", "/metrics") => Ok(()),
+        (_, "/metrics") => Err(RouteError::Method { allow: "GET" }),
+        _ => Err(RouteError::NoMetrics),
+    }
 }
 
 fn target(model: &str, version: Option<&str>) -> Result<Target, RouteError> {

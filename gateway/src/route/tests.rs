@@ -68,9 +68,17 @@ fn what_is_quoted_back_is_bounded() {
 
 #[test]
 fn other_paths_are_unknown() {
-    for path in
-        ["", "/", "/v1/models", "/v2x", "/v2//", "/v2/models", "/v2/models/a/", "/v2/health/live/", "//v2"]
-    {
+    for path in [
+        "",
+        "/",
+        "/v1/models",
+        "/v2x",
+        "/v2//",
+        "/v2/models/a/stats/",
+        "/v2/models/a/",
+        "/v2/health/live/",
+        "//v2",
+    ] {
         assert_eq!(get(path), Err(RouteError::UnknownPath), "{path}");
     }
 }

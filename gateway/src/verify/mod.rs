@@ -19,7 +19,7 @@ use crate::{
     error::Problem,
     infer::{self, Gateway, Received},
     limits::Quota,
-    meter::{self, Usage},
+    meter::{self, Station, Usage},
     name::{ModelName, TenantName, Version},
     repository::{
         FindError, Model,
@@ -67,6 +67,7 @@ pub async fn verify(
 ) -> Result<Answer, Problem> {
     // It counts as a call of each model: the first has the bytes, each what its own run took.
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
+    usage.called(headers.get("x-request-id").and_then(|id| id.to_str().ok()));
     let mut against = None;
     match travel(gateway, &principal.tenant, target, headers, body, &mut usage, &mut against).await {
         Ok(report) => {
@@ -75,7 +76,10 @@ pub async fn verify(
             Ok(Answer { report, usage })
         }
         Err(problem) => {
-            against.iter_mut().chain([&mut usage]).for_each(|usage| usage.failed(problem.code));
+            for usage in against.iter_mut().chain([&mut usage]) {
+                usage.failed(problem.code);
+                usage.status(problem.status.as_u16());
+            }
             Err(problem.told_within(&gateway.log, &principal.tenant))
         }
     }
@@ -110,14 +114,18 @@ async fn travel(
     decode::check(other.executor.signature(), &request.inputs, &[])
         .map_err(|error| unfit(error.to_string()))?;
     other.check_batch(&request).map_err(unfit)?;
+    usage_of_other.weighs(other.batch_of(&request));
 
     let permit = gateway.admission.enter(tenant, &quota, deadline).await?;
+    usage.passed(Station::Wait);
     let wanted = request.outputs.clone();
     let again = InferRequest { outputs: Vec::new(), ..request.clone() };
     let bytes = infer::tensor_bytes(&request.inputs);
     let mut run =
         Run { gateway, quota: &quota, deadline, permit: &permit, reservation: &mut reservation, bytes };
     let (answer, elapsed) = run.on(&model, request, usage).await?;
+    // Its own time begins here.
+    usage_of_other.arrived();
     let (mut other_answer, other_elapsed) = run.on(&other, again, usage_of_other).await?;
     other_answer.retain(|output| wanted.is_empty() || wanted.contains(&output.name));
 
@@ -154,7 +162,7 @@ fn find(
         usage.model_known();
     }
     let model = found?;
-    usage.answered_by(&model.version);
+    usage.answered_by(&model.version, model.is_shared());
     Ok(model)
 }
 
@@ -178,11 +186,12 @@ impl Run<'_> {
         &mut self,
         model: &Model,
         request: InferRequest,
-        usage: &Usage,
+        usage: &mut Usage,
     ) -> Result<(Vec<Tensor>, u64), Problem> {
         let begun = Instant::now();
         let response =
             infer::run(self.gateway, model, self.quota, request, self.deadline, usage, self.permit).await?;
+        usage.passed(Station::Run);
         let elapsed = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.bytes += infer::tensor_bytes(&response.outputs);
         self.reservation.resize(self.bytes)?;

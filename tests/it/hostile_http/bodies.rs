@@ -48,8 +48,9 @@ fn documents() -> Vec<Case> {
             "an output twice",
             BODY.replacen('{', r#"{"outputs":[{"name":"OUTPUT0"},{"name":"OUTPUT0"}],"#, 1).into(),
         ),
-        ("a shared memory region", tensor(r#""shape":[1],"parameters":{"shared_memory_region":"x"}"#).into()),
     ];
+    let shared = tensor(r#""shape":[1],"parameters":{"shared_memory_region":"x"}"#);
+    let shared = kept("a shared memory region", with_length("", shared.as_bytes()), &[501]);
     let accepted: Vec<(&str, String)> = vec![
         ("a number of 10,000 digits", one(&format!("1.{}", "3".repeat(10_000)))),
         ("minus zero", one("-0.0")),
@@ -62,7 +63,7 @@ fn documents() -> Vec<Case> {
     let refused = refused.into_iter().map(|(name, body)| kept(name, with_length("", &body), &[400]));
     let accepted =
         accepted.into_iter().map(|(name, body)| kept(name, with_length("", body.as_bytes()), &[200]));
-    refused.chain(accepted).collect()
+    refused.chain(accepted).chain([shared]).collect()
 }
 
 fn binary() -> Vec<Case> {

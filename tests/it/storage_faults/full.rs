@@ -182,6 +182,8 @@ async fn a_log_that_cannot_be_written_costs_no_request() {
                 &http.to_string(),
                 "--admin",
                 &admin.to_string(),
+                "--metrics",
+                "off",
                 "--drain-delay",
                 "0s",
             ])

@@ -187,7 +187,7 @@ fn requested_output(reader: &mut Reader<'_>) -> Result<RequestedOutput, DecodeEr
         Ok(())
     })?;
     let name = name.ok_or_else(|| DecodeError::request("an entry of 'outputs' has no 'name'"))?;
-    refuse_shared_memory(&settings).map_err(|reason| DecodeError::output(&name, reason))?;
+    refuse_shared_memory("output", &name, &settings)?;
     if settings.iter().any(|(key, _)| key == "classification") {
         return Err(DecodeError::output(&name, "the parameter 'classification' is not offered"));
     }
@@ -196,10 +196,10 @@ fn requested_output(reader: &mut Reader<'_>) -> Result<RequestedOutput, DecodeEr
     Ok(RequestedOutput { name, binary })
 }
 
-fn refuse_shared_memory(parameters: &Parameters) -> Result<(), String> {
+fn refuse_shared_memory(what: &'static str, name: &str, parameters: &Parameters) -> Result<(), DecodeError> {
     match parameters.iter().find(|(key, _)| key.starts_with("shared_memory_")) {
         None => Ok(()),
-        Some(_) => Err("shared memory is not offered: send the tensor in the request".into()),
+        Some(_) => Err(DecodeError::SharedMemory { what, name: shown(name) }),
     }
 }
 
@@ -225,7 +225,7 @@ fn input(reader: &mut Reader<'_>, limits: &DecodeLimits) -> Result<Input, Decode
     let datatype = fields.datatype.ok_or_else(|| DecodeError::input(&name, "has no 'datatype'"))?;
     let shape = fields.shape.ok_or_else(|| DecodeError::input(&name, "has no 'shape'"))?;
     let mut parameters = fields.parameters;
-    refuse_shared_memory(&parameters).map_err(|reason| DecodeError::input(&name, reason))?;
+    refuse_shared_memory("input", &name, &parameters)?;
     let size =
         take(&mut parameters, "binary_data_size").map(|size| binary_data_size(&name, &size)).transpose()?;
     let mut elements = fields.elements;

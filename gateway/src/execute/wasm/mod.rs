@@ -86,6 +86,12 @@ impl Sandbox {
         self.settings.memories
     }
 
+    /// Instances that are alive, and how many may be.
+    pub fn instances(&self) -> (usize, usize) {
+        let most = self.settings.limits.max_instances as usize;
+        (most - self.slots.available_permits().min(most), most)
+    }
+
     /// Loads a component, or a core module that carries its component type: checks it, runs its `load` once and takes a
     /// snapshot that every request starts from. Blocks for as long as compiling takes; not for threads that serve.
     ///

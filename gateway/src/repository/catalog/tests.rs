@@ -44,7 +44,9 @@ fn model(text: &str) -> Model {
         executor,
         content: Digest::of(b""),
         max_batch_size: None,
+        version_policy: VersionPolicy::All,
         limits: ModelLimits::default(),
+        queue: Queue::default(),
     }
 }
 

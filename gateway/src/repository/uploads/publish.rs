@@ -18,9 +18,9 @@ use crate::{
     repository::{
         Origin,
         artifacts::{ArtifactError, Generation, RecordPath},
-        catalog::{Model, State},
+        catalog::{Model, Queue, State},
         lock,
-        model_config::ModelConfig,
+        model_config::{ModelConfig, VersionPolicy},
         model_toml,
         namespaces::Namespace,
         triton_config,
@@ -61,7 +61,10 @@ impl LoadedVersion {
             executor: Arc::clone(&self.executor),
             content: self.content,
             max_batch_size: self.config.max_batch_size,
+            // What is uploaded stays until it is removed, whatever its configuration says.
+            version_policy: VersionPolicy::All,
             limits: self.config.limits,
+            queue: Queue::default(),
         }
     }
 }
