@@ -25,6 +25,7 @@ pub mod authenticate;
 pub mod cli;
 pub mod config;
 pub mod consumption;
+pub mod content_type;
 pub mod deadline;
 pub mod decode;
 pub mod digest;

@@ -32,7 +32,10 @@ async fn health_and_metadata() {
     assert_eq!(get(at, "/v2/health/ready").await.json(), json!({ "ready": true }));
     let server = get(at, "/v2").await.json();
     assert_eq!(server["name"], "airlock");
-    assert_eq!(server["extensions"], json!(["binary_tensor_data", "model_repository", "parameters"]));
+    assert_eq!(
+        server["extensions"],
+        json!(["binary_tensor_data", "classification", "model_repository", "parameters"])
+    );
     assert_eq!(get(at, "/v2/").await.status, 200);
 
     let tensor = |name| json!([{ "name": name, "datatype": "FP32", "shape": [-1] }]);

@@ -22,7 +22,7 @@ use crate::{
     admit::TooMany,
     authenticate::{Principal, Scope},
     error::Problem,
-    infer::{self, Gateway},
+    infer::{self, Gateway, Wire},
     name::{ModelName, TenantName},
     repository::{
         FindError, State,
@@ -44,7 +44,7 @@ use super::{
 };
 
 /// The protocol's extensions that this server offers, as `GET /v2` announces them.
-const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_repository", "parameters"];
+const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "classification", "model_repository", "parameters"];
 
 /// Body bytes of the repository calls, whose parameters are few.
 const MAX_CONTROL_BYTES: usize = 64 << 10;
@@ -115,7 +115,14 @@ async fn asked(
 ) -> Result<Response<ReplyBody>, Problem> {
     head::check(head, &gateway.limits.listen)?;
     let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
-    *ran = matches!(route, Route::Infer(_) | Route::Verify(_) | Route::Upload(..));
+    *ran = matches!(
+        route,
+        Route::Infer(_)
+            | Route::Generate(_)
+            | Route::GenerateStream(_)
+            | Route::Verify(_)
+            | Route::Upload(..)
+    );
     routed(gateway, &principal, route, head, body).await
 }
 
@@ -131,7 +138,15 @@ async fn routed(
     // A request for inference may stay for long: what is rarer and larger than that is in boxes, so that it holds no room for it.
     match route {
         Route::Infer(target) => {
-            infer::infer(gateway, principal, &target, &head.headers, body).await.map(inferred)
+            infer::infer(gateway, principal, &target, Wire::Infer, &head.headers, body).await.map(inferred)
+        }
+        Route::Generate(target) => {
+            let generate = infer::infer(gateway, principal, &target, Wire::Generate, &head.headers, body);
+            Box::pin(generate).await.map(inferred)
+        }
+        Route::GenerateStream(target) => {
+            let stream = infer::infer(gateway, principal, &target, Wire::GenerateStream, &head.headers, body);
+            Box::pin(stream).await.map(inferred)
         }
         Route::Verify(target) => {
             let verify = verify::verify(gateway, principal, &target, &head.headers, body);
@@ -287,7 +302,7 @@ fn server_ready(gateway: &Gateway) -> Response<ReplyBody> {
 struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    extensions: [&'static str; 3],
+    extensions: [&'static str; 4],
 }
 
 #[derive(Serialize)]

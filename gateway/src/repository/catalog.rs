@@ -14,7 +14,7 @@ use crate::{
     execute::Executor,
     limits::ModelLimits,
     name::{ModelName, Version},
-    tensor::{InferRequest, Shape},
+    tensor::{Classes, InferRequest, Shape},
 };
 
 use super::namespaces::{Namespace, Wanted};
@@ -34,6 +34,8 @@ pub struct Model {
     pub content: Digest,
     /// The largest first dimension that the model's configuration allows; `None` if it says nothing of batches.
     pub max_batch_size: Option<u64>,
+    /// How its outputs are classes, for those who ask for the best of them.
+    pub classes: Classes,
     /// What the model's configuration allows it of what the gateway allows.
     pub limits: ModelLimits,
 }

@@ -44,6 +44,7 @@ fn model(text: &str) -> Model {
         executor,
         content: Digest::of(b""),
         max_batch_size: None,
+        classes: Classes::default(),
         limits: ModelLimits::default(),
     }
 }
