@@ -129,7 +129,7 @@ pub(super) fn declare(specs: &mut Vec<TensorSpec>, spec: TensorSpec) -> Result<(
 
 /// Whether that is the name of a file that is not hidden.
 pub(super) fn is_file_name(name: &str) -> bool {
-    !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
 /// What a file says is quoted back, but never at length.
