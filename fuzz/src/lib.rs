@@ -9,7 +9,7 @@ use std::{
 use airlock::{
     authenticate::{ApiKey, Authenticator, Trust},
     decode::{self, Head},
-    encode,
+    encode::{self, Generated},
     execute::{Source, native::Engine, wasm::profile},
     limits::{DecodeLimits, Limits, NativeLimits, SandboxLimits},
     listen,
@@ -20,7 +20,7 @@ use airlock::{
     },
     route::{Route, route},
     secret::{Purpose, Secret},
-    tensor::{Datatype, InferResponse, Shape, Signature, TensorSpec},
+    tensor::{Classes, Datatype, InferResponse, Shape, Signature, TensorSpec},
 };
 use bytes::Bytes;
 use http_body_util::StreamBody;
@@ -34,8 +34,13 @@ use hyper::{
 pub fn paths(input: &[u8]) {
     let Ok(path) = str::from_utf8(input) else { return };
     for method in [Method::GET, Method::POST] {
-        if let Ok(Route::Infer(target) | Route::ModelMetadata(target) | Route::ModelReady(target)) =
-            route(&method, path)
+        if let Ok(
+            Route::Infer(target)
+            | Route::Generate(target)
+            | Route::GenerateStream(target)
+            | Route::ModelMetadata(target)
+            | Route::ModelReady(target),
+        ) = route(&method, path)
         {
             let version = target.version.as_ref().map_or("1", |version| version.as_str());
             for name in [target.model.as_str(), version] {
@@ -65,7 +70,8 @@ pub fn api_key(input: &[u8]) {
     assert!(caller.is_err());
 }
 
-/// Any body as a JSON request to a model with one input `X`; what is accepted is also written back.
+/// Any body as a JSON request to a model with one input `X`; what is accepted is also written back, as the request asks for
+/// it.
 pub fn decode_json(input: &[u8]) {
     let Some((choice, body)) = input.split_first() else { return };
     let datatype = Datatype::ALL[usize::from(*choice) % Datatype::ALL.len()];
@@ -82,9 +88,60 @@ pub fn decode_json(input: &[u8]) {
         // Only an empty one gets here, and JSON does not carry the datatype at all.
         return;
     }
+    let (request, reply) = (decoded.request, decoded.reply);
+    let wishes = &reply.outputs;
+    let mut response = InferResponse { parameters: request.parameters, outputs: request.inputs };
+    let classes = Classes { batched: body.len() % 2 == 0, ..Classes::default() };
+    if encode::as_asked(&mut response, &reply, &classes, 4 * body.len()).is_err() {
+        assert!(wishes.iter().any(|output| output.classification.is_some()));
+        return;
+    }
+    for output in &response.outputs {
+        output.check_layout().expect("what is asked for has its layout");
+        assert!(output.bytes.len() <= 1024 * (1 + body.len()));
+    }
+    let encoded = encode::infer("m", "1", &response, &reply, None, NonFinite::Null);
+    // Base64 may stand for what is no text, and then be asked for as text.
+    let as_it_came = wishes.iter().all(|output| output.content_type.is_none());
+    assert!(encoded.is_ok() || !as_it_came, "what came as JSON can go as JSON");
+}
+
+/// Any body as a `generate` for a model with an input `X` and an input `Y` of any datatype; what is accepted is also written
+/// back, in the body's own form, and as one event.
+pub fn decode_generate(input: &[u8]) {
+    let Some((&[first, second], body)) = input.split_first_chunk::<2>() else { return };
+    let spec = |name: &str, choice: u8, shape| TensorSpec {
+        name: name.into(),
+        datatype: Datatype::ALL[usize::from(choice) % Datatype::ALL.len()],
+        shape: Shape(shape),
+    };
+    let mut inputs = vec![spec("X", first, vec![-1])];
+    // With only one input a body need not name both.
+    inputs.extend((second < 128).then(|| spec("Y", second, vec![2, -1, 1])));
+    let signature = Signature { inputs: inputs.clone(), outputs: inputs };
+    let body = Bytes::copy_from_slice(body);
+    let Ok(decoded) = decode::generate(&Head::default(), body, &signature, &DecodeLimits::default()) else {
+        return;
+    };
+    for input in &decoded.request.inputs {
+        input.check_layout().expect("decoded tensors have their layout");
+    }
     let response = InferResponse { parameters: decoded.request.parameters, outputs: decoded.request.inputs };
-    let encoded = encode::infer("m", "1", &response, &decoded.reply, None, NonFinite::Null);
-    encoded.expect("what came as JSON can go as JSON");
+    for form in [Generated::Text { accept_encoding: None }, Generated::Event] {
+        let encoded = encode::generate("m", "1", &response, &decoded.reply, form, NonFinite::Null);
+        // Bytes from base64, and an empty BF16 tensor, need not be text.
+        let Ok(encoded) = encoded else { return };
+        let text = encoded.parts.concat();
+        let json = match form {
+            Generated::Text { .. } => text.as_slice(),
+            Generated::Event => text
+                .strip_prefix(b"data: ")
+                .and_then(|text| text.strip_suffix(b"\n\n"))
+                .filter(|text| !text.contains(&b'\n') && !text.contains(&b'\r'))
+                .expect("an event is one line"),
+        };
+        serde_json::from_slice::<serde_json::Value>(json).expect("JSON");
+    }
 }
 
 /// Any bytes as the binary tensors of a request whose header announces any shapes and sizes, or as a raw request.

@@ -21,8 +21,8 @@ use crate::{
     admit::{Admission, Permit, Reservation, Seat},
     authenticate::{Authenticator, Principal},
     deadline::Deadline,
-    decode::{self, Decoded, Head},
-    encode::{self, Encoded},
+    decode::{self, DecodeError, Decoded, Head},
+    encode::{self, EncodeError, Encoded, Generated},
     error::Problem,
     execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share, wasm::Sandbox},
     limits::{DecodeLimits, Limits, Quota, Quotas},
@@ -33,14 +33,14 @@ use crate::{
     metrics::Metrics,
     name::{ModelName, NameError, TenantName},
     quarantine::Quarantine,
-    reply::NonFinite,
+    reply::{NonFinite, Reply},
     repository::{
         FindError, Model, Repository,
         namespaces::{Namespace, Namespaces, Wanted},
         uploads::Uploads,
     },
     route::Target,
-    tensor::{InferRequest, InferResponse, Tensor},
+    tensor::{InferRequest, InferResponse, Signature, Tensor},
 };
 
 /// Everything that a request may need; built once, by `server.rs`.
@@ -109,6 +109,49 @@ impl Gateway {
     }
 }
 
+/// What a request and its answer are written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    Infer,
+    Generate,
+    /// The answer is a stream of events.
+    GenerateStream,
+}
+
+impl Wire {
+    fn decode(
+        self,
+        head: &Head<'_>,
+        body: Bytes,
+        signature: &Signature,
+        limits: &DecodeLimits,
+    ) -> Result<Decoded, DecodeError> {
+        match self {
+            Self::Infer => decode::infer(head, body, signature, limits),
+            Self::Generate | Self::GenerateStream => decode::generate(head, body, signature, limits),
+        }
+    }
+
+    fn encode(
+        self,
+        model: &Model,
+        response: &InferResponse,
+        reply: &Reply,
+        accept_encoding: Option<&[u8]>,
+        non_finite: NonFinite,
+    ) -> Result<Encoded, EncodeError> {
+        let (name, version) = (model.name.as_str(), model.version.as_str());
+        let generated = match self {
+            Self::Infer => {
+                return encode::infer(name, version, response, reply, accept_encoding, non_finite);
+            }
+            Self::Generate => Generated::Text { accept_encoding },
+            Self::GenerateStream => Generated::Event,
+        };
+        encode::generate(name, version, response, reply, generated, non_finite)
+    }
+}
+
 /// A result on its way out, and what it holds until it is sent.
 #[derive(Debug)]
 pub struct Answer {
@@ -122,12 +165,23 @@ pub async fn infer(
     gateway: &Arc<Gateway>,
     principal: &Principal,
     target: &Target,
+    wire: Wire,
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
     usage.called(headers.get("x-request-id").and_then(|id| id.to_str().ok()));
-    match travel(gateway, principal, target, headers, body, &mut usage).await {
+    let travelled = travel(gateway, principal, target, wire, headers, body, &mut usage).await;
+    noted(gateway, travelled, usage)
+}
+
+/// Notes what became of a request.
+fn noted(
+    gateway: &Gateway,
+    travelled: Result<Travelled, Problem>,
+    mut usage: Usage,
+) -> Result<Answer, Problem> {
+    match travelled {
         Ok((encoded, held)) => {
             usage.succeeded(encoded.length());
             Ok(Answer { encoded, held, usage })
@@ -135,45 +189,75 @@ pub async fn infer(
         Err(problem) => {
             usage.failed(problem.code);
             usage.status(problem.status.as_u16());
-            Err(problem.told_within(&gateway.log, &principal.tenant))
+            Err(problem.told_within(&gateway.log, usage.tenant()))
         }
     }
 }
+
+/// An answer, and what it holds until it is sent.
+type Travelled = (Encoded, (Reservation, Option<Seat>));
 
 async fn travel(
     gateway: &Arc<Gateway>,
     principal: &Principal,
     target: &Target,
+    wire: Wire,
     headers: &HeaderMap,
     body: Incoming,
     usage: &mut Usage,
-) -> Result<(Encoded, (Reservation, Option<Seat>)), Problem> {
+) -> Result<Travelled, Problem> {
     let head = head(headers)?;
     let tenant = &principal.tenant;
     let quota = gateway.quotas.of(tenant);
 
-    // Route: which version answers.
-    let sticky = single(headers, "airlock-session")?;
-    let wanted = Wanted::new(target.version.as_ref(), sticky);
-    let found = gateway.models.find(tenant, &target.model, &wanted);
-    if !matches!(found, Err(FindError::UnknownModel { .. })) {
-        usage.model_known();
-    }
-    if let Ok(model) = &found {
-        usage.answered_by(&model.version, model.is_shared());
-    }
+    let found = find(gateway, target, single(headers, "airlock-session")?, usage);
     // A name that is no model's counts as well: asking for names costs as much as asking for answers.
     let seat = gateway.admission.arrive(tenant, &quota)?;
     let model = found?;
     // Before the body is read; it is asked again when the run begins.
     gateway.quarantine.check(tenant, &model.name, &model.content)?;
 
-    let Received { decoded, mut reservation, deadline } =
-        receive(gateway, &model, &quota, &head, body, usage).await?;
+    let received = receive(gateway, &model, &quota, wire, &head, body, usage).await?;
+    let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
+    let encode = |response: &InferResponse, reply: &Reply| {
+        wire.encode(&model, response, reply, accept_encoding, gateway.non_finite)
+    };
+    let (encoded, reservation) = arrived(gateway, &model, &quota, received, usage, encode).await?;
+    Ok((encoded, (reservation, seat)))
+}
+
+/// Route: which version answers.
+fn find(
+    gateway: &Gateway,
+    target: &Target,
+    sticky: Option<&[u8]>,
+    usage: &mut Usage,
+) -> Result<Arc<Model>, FindError> {
+    let wanted = Wanted::new(target.version.as_ref(), sticky);
+    let found = gateway.models.find(usage.tenant(), &target.model, &wanted);
+    if !matches!(found, Err(FindError::UnknownModel { .. })) {
+        usage.model_known();
+    }
+    if let Ok(model) = &found {
+        usage.answered_by(&model.version, model.is_shared());
+    }
+    found
+}
+
+/// The rest of the road of a request that is in memory as a whole: its turn, its run and its answer.
+async fn arrived(
+    gateway: &Arc<Gateway>,
+    model: &Model,
+    quota: &Quota,
+    received: Received,
+    usage: &mut Usage,
+    encode: impl FnOnce(&InferResponse, &Reply) -> Result<Encoded, EncodeError>,
+) -> Result<(Encoded, Reservation), Problem> {
+    let Received { decoded, mut reservation, deadline } = received;
     let waits = model.queue.join();
     let permit = tokio::select! {
         biased;
-        permit = gateway.admission.enter(tenant, &quota, deadline) => permit?,
+        permit = gateway.admission.enter(usage.tenant(), quota, deadline) => permit?,
         () = gateway.interrupted() => return Err(Problem::draining()),
     };
     drop(waits);
@@ -182,20 +266,19 @@ async fn travel(
         return Err(Problem::draining());
     }
     usage.passed(Station::Wait);
-    let ran = run(gateway, &model, &quota, decoded.request, deadline, usage, &permit).await;
+    let ran = run(gateway, model, quota, decoded.request, deadline, usage, &permit).await;
     usage.passed(Station::Run);
-    let response = ran?;
+    let mut response = ran?;
 
     let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
-        let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
-        let (name, version) = (model.name.as_str(), model.version.as_str());
-        encode::infer(name, version, &response, &decoded.reply, accept_encoding, gateway.non_finite)
+        encode::as_asked(&mut response, &decoded.reply, &model.classes, quota.output.bytes())?;
+        encode(&response, &decoded.reply)
     })?;
     usage.passed(Station::Encode);
     drop((response, permit));
     // Until the last of it is sent, the answer takes the request's place in the budget.
     reservation.resize(encoded.length())?;
-    Ok((encoded, (reservation, seat)))
+    Ok((encoded, reservation))
 }
 
 /// A request that was read and fits its model, what it holds in memory, and by when it wants its answer.
@@ -210,6 +293,7 @@ pub(crate) async fn receive(
     gateway: &Gateway,
     model: &Model,
     quota: &Quota,
+    wire: Wire,
     head: &Head<'_>,
     body: Incoming,
     usage: &mut Usage,
@@ -223,7 +307,7 @@ pub(crate) async fn receive(
     })
     .await?;
     usage.arrived();
-    let received = decode_body(gateway, model, quota, head, body, reservation).await?;
+    let received = decode_body(gateway, model, quota, wire, head, body, reservation).await?;
     usage.weighs(model.batch_of(&received.decoded.request));
     usage.passed(Station::Decode);
     Ok(received)
@@ -240,23 +324,37 @@ pub(crate) async fn decode_body(
     gateway: &Gateway,
     model: &Model,
     quota: &Quota,
+    wire: Wire,
     head: &Head<'_>,
     body: Bytes,
+    reservation: Reservation,
+) -> Result<Received, Problem> {
+    let bytes = body.len();
+    let weight = if head.content_encoding.is_some() { usize::MAX } else { bytes };
+    let decode = |signature: &Signature, limits: &DecodeLimits| wire.decode(head, body, signature, limits);
+    decoded(gateway, model, quota, (bytes, weight), reservation, decode).await
+}
+
+/// Decodes a request of so many bytes, which weighs as much as so many, and has just arrived.
+async fn decoded(
+    gateway: &Gateway,
+    model: &Model,
+    quota: &Quota,
+    (bytes, weight): (usize, usize),
     mut reservation: Reservation,
+    decode: impl FnOnce(&Signature, &DecodeLimits) -> Result<Decoded, DecodeError>,
 ) -> Result<Received, Problem> {
     let received = Instant::now();
     let decode_limits = decode_limits(gateway, model, quota);
     let signature = model.executor.signature();
-    let body_bytes = body.len();
-    let weight = if head.content_encoding.is_some() { usize::MAX } else { body_bytes };
     let most = quota.deadline.0;
     let latest = Deadline::at(received + most);
     let turn = if weight > MAX_INLINE_BYTES { Some(gateway.admission.decode(latest).await?) } else { None };
-    let decoded = off_the_sockets(weight, || decode::infer(head, body, signature, &decode_limits))?;
+    let decoded = off_the_sockets(weight, || decode(signature, &decode_limits))?;
     drop(turn);
     model.check_batch(&decoded.request).map_err(Problem::bad_request)?;
     // Decompressed, or parsed from JSON, a request may hold more than it sent.
-    reservation.resize(body_bytes.max(tensor_bytes(&decoded.request.inputs)))?;
+    reservation.resize(bytes.max(tensor_bytes(&decoded.request.inputs)))?;
 
     let time = decoded.timeout.map_or(most, |timeout| timeout.min(most));
     Ok(Received { decoded, reservation, deadline: Deadline::at(received + time) })

@@ -26,6 +26,7 @@ pub mod authenticate;
 pub mod cli;
 pub mod config;
 pub mod consumption;
+pub mod content_type;
 pub mod deadline;
 pub mod decode;
 pub mod describe;

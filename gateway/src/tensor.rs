@@ -3,7 +3,7 @@
 //! A tensor's bytes have one layout everywhere, V2's raw layout: row-major, little-endian, BOOL one byte, and for
 //! BYTES each element as a 4-byte little-endian length followed by that many bytes.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -252,6 +252,15 @@ impl TensorSpec {
 pub struct Signature {
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
+}
+
+/// How the elements of a model's outputs are classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Classes {
+    /// The first dimension counts the items of a batch, each of which has classes of its own.
+    pub batched: bool,
+    /// The names of the classes, in order, by output.
+    pub labels: BTreeMap<String, Arc<[Box<str>]>>,
 }
 
 /// One decoded inference request, checked against the model's signature.

@@ -9,7 +9,7 @@ use crate::{
     decode::Head,
     error::Problem,
     execute::{LoadError, Step},
-    infer::{self, Gateway, Received},
+    infer::{self, Gateway, Received, Wire},
     listen::body::BodyError,
     meter::{self, Station, Usage},
     name::TenantName,
@@ -72,7 +72,8 @@ async fn run(
     let mut reservation = gateway.admission.reservation(tenant, &quota);
     reservation.grow(sample.len())?;
     let Received { decoded, deadline, reservation: _held } =
-        infer::decode_body(gateway, model, &quota, &Head::default(), sample, reservation).await?;
+        infer::decode_body(gateway, model, &quota, Wire::Infer, &Head::default(), sample, reservation)
+            .await?;
     usage.weighs(model.batch_of(&decoded.request));
     usage.passed(Station::Decode);
     let permit = gateway.admission.enter(tenant, &quota, deadline).await.map_err(|error| match error {

@@ -6,8 +6,9 @@ use std::{
 };
 
 /// Rooms that import only each other and nothing that serves.
-const VOCABULARY: [&str; 10] = [
+const VOCABULARY: [&str; 11] = [
     "tensor",
+    "content_type",
     "name",
     "deadline",
     "limits",

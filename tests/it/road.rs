@@ -32,8 +32,14 @@ async fn health_and_metadata() {
     assert_eq!(get(at, "/v2/health/ready").await.json(), json!({ "ready": true }));
     let server = get(at, "/v2").await.json();
     assert_eq!(server["name"], "airlock");
-    let extensions =
-        ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"];
+    let extensions = [
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "parameters",
+        "statistics",
+    ];
     assert_eq!(server["extensions"], json!(extensions));
     assert_eq!(get(at, "/v2/").await.status, 200);
 

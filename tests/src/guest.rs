@@ -96,6 +96,27 @@ pub const PIPELINE: &str = r#"
     (else (call $ok (i32.load (i32.const 1044)) (i32.load (i32.const 1048))))))
 "#;
 
+/// Echoes BYTES of any number with the input's parameters, and the request's parameters as the response's.
+pub const MIRROR: &str = r#"
+;; replaces: data infer
+(data (i32.const 0) "INPUT0")
+(data (i32.const 16) "OUTPUT0")
+(data (i32.const 32) "\ff\ff\ff\ff\ff\ff\ff\ff")
+(data (i32.const 48) "\40\00\00\00\01\00\00\00\60\00\00\00\01\00\00\00")
+(data (i32.const 64) "\00\00\00\00\06\00\00\00\0d\00\00\00\20\00\00\00\01\00\00\00")
+(data (i32.const 96) "\10\00\00\00\07\00\00\00\0d\00\00\00\20\00\00\00\01\00\00\00")
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param $parameters i32) (param $count i32) (param $input i32) (param i32) (param i32 i32)
+  (result i32)
+  (drop (call $echo (local.get $input)))
+  (i32.store8 offset=8 (i32.const 512) (i32.const 13))
+  (i64.store offset=20 align=4 (i32.const 512) (i64.load offset=20 align=4 (local.get $input)))
+  (drop (call $ok (i32.const 512) (i32.const 1)))
+  (i32.store offset=4 (i32.const 256) (local.get $parameters))
+  (i32.store offset=8 (i32.const 256) (local.get $count))
+  (i32.const 256))
+"#;
+
 /// A core module that carries its component type, as a linker makes it.
 pub fn module(fixture: &str) -> Result<Vec<u8>> {
     let mut module = wat::parse_str(text(fixture)).context("the fixture is not valid WebAssembly text")?;

@@ -114,6 +114,8 @@ struct Clients {
     python: PathBuf,
     /// The one that has what the examples' own clients need.
     python_of_examples: PathBuf,
+    /// The one that has MLServer's codecs, which want other versions of much else.
+    python_of_codecs: PathBuf,
 }
 
 impl Clients {
@@ -123,7 +125,8 @@ impl Clients {
         let python = python::venv("clients", &requirements.each_ref().map(PathBuf::as_path))?;
         let of_examples = shell::root().join("examples/requirements.txt");
         let python_of_examples = python::venv("examples", &[&of_examples])?;
-        Ok(Self { folder, python, python_of_examples })
+        let python_of_codecs = python::venv("codecs", &[&folder.join("requirements-codecs.txt")])?;
+        Ok(Self { folder, python, python_of_examples, python_of_codecs })
     }
 
     fn command(&self, python: &Path, script: &str) -> Command {
@@ -141,6 +144,7 @@ impl Clients {
             ("conformance.py", &self.python),
             ("raw_http.py", &self.python),
             ("examples.py", &self.python_of_examples),
+            ("codecs.py", &self.python_of_codecs),
         ] {
             total.add(checked(self.command(python, script).args(["--url", &url]))?);
         }

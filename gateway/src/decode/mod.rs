@@ -2,8 +2,10 @@
 //!
 //! JSON `data` is parsed straight into V2's raw layout; binary tensors are slices of the body.
 
+mod addressed;
 mod check;
 mod compression;
+mod content_type;
 mod error;
 mod json;
 mod raw;
@@ -14,7 +16,7 @@ use bytes::Bytes;
 
 use crate::{
     limits::DecodeLimits,
-    reply::Reply,
+    reply::{Form, Reply},
     tensor::{InferRequest, Signature, Tensor, check_layout},
 };
 
@@ -54,6 +56,34 @@ pub fn infer(
         Some(0) => raw_request(body, signature)?,
         length => json_request(&body, length.unwrap_or(body.len()), limits)?,
     };
+    checked(decoded, signature)
+}
+
+/// Decodes the body of a `generate` in the same way. As in MLServer it may also be a JSON body for [`infer`]; the answer is
+/// then written as that one's.
+pub fn generate(
+    head: &Head<'_>,
+    body: Bytes,
+    signature: &Signature,
+    limits: &DecodeLimits,
+) -> Result<Decoded, DecodeError> {
+    let body = compression::decompress(body, head.content_encoding, limits.max_body_bytes)?;
+    if json::is_infer(&body, signature, limits)? {
+        let mut decoded = json_request(&body, body.len(), limits)?;
+        // There is no place for bytes in the answer.
+        decoded.reply.binary_default = false;
+        for output in &mut decoded.reply.outputs {
+            output.binary = None;
+        }
+        return checked(decoded, signature);
+    }
+    let mut decoded = assembled(json::generate(&body, signature, limits)?, &body, body.len())?;
+    decoded.reply.form = Form::Generate;
+    checked(decoded, signature)
+}
+
+fn checked(mut decoded: Decoded, signature: &Signature) -> Result<Decoded, DecodeError> {
+    content_type::apply(&mut decoded.request, signature)?;
     check(signature, &decoded.request.inputs, &decoded.request.outputs)?;
     Ok(decoded)
 }
@@ -81,8 +111,12 @@ fn raw_request(body: Bytes, signature: &Signature) -> Result<Decoded, DecodeErro
 }
 
 fn json_request(body: &Bytes, header_length: usize, limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
-    let (json, binary) = body.split_at(header_length);
-    let header = json::header(json, limits)?;
+    assembled(json::header(&body[..header_length], limits)?, body, header_length)
+}
+
+/// Puts a request together of what stood in the JSON and what follows it.
+fn assembled(header: json::Header, body: &Bytes, header_length: usize) -> Result<Decoded, DecodeError> {
+    let binary = &body[header_length..];
     let mut inputs = Vec::with_capacity(header.inputs.len());
     let mut start = header_length;
     for input in header.inputs {

@@ -3,8 +3,9 @@
 use half::f16;
 
 use crate::{
+    content_type::ContentType,
     reply::{NonFinite, Reply},
-    tensor::{Datatype, InferResponse, Parameter, Parameters, Tensor, elements},
+    tensor::{Datatype, InferResponse, Parameter, Parameters, Tensor, element_count, elements},
 };
 
 use super::EncodeError;
@@ -40,10 +41,56 @@ pub(super) fn response(
         if position > 0 {
             writer.raw(",");
         }
+        writer.non_finite = non_finite_of(output, reply, non_finite);
         writer.output(output, reply.is_binary(&output.name))?;
     }
     writer.raw("]}");
     Ok(writer.json)
+}
+
+/// Writes the answer to a `generate`: each output under its name, a lone element without an array around it. Nothing is
+/// binary there. A model's parameters stand beside its outputs, as in Triton.
+pub(super) fn generated(
+    model: &str,
+    version: &str,
+    response: &InferResponse,
+    reply: &Reply,
+    non_finite: NonFinite,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut writer = Writer { json: Vec::with_capacity(estimate(response, &Reply::default())), non_finite };
+    let is_output = |name: &str| response.outputs.iter().any(|output| output.name == name);
+    let own = [("id", reply.id.as_deref()), ("model_name", Some(model)), ("model_version", Some(version))];
+    let own = own.into_iter().filter_map(|(name, text)| Some((name, text?)));
+    let mut separator = "{";
+    for (name, text) in own.clone().filter(|(name, _)| !is_output(name)) {
+        writer.key(&mut separator, name);
+        writer.string(text);
+    }
+    let parameters = response.parameters.iter();
+    for (name, value) in
+        parameters.filter(|(name, _)| !is_output(name) && own.clone().all(|own| own.0 != name))
+    {
+        writer.key(&mut separator, name);
+        writer.parameter(value);
+    }
+    for output in &response.outputs {
+        writer.key(&mut separator, &output.name);
+        writer.non_finite = non_finite_of(output, reply, non_finite);
+        let lone = element_count(&output.shape) == Some(1);
+        writer.raw(if lone { "" } else { "[" });
+        writer.elements(output)?;
+        writer.raw(if lone { "" } else { "]" });
+    }
+    writer.raw("}");
+    Ok(writer.json)
+}
+
+/// How an output's content type wants what JSON has no numbers for.
+fn non_finite_of(output: &Tensor, reply: &Reply, default: NonFinite) -> NonFinite {
+    match reply.content_type_of(output) {
+        Some(ContentType::Np | ContentType::Pd) => NonFinite::Null,
+        _ => default,
+    }
 }
 
 /// Bytes to reserve: enough for usual elements, so that large outputs seldom move.
@@ -67,6 +114,14 @@ struct Writer {
 impl Writer {
     fn raw(&mut self, text: &str) {
         self.json.extend_from_slice(text.as_bytes());
+    }
+
+    /// Starts an entry of an object; the first one starts the object too.
+    fn key(&mut self, separator: &mut &'static str, name: &str) {
+        self.raw(separator);
+        *separator = ",";
+        self.string(name);
+        self.raw(":");
     }
 
     fn output(&mut self, output: &Tensor, binary: bool) -> Result<(), EncodeError> {

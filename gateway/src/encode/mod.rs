@@ -2,15 +2,19 @@
 //!
 //! JSON is written straight from V2's raw layout into one buffer; binary tensors are passed on without a copy.
 
+mod asked;
+mod classification;
 mod compression;
 mod json;
 
 use bytes::Bytes;
 
 use crate::{
-    reply::{NonFinite, Reply},
+    reply::{Form, NonFinite, Reply},
     tensor::{Datatype, InferResponse},
 };
+
+pub use asked::as_asked;
 
 /// A response body and the header fields that describe it.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,10 +45,53 @@ pub enum EncodeError {
         "element {index} of output '{name}' is not UTF-8, as JSON needs: request binary output ({BINARY_DATA})"
     )]
     NotUtf8 { name: String, index: usize },
+    #[error("output '{name}' of datatype {datatype} has no classes: 'classification' takes numbers")]
+    NoClasses { name: String, datatype: Datatype },
+    #[error("output '{name}': {count} classes are asked for, at most 65536 may be")]
+    TooManyClasses { name: String, count: usize },
+    #[error("output '{name}': the classes have more than {limit} bytes, ask for fewer ('classification')")]
+    ClassesTooLarge { name: String, limit: usize },
 }
 
 const BINARY_DATA: &str =
     "its parameter 'binary_data': true, or the request parameter 'binary_data_output': true";
+
+/// Writes the answer to a `generate` in the form of its body, as one JSON text, or as the one event of a stream: an event is
+/// not compressed, so that who waits for it can read it when it comes.
+pub fn generate(
+    model: &str,
+    version: &str,
+    response: &InferResponse,
+    reply: &Reply,
+    form: Generated<'_>,
+    non_finite: NonFinite,
+) -> Result<Encoded, EncodeError> {
+    let mut json = match reply.form {
+        Form::Infer => json::response(model, version, response, reply, non_finite),
+        Form::Generate => json::generated(model, version, response, reply, non_finite),
+    }?;
+    let accept_encoding = match form {
+        Generated::Text { accept_encoding } => accept_encoding,
+        Generated::Event => {
+            // A line is all that an event's text may have. Those of JSON end between its tokens only.
+            json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+            return Ok(Encoded {
+                parts: vec![Bytes::from_static(b"data: "), json.into(), Bytes::from_static(b"\n\n")],
+                content_type: "text/event-stream; charset=utf-8",
+                inference_header_content_length: None,
+                content_encoding: None,
+            });
+        }
+    };
+    Ok(compressed(vec![json.into()], "application/json", None, accept_encoding))
+}
+
+/// How the answer to a `generate` is sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Generated<'a> {
+    Text { accept_encoding: Option<&'a [u8]> },
+    Event,
+}
 
 /// Writes the response of `model` in the form that `reply` asks for, compressed as the request's `Accept-Encoding`
 /// says. The outputs were checked against the model's signature. Takes time in proportion to the outputs (CPU-bound).
@@ -62,16 +109,26 @@ pub fn infer(
     let binary = response.outputs.iter().filter(|output| reply.is_binary(&output.name));
     parts.extend(binary.map(|output| output.bytes.clone()).filter(|bytes| !bytes.is_empty()));
     let has_binary = parts.len() > 1;
+    let content_type = if has_binary { "application/octet-stream" } else { "application/json" };
+    Ok(compressed(parts, content_type, has_binary.then_some(header_length), accept_encoding))
+}
+
+fn compressed(
+    mut parts: Vec<Bytes>,
+    content_type: &'static str,
+    inference_header_content_length: Option<usize>,
+    accept_encoding: Option<&[u8]>,
+) -> Encoded {
     let content_encoding = compression::preferred(accept_encoding.unwrap_or_default());
     if let Some(encoding) = content_encoding {
         parts = vec![encoding.compress(&parts)];
     }
-    Ok(Encoded {
+    Encoded {
         parts,
-        content_type: if has_binary { "application/octet-stream" } else { "application/json" },
-        inference_header_content_length: has_binary.then_some(header_length),
+        content_type,
+        inference_header_content_length,
         content_encoding: content_encoding.map(compression::Encoding::name),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 use super::*;
 use crate::{
+    content_type::ContentType,
     reply::RequestedOutput,
-    tensor::{Parameter, Parameters, Tensor},
+    tensor::{Classes, Parameter, Parameters, Tensor},
 };
 
 fn tensor(name: &str, datatype: Datatype, shape: &[u64], bytes: &[u8]) -> Tensor {
@@ -69,7 +70,8 @@ fn binary_outputs_follow_the_header_in_order_and_uncopied() {
     a.parameters = vec![("binary_data_size".into(), Parameter::Int64(99)), ("p".into(), Parameter::Int64(1))];
     let outputs =
         vec![a, tensor("b", Datatype::Int8, &[1], &[7]), tensor("c", Datatype::Bf16, &[1], &[1, 2])];
-    let named = |name: &str, binary| RequestedOutput { name: name.into(), binary };
+    let named =
+        |name: &str, binary| RequestedOutput { name: name.into(), binary, ..RequestedOutput::default() };
     let reply = Reply {
         outputs: vec![named("a", Some(true)), named("b", None), named("c", Some(true))],
         ..Reply::default()
@@ -191,4 +193,136 @@ fn the_whole_body_is_compressed_and_the_header_length_is_not() {
         assert_eq!(compressed.parts.len(), 1);
         assert!(compressed.parts[0].len() < 500);
     }
+}
+
+/// One BYTES output of the elements `hi` and 0xff, as it is after the request's wishes, or what the client is told.
+fn as_asked_of(own: Option<&str>, asked: Option<ContentType>, of_request: Option<ContentType>) -> String {
+    let mut output = tensor("X", Datatype::Bytes, &[2], b"\x02\0\0\0hi\x01\0\0\0!");
+    output.parameters.extend(own.map(|own| ("content_type".to_owned(), Parameter::Text(own.into()))));
+    let requested = RequestedOutput { name: "X".into(), content_type: asked, ..RequestedOutput::default() };
+    let outputs = asked.map(|_| requested).into_iter().collect();
+    let reply = Reply { content_type: of_request, outputs, ..Reply::default() };
+    let mut response = InferResponse { parameters: Parameters::new(), outputs: vec![output] };
+    as_asked(&mut response, &reply, &Classes::default(), 0).expect("an answer");
+    let encoded = infer("m", "1", &response, &reply, None, NonFinite::Literal).expect("JSON");
+    let json = text(&encoded);
+    json[json.find("[2]").expect("a shape") + 3..json.len() - 3].to_owned()
+}
+
+#[test]
+fn a_content_type_is_followed_where_it_is_named_and_nowhere_else() {
+    use ContentType::{Base64, Datetime, Np, Other, Pd, Str};
+    let plain = r#","data":["hi","!"]"#;
+    let labelled =
+        |label: &str, data: &str| format!(r#","parameters":{{"content_type":"{label}"}},"data":[{data}]"#);
+    let coded = labelled("base64", r#""aGk=","IQ==""#);
+    assert_eq!(as_asked_of(None, None, None), plain);
+    assert_eq!(as_asked_of(None, Some(Base64), None), coded);
+    assert_eq!(as_asked_of(None, None, Some(Base64)), coded);
+    assert_eq!(as_asked_of(Some("base64"), None, None), coded);
+    assert_eq!(as_asked_of(Some("str"), Some(Base64), None), coded);
+    // Who names another one gets that.
+    assert_eq!(as_asked_of(None, Some(Other), Some(Base64)), plain);
+    assert_eq!(as_asked_of(Some("base64"), Some(Str), Some(Base64)), labelled("str", r#""hi","!""#));
+    assert_eq!(as_asked_of(Some("base64"), Some(Other), None), plain);
+    assert_eq!(as_asked_of(Some("str"), None, Some(Base64)), labelled("str", r#""hi","!""#));
+    // A label is given where the model gives none and it is true.
+    assert_eq!(as_asked_of(None, Some(Datetime), None), labelled("datetime", r#""hi","!""#));
+    assert_eq!(as_asked_of(Some("own"), Some(Str), None), labelled("own", r#""hi","!""#));
+    assert_eq!(as_asked_of(None, Some(Np), None), labelled("np", r#""hi","!""#));
+    assert_eq!(as_asked_of(None, Some(Pd), None), plain);
+    assert_eq!(as_asked_of(None, None, Some(Str)), plain);
+}
+
+#[test]
+fn arrays_and_columns_have_null_for_what_json_has_no_number_for() {
+    let written = |of_request, own: Option<&str>| {
+        let mut output = tensor("X", Datatype::Fp32, &[3], &floats(&[f32::NAN, f32::INFINITY, 1.0]));
+        output.parameters.extend(own.map(|own| ("content_type".to_owned(), Parameter::Text(own.into()))));
+        let reply = Reply { content_type: of_request, ..Reply::default() };
+        let encoded = encoded(vec![output, tensor("Y", Datatype::Fp32, &[1], &floats(&[f32::NAN]))], &reply);
+        let encoded = encoded.expect("JSON");
+        let data =
+            text(&encoded).split("\"data\":").skip(1).map(|data| data.split(']').next().unwrap_or_default());
+        data.collect::<String>()
+    };
+    assert_eq!(written(None, None), "[NaN,Infinity,1.0[NaN");
+    assert_eq!(written(Some(ContentType::Pd), None), "[null,null,1.0[null");
+    assert_eq!(written(Some(ContentType::Np), None), "[null,null,1.0[null");
+    assert_eq!(written(None, Some("np")), "[null,null,1.0[NaN");
+    assert_eq!(written(Some(ContentType::Str), None), "[NaN,Infinity,1.0[NaN");
+}
+
+#[test]
+fn the_best_classes_are_sent_as_texts() {
+    let output = tensor("X", Datatype::Fp32, &[1, 4], &floats(&[1.0, 2.5, -3.0, 4.0]));
+    let requested =
+        RequestedOutput { name: "X".into(), classification: Some(2), ..RequestedOutput::default() };
+    let mut reply = Reply { outputs: vec![requested], ..Reply::default() };
+    let mut response = InferResponse { parameters: Parameters::new(), outputs: vec![output] };
+    as_asked(&mut response, &reply, &Classes::default(), 99).expect("classes");
+    let json = infer("identity", "1", &response, &reply, None, NonFinite::Literal).expect("JSON");
+    // Triton's own answer.
+    assert_eq!(
+        text(&json),
+        r#"{"model_name":"identity","model_version":"1","outputs":[{"name":"OUTPUT0","datatype":"BYTES","shape":[2],"data":["4.000000:3","2.500000:1"]}]}"#
+            .replace("OUTPUT0", "X")
+    );
+    reply.outputs[0].binary = Some(true);
+    let binary = infer("identity", "1", &response, &reply, None, NonFinite::Literal).expect("binary");
+    assert_eq!(&binary.parts[1][..], b"\x0a\0\0\x004.000000:3\x0a\0\0\x002.500000:1");
+}
+
+fn generated(response: &InferResponse, reply: &Reply, form: Generated<'_>) -> String {
+    let encoded = generate("m", "1", response, reply, form, NonFinite::Literal).expect("JSON");
+    String::from_utf8(encoded.parts.concat()).expect("UTF-8")
+}
+
+const TEXT: Generated<'_> = Generated::Text { accept_encoding: None };
+
+#[test]
+fn generated_outputs_are_keys_and_lone_elements_have_no_array() {
+    let outputs = vec![
+        tensor("text_output", Datatype::Bytes, &[1, 1], b"\x02\0\0\0hi"),
+        tensor("scores", Datatype::Fp32, &[2], &floats(&[0.5, f32::NAN])),
+        tensor("none", Datatype::Int8, &[0], &[]),
+    ];
+    let parameters = vec![
+        ("finish".into(), Parameter::Text("stop".into())),
+        ("model_name".into(), Parameter::Text("another".into())),
+        ("scores".into(), Parameter::Int64(1)),
+    ];
+    let response = InferResponse { parameters, outputs };
+    let reply = Reply { id: Some("7".into()), form: Form::Generate, ..Reply::default() };
+    assert_eq!(
+        generated(&response, &reply, TEXT),
+        r#"{"id":"7","model_name":"m","model_version":"1","finish":"stop","text_output":"hi","scores":[0.5,NaN],"none":[]}"#
+    );
+    let clash =
+        InferResponse { parameters: vec![], outputs: vec![tensor("model_name", Datatype::Int8, &[1], &[7])] };
+    let reply = Reply { form: Form::Generate, ..Reply::default() };
+    assert_eq!(generated(&clash, &reply, TEXT), r#"{"model_version":"1","model_name":7}"#);
+    let bf16 =
+        InferResponse { parameters: vec![], outputs: vec![tensor("X", Datatype::Bf16, &[1], &[0, 0])] };
+    assert!(generate("m", "1", &bf16, &reply, TEXT, NonFinite::Literal).is_err());
+}
+
+#[test]
+fn an_event_is_one_line_whatever_the_model_answers() {
+    let parameters = vec![("own".into(), Parameter::Json("{\"a\":\r\n\n1}".into()))];
+    let outputs = vec![tensor("X", Datatype::Bytes, &[1], b"\x09\0\0\0a\n\ndata: ")];
+    let response = InferResponse { parameters, outputs };
+    let reply = Reply { form: Form::Generate, ..Reply::default() };
+    let event = generated(&response, &reply, Generated::Event);
+    let json = event.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n")).expect("an event");
+    assert_eq!(json, r#"{"model_name":"m","model_version":"1","own":{"a":   1},"X":"a\n\ndata: "}"#);
+    let infer = generated(&response, &Reply::default(), Generated::Event);
+    assert!(infer.starts_with(r#"data: {"model_name":"m","model_version":"1","parameters":"#), "{infer}");
+    assert_eq!(infer.matches('\n').count(), 2);
+    let encoded =
+        generate("m", "1", &response, &reply, Generated::Event, NonFinite::Literal).expect("an event");
+    assert_eq!(encoded.content_type, "text/event-stream; charset=utf-8");
+    let gzip = Generated::Text { accept_encoding: Some(b"gzip") };
+    let encoded = generate("m", "1", &response, &reply, gzip, NonFinite::Literal).expect("JSON");
+    assert_eq!(encoded.content_encoding, Some("gzip"));
 }

@@ -54,7 +54,9 @@ fn scope(route: &Route) -> Option<Scope> {
         | Route::ModelMetadata(_)
         | Route::ModelReady(_)
         | Route::Usage
-        | Route::Infer(_) => Some(Scope::Infer),
+        | Route::Infer(_)
+        | Route::Generate(_)
+        | Route::GenerateStream(_) => Some(Scope::Infer),
         // What is logged is the operator's.
         Route::Extension(Extension::SetLogging | Extension::SetTrace) => Some(Scope::Admin),
         Route::Extension(_) => Some(Scope::Infer),

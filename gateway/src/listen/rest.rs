@@ -23,7 +23,7 @@ use crate::{
     admit::TooMany,
     authenticate::{Principal, Scope},
     error::Problem,
-    infer::{self, Gateway},
+    infer::{self, Gateway, Wire},
     meter::OK,
     name::{ModelName, TenantName},
     repository::{
@@ -48,8 +48,14 @@ use super::{
 };
 
 /// The protocol's extensions that this server offers, as `GET /v2` announces them.
-const EXTENSIONS: [&str; 5] =
-    ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"];
+const EXTENSIONS: [&str; 6] = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+];
 
 /// Body bytes of the repository calls, whose parameters are few.
 const MAX_CONTROL_BYTES: usize = 64 << 10;
@@ -140,9 +146,13 @@ async fn asked(
 ) -> Result<Response<ReplyBody>, Problem> {
     head::check(head, &gateway.limits.listen)?;
     let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
-    course.ran = matches!(route, Route::Infer(_) | Route::Verify(_) | Route::Upload(..));
+    let metered = matches!(
+        route,
+        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Verify(_)
+    );
+    course.ran = metered || matches!(route, Route::Upload(..));
     enough_memory(gateway, &route)?;
-    course.metered = matches!(route, Route::Infer(_) | Route::Verify(_));
+    course.metered = metered;
     routed(gateway, &principal, route, head, body).await
 }
 
@@ -157,7 +167,15 @@ async fn routed(
     // A request for inference may stay for long: what is rarer and larger than that is in boxes, so that it holds no room for it.
     match route {
         Route::Infer(target) => {
-            infer::infer(gateway, principal, &target, &head.headers, body).await.map(inferred)
+            infer::infer(gateway, principal, &target, Wire::Infer, &head.headers, body).await.map(inferred)
+        }
+        Route::Generate(target) => {
+            let generate = infer::infer(gateway, principal, &target, Wire::Generate, &head.headers, body);
+            Box::pin(generate).await.map(inferred)
+        }
+        Route::GenerateStream(target) => {
+            let stream = infer::infer(gateway, principal, &target, Wire::GenerateStream, &head.headers, body);
+            Box::pin(stream).await.map(inferred)
         }
         Route::Verify(target) => {
             let verify = verify::verify(gateway, principal, &target, &head.headers, body);

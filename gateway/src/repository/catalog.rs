@@ -17,7 +17,7 @@ use crate::{
     execute::Executor,
     limits::ModelLimits,
     name::{ModelName, Version},
-    tensor::{InferRequest, Shape},
+    tensor::{Classes, InferRequest, Shape},
 };
 
 use super::{
@@ -42,6 +42,8 @@ pub struct Model {
     pub max_batch_size: Option<u64>,
     /// Which of the model's versions are served.
     pub version_policy: VersionPolicy,
+    /// How its outputs are classes, for those who ask for the best of them.
+    pub classes: Classes,
     /// What the model's configuration allows it of what the gateway allows.
     pub limits: ModelLimits,
     pub queue: Queue,

@@ -68,6 +68,7 @@ pub(super) struct Survey {
 pub(super) struct Observation {
     /// Why the model's folder cannot be read.
     pub(super) problem: Option<String>,
+    /// The regular files beside the versions, of which the configuration and what it names count for all of them.
     pub(super) config: Stamp,
     pub(super) versions: BTreeMap<Version, Stamp>,
     /// What lies among the versions and is none, with the reason.
@@ -143,6 +144,14 @@ impl Disk {
         match self {
             Self::None | Self::File(_) => Ok(ModelConfig::default()),
             Self::Folder(folder) => folder.config(model),
+        }
+    }
+
+    /// Reads a file that lies beside the versions and that the configuration names.
+    pub(super) fn beside(&self, model: &ModelName, file: &str, limit: u64) -> Result<Vec<u8>, String> {
+        match self {
+            Self::None | Self::File(_) => Err("there is no folder of the model".into()),
+            Self::Folder(folder) => folder.beside(model, file, limit),
         }
     }
 

@@ -98,6 +98,10 @@ impl Folder {
         }
     }
 
+    pub(super) fn beside(&self, model: &ModelName, file: &str, limit: u64) -> Result<Vec<u8>, String> {
+        Place::new(&self.root, model)?.read(file, limit)
+    }
+
     pub(super) fn read(
         &self,
         model: &ModelName,
@@ -217,8 +221,11 @@ fn observe(root: &Path, model: &ModelName) -> Option<Observation> {
     };
     for entry in entries {
         let file_name = entry.file_name();
-        if file_name == triton_config::FILE_NAME || file_name == model_toml::FILE_NAME {
-            observation.config.insert(file_name.clone(), FileStamp::of(&path.join(file_name)));
+        let stamp_of_file = FileStamp::of(&path.join(&file_name));
+        let is_config = file_name == triton_config::FILE_NAME || file_name == model_toml::FILE_NAME;
+        let is_hidden = file_name.as_encoded_bytes().starts_with(b".");
+        if is_config || (!is_hidden && matches!(stamp_of_file, FileStamp::Regular { .. })) {
+            observation.config.insert(file_name, stamp_of_file);
             continue;
         }
         match version_folder(&path, &file_name) {

@@ -20,7 +20,7 @@ use super::{
     Origin, Shared,
     catalog::{Model, Queue},
     disk::{Observation, Stamp},
-    lock,
+    labels, lock,
     model_config::ModelConfig,
     namespaces::Namespace,
     put_off::PutOff,
@@ -134,6 +134,9 @@ impl<'a> Loading<'a> {
         }
         let name = self.name.clone();
         let config = self.shared.blocking(move |shared| shared.disk.config(&name)).await?;
+        for file in observation.config.keys().filter(|file| !config.is_used(file)) {
+            tracing::warn!(model = %self.name, ?file, "ignored in the model's folder");
+        }
         for field in &config.ignored {
             tracing::info!(model = %self.name, field, file = config.file, "field does not apply and is ignored");
         }
@@ -295,6 +298,12 @@ impl Load {
         let executor = loader(loadable.kind, Origin::Operator, loadable.source)?;
         self.config.check(executor.signature()).map_err(|reason| LoadError::new(Step::Signature, reason))?;
         let platform = executor.platform();
+        let labels = labels::read(
+            &self.config,
+            |file| disk.beside(&self.name, file, labels::MAX_BYTES as u64),
+            |reason| tracing::warn!(model = %self.name, reason, "labels are not used"),
+        );
+        let classes = self.config.classes(executor.signature(), labels);
         catalog.publish(Model {
             namespace: Namespace::Shared,
             name: self.name.clone(),
@@ -303,6 +312,7 @@ impl Load {
             content,
             max_batch_size: self.config.max_batch_size,
             version_policy: self.config.version_policy.clone().unwrap_or_default(),
+            classes,
             limits: self.config.limits,
             queue: Queue::default(),
         });

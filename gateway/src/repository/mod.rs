@@ -9,6 +9,7 @@ mod disk;
 mod file;
 mod folder;
 mod json;
+mod labels;
 mod load;
 mod model_config;
 mod model_toml;

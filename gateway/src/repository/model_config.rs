@@ -1,15 +1,18 @@
 //! What a model's configuration says, whichever of the two files it was read from.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+};
 
 use crate::{
     execute::Isolation,
     limits::ModelLimits,
     name::Version,
-    tensor::{Signature, TensorSpec},
+    tensor::{Classes, Signature, TensorSpec},
 };
 
-use super::Kind;
+use super::{Kind, labels::Labels};
 
 /// Which of the versions in a model's folder are served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub(super) struct ModelConfig {
     pub(super) inputs: Vec<TensorSpec>,
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) max_batch_size: Option<u64>,
+    /// Whether the first dimension counts the items of a batch; `None` if it says nothing of that.
+    pub(super) batched: Option<bool>,
+    /// Outputs, and the files that name their classes.
+    pub(super) label_files: Vec<(String, String)>,
     pub(super) limits: ModelLimits,
     /// Where it is to run, if it is an ONNX model.
     pub(super) isolation: Option<Isolation>,
@@ -68,6 +75,19 @@ impl ModelConfig {
     pub(super) fn check(&self, signature: &Signature) -> Result<(), String> {
         self.check_tensors("input", &self.inputs, &signature.inputs)?;
         self.check_tensors("output", &self.outputs, &signature.outputs)
+    }
+
+    /// Whether it was read from that file or names it.
+    pub(super) fn is_used(&self, file: &OsStr) -> bool {
+        file == self.file || self.label_files.iter().any(|(_, named)| file == named.as_str())
+    }
+
+    /// How the outputs of a model with that signature are classes. Where the configuration says nothing of batches, a model
+    /// whose first dimensions all vary is taken to have them.
+    pub(super) fn classes(&self, signature: &Signature, labels: BTreeMap<String, Labels>) -> Classes {
+        let varies = |spec: &TensorSpec| spec.shape.0.first() == Some(&-1);
+        let all_vary = || signature.inputs.iter().chain(&signature.outputs).all(varies);
+        Classes { batched: self.batched.unwrap_or_else(all_vary), labels }
     }
 
     fn check_tensors(&self, what: &str, declared: &[TensorSpec], given: &[TensorSpec]) -> Result<(), String> {
@@ -105,6 +125,11 @@ pub(super) fn declare(specs: &mut Vec<TensorSpec>, spec: TensorSpec) -> Result<(
     }
     specs.push(spec);
     Ok(())
+}
+
+/// Whether that is the name of a file that is not hidden.
+pub(super) fn is_file_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
 /// What a file says is quoted back, but never at length.

@@ -12,7 +12,7 @@ use crate::{
     tensor::{Datatype, Shape, TensorSpec},
 };
 
-use super::model_config::{ModelConfig, VersionPolicy, brief, declare};
+use super::model_config::{ModelConfig, VersionPolicy, brief, declare, is_file_name};
 
 pub(super) const FILE_NAME: &str = "model.toml";
 
@@ -34,6 +34,9 @@ struct File {
     parameters: BTreeMap<String, Parameter>,
     #[serde(default)]
     inputs: Vec<toml::Spanned<Input>>,
+    /// Outputs, and the files that name their classes.
+    #[serde(default)]
+    label_files: BTreeMap<String, toml::Spanned<String>>,
     limits: Option<toml::Spanned<OwnLimits>>,
     onnx_isolation: Option<Isolation>,
 }
@@ -83,6 +86,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
     let mut config = ModelConfig {
         file: FILE_NAME,
         max_batch_size: file.max_batch_size.filter(|size| *size > 0),
+        batched: file.max_batch_size.filter(|size| *size > 0).map(|_| true),
         isolation: file.onnx_isolation,
         parameters: file.parameters.into_iter().map(|(name, value)| (name, value.into_text())).collect(),
         ..Default::default()
@@ -95,6 +99,13 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
     if let Some(limits) = file.limits {
         let start = limits.span().start;
         config.limits = limits.into_inner().read().map_err(|reason| wrong(text, start, &reason))?;
+    }
+    for (output, name) in file.label_files {
+        if !is_file_name(name.get_ref()) {
+            let reason = format!("label_files: '{}' is not the name of a file", brief(name.get_ref()));
+            return Err(wrong(text, name.span().start, &reason));
+        }
+        config.label_files.push((output, name.into_inner()));
     }
     for input in file.inputs {
         let start = input.span().start;

@@ -7,7 +7,7 @@ use crate::{
 
 use super::{
     Kind, json,
-    model_config::{ModelConfig, VersionPolicy, brief, declare},
+    model_config::{ModelConfig, VersionPolicy, brief, declare, is_file_name},
     pbtxt::{self, Field, Position, Value},
 };
 
@@ -55,6 +55,8 @@ fn read(fields: &[Field], model: &ModelName) -> Read<ModelConfig> {
     };
     read_name(fields, model)?;
     config.max_batch_size = read_max_batch_size(fields)?;
+    // Triton finds out for itself whether a model that says nothing has batches.
+    config.batched = once(fields, "max_batch_size")?.map(|_| config.max_batch_size.is_some());
     config.artifact = read_artifact(fields)?;
     config.kind = read_kind(fields, config.artifact.as_deref())?;
     if let Some(field) = once(fields, "version_policy")? {
@@ -118,7 +120,7 @@ fn read_artifact(fields: &[Field]) -> Read<Option<String>> {
     if name.is_empty() {
         return Ok(None);
     }
-    if name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+    if !is_file_name(name) {
         return Err(wrong(field, "expected the name of a file in the version's folder, not hidden"));
     }
     Ok(Some(name.to_owned()))
@@ -201,7 +203,14 @@ fn read_tensor(field: &Field, batched: bool, config: &mut ModelConfig) -> Read<T
                 dims = numbers(message(inner)?, "shape")?;
                 config.unsupported.insert(format!("{}.reshape", field.name));
             }
-            "format" | "label_filename" => {
+            "label_filename" if field.name == "output" => match text(inner)? {
+                "" => {}
+                file if is_file_name(file) => config.label_files.push((name.clone(), file.to_owned())),
+                _ => {
+                    config.unsupported.insert("output.label_filename with a path".into());
+                }
+            },
+            "format" => {
                 config.ignored.insert(format!("{}.{}", field.name, inner.name));
             }
             other => {

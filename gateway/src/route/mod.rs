@@ -32,6 +32,9 @@ pub enum Route {
     Infer(Target),
     /// What other servers answer beyond V2.
     Extension(Extension),
+    /// The same in the form of Triton's `generate`.
+    Generate(Target),
+    GenerateStream(Target),
     /// What the tenant used.
     Usage,
     RepositoryIndex,
@@ -88,6 +91,8 @@ pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
         ["models", model] => (Route::ModelMetadata(target(model, None)?), "GET"),
         ["models", model, "ready"] => (Route::ModelReady(target(model, None)?), "GET"),
         ["models", model, "infer"] => (Route::Infer(target(model, None)?), "POST"),
+        ["models", model, "generate"] => (Route::Generate(target(model, None)?), "POST"),
+        ["models", model, "generate_stream"] => (Route::GenerateStream(target(model, None)?), "POST"),
         ["models", model, "versions", version] => {
             (Route::ModelMetadata(target(model, Some(version))?), "GET")
         }
@@ -96,6 +101,12 @@ pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
         }
         ["models", model, "versions", version, "infer"] => {
             (Route::Infer(target(model, Some(version))?), "POST")
+        }
+        ["models", model, "versions", version, "generate"] => {
+            (Route::Generate(target(model, Some(version))?), "POST")
+        }
+        ["models", model, "versions", version, "generate_stream"] => {
+            (Route::GenerateStream(target(model, Some(version))?), "POST")
         }
         _ => return Err(RouteError::UnknownPath),
     };

@@ -23,6 +23,12 @@ fn both_url_forms_lead_to_the_same_model() {
     assert_eq!(get("/v2/models/iris/versions/3"), Ok(Route::ModelMetadata(at("iris", Some("3")))));
     assert_eq!(post("/v2/models/iris/infer"), Ok(Route::Infer(at("iris", None))));
     assert_eq!(post("/v2/models/iris/versions/3/infer"), Ok(Route::Infer(at("iris", Some("3")))));
+    for (version, segment) in [(None, ""), (Some("3"), "/versions/3")] {
+        let path = |last| format!("/v2/models/iris{segment}/{last}");
+        assert_eq!(post(&path("generate")), Ok(Route::Generate(at("iris", version))));
+        assert_eq!(post(&path("generate_stream")), Ok(Route::GenerateStream(at("iris", version))));
+        assert_eq!(get(&path("generate")), Err(RouteError::Method { allow: "POST" }));
+    }
     assert_eq!(get("/v2/models/iris/ready"), Ok(Route::ModelReady(at("iris", None))));
     assert_eq!(get("/v2/models/iris/versions/3/ready"), Ok(Route::ModelReady(at("iris", Some("3")))));
 }

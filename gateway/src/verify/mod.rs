@@ -17,7 +17,7 @@ use crate::{
     deadline::Deadline,
     decode,
     error::Problem,
-    infer::{self, Gateway, Received},
+    infer::{self, Gateway, Received, Wire},
     limits::Quota,
     meter::{self, Station, Usage},
     name::{ModelName, TenantName, Version},
@@ -101,7 +101,7 @@ async fn travel(
     let _seat = gateway.admission.arrive(tenant, &quota)?;
     let model = found?;
     let Received { mut decoded, mut reservation, deadline } =
-        infer::receive(gateway, &model, &quota, &head, body, usage).await?;
+        infer::receive(gateway, &model, &quota, Wire::Infer, &head, body, usage).await?;
 
     let Question { against, tolerance } = Question::take(&mut decoded.request.parameters, &target.model)?;
     let usage_of_other = against_usage.insert(meter::start(&gateway.meter, tenant, &against.model));

@@ -26,6 +26,18 @@ pub(super) fn elements(
     if reader.peek()? != b'[' {
         return Err(reader.unexpected("'data'", "an array"));
     }
+    value(reader, depth, name, datatype, shape)
+}
+
+/// The same of an array, or of one element without an array around it.
+pub(super) fn value(
+    reader: &mut Reader<'_>,
+    depth: usize,
+    name: &str,
+    datatype: Datatype,
+    shape: &[u64],
+) -> Result<Vec<u8>, DecodeError> {
+    reader.peek()?;
     let expected = element_count(shape).unwrap_or(u64::MAX);
     let mut data = Data { reader, depth, name, datatype, shape, expected };
     match datatype {
@@ -181,7 +193,7 @@ impl Data<'_, '_> {
     }
 }
 
-/// Walks the array at `at` depth-first and returns where it ends. `element` gets the text from each value on that is
+/// Walks the array or the one element at `at` depth-first and returns where it ends. `element` gets the text from each value on that is
 /// no array, and returns the length of that value. `limits` are the elements there may be, the depth of the array and
 /// the greatest depth. Iterative: no text can exhaust the stack.
 #[inline]
@@ -192,6 +204,10 @@ fn walk(
     mut element: impl FnMut(&[u8]) -> Result<usize, Fault>,
 ) -> Result<usize, Stop> {
     let (mut left, depth, max_depth) = limits;
+    if json.get(at) != Some(&b'[') {
+        let text = json.get(at..).filter(|_| left > 0).ok_or(Stop::TooMany)?;
+        return element(text).map(|length| at + length).map_err(|fault| Stop::Element(at, fault));
+    }
     let mut open = 0;
     loop {
         at = space(json, at);

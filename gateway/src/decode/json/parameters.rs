@@ -36,7 +36,17 @@ pub(super) fn parameters(
     Ok(parameters)
 }
 
-fn value(reader: &mut Reader<'_>, depth: usize, name: &str) -> Result<Parameter, DecodeError> {
+/// Adds a parameter that may stand in more than one place.
+pub(super) fn put(parameters: &mut Parameters, name: &str, value: Parameter) -> Result<(), DecodeError> {
+    if parameters.iter().any(|(earlier, _)| earlier == name) {
+        return Err(DecodeError::request(format!("parameter '{}' is given twice", shown(name))));
+    }
+    parameters.push((name.to_owned(), value));
+    Ok(())
+}
+
+/// Reads a parameter's value.
+pub(super) fn value(reader: &mut Reader<'_>, depth: usize, name: &str) -> Result<Parameter, DecodeError> {
     match reader.peek()? {
         b'"' => Ok(Parameter::Text(reader.string("a parameter")?.into_owned())),
         b't' | b'f' => reader.boolean("a parameter").map(Parameter::Boolean),
@@ -55,10 +65,4 @@ fn number(text: &str) -> Option<Parameter> {
     };
     let double = || text.parse().ok().filter(|value: &f64| value.is_finite()).map(Parameter::Double);
     integer().or_else(double)
-}
-
-/// Removes a parameter that is addressed to the gateway.
-pub(super) fn take(parameters: &mut Parameters, name: &str) -> Option<Parameter> {
-    let position = parameters.iter().position(|(key, _)| key == name)?;
-    Some(parameters.remove(position).1)
 }

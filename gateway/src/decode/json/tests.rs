@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::decode::Kind;
+use crate::{content_type::ContentType, decode::Kind};
 
 fn parse(json: &str) -> Result<Header, DecodeError> {
     header(json.as_bytes(), &DecodeLimits::default())
@@ -317,6 +317,24 @@ fn parameters_that_cannot_be_obeyed_are_refused() {
 }
 
 #[test]
+fn requested_outputs_say_what_they_are_wanted_as() {
+    let header = parse(
+        r#"{"inputs":[],"parameters":{"content_type":"pd"},
+            "outputs":[{"name":"a","parameters":{"classification":2,"content_type":"base64"}},
+            {"name":"b","parameters":{"classification":18446744073709551615,"content_type":null}},
+            {"name":"c","parameters":{"classification":0,"content_type":"own"}}]}"#,
+    )
+    .expect("a request");
+    let wanted = header.reply.outputs.iter().map(|output| (output.classification, output.content_type));
+    assert_eq!(
+        wanted.collect::<Vec<_>>(),
+        [(Some(2), Some(ContentType::Base64)), (Some(u64::MAX), None), (None, Some(ContentType::Other))]
+    );
+    assert_eq!(header.reply.content_type, Some(ContentType::Pd));
+    assert_eq!(header.parameters, [("content_type".into(), Parameter::Text("pd".into()))]);
+}
+
+#[test]
 fn requested_outputs_say_how_they_are_sent() {
     let header = parse(
         r#"{"inputs":[],"outputs":[{"name":"a","parameters":{"binary_data":true,"other":1}},{"name":"b"},
@@ -328,8 +346,16 @@ fn requested_outputs_say_how_they_are_sent() {
     let cases = [
         (r#"{}"#, "an entry of 'outputs' has no 'name'"),
         (
-            r#"{"name":"a","parameters":{"classification":2}}"#,
-            "output 'a': the parameter 'classification' is not offered",
+            r#"{"name":"a","parameters":{"classification":-1}}"#,
+            "output 'a': the parameter 'classification' must be a whole number of classes",
+        ),
+        (
+            r#"{"name":"a","parameters":{"classification":"2"}}"#,
+            "output 'a': the parameter 'classification' must be a whole number of classes",
+        ),
+        (
+            r#"{"name":"a","parameters":{"classification":1.5}}"#,
+            "output 'a': the parameter 'classification' must be a whole number of classes",
         ),
         (
             r#"{"name":"a","parameters":{"binary_data":1}}"#,

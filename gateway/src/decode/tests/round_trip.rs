@@ -4,9 +4,10 @@ use half::f16;
 
 use super::*;
 use crate::{
+    content_type::ContentType,
     encode,
-    reply::NonFinite,
-    tensor::{InferResponse, element_count},
+    reply::{NonFinite, RequestedOutput},
+    tensor::{Classes, InferResponse, element_count},
 };
 
 /// Any tensor, its floats drawn from all bit patterns and its BYTES from all bytes or, for JSON, all texts.
@@ -60,7 +61,7 @@ fn one_nan(datatype: Datatype, bytes: &[u8]) -> Vec<u8> {
 
 /// The tensor, sent as an output and taken as an input: a response becomes a request by renaming one key.
 fn there_and_back(tensor: &Tensor, binary: bool, encoding: Option<&str>, non_finite: NonFinite) -> Tensor {
-    let reply = Reply { id: Some("i".into()), binary_default: binary, outputs: Vec::new() };
+    let reply = Reply { id: Some("i".into()), binary_default: binary, ..Reply::default() };
     let response = InferResponse { parameters: Vec::new(), outputs: vec![tensor.clone()] };
     let encoded = encode::infer("m", "1", &response, &reply, encoding.map(str::as_bytes), non_finite)
         .expect("an answer that can be written");
@@ -100,6 +101,41 @@ proptest! {
         encoding in proptest::option::of(proptest::sample::select(vec!["gzip", "deflate"])),
     ) {
         prop_assert_eq!(there_and_back(&tensor, true, encoding, NonFinite::Literal), tensor);
+    }
+}
+
+proptest! {
+    #[test]
+    fn bytes_survive_as_base64_wherever_it_is_asked_for(
+        elements in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..5),
+        place in 0..3_u8,
+        binary in any::<bool>(),
+    ) {
+        let bytes = elements.iter().flat_map(|element| {
+            [&u32::try_from(element.len()).expect("short").to_le_bytes()[..], element].concat()
+        });
+        let mut tensor = Tensor {
+            name: "T".into(),
+            datatype: Datatype::Bytes,
+            shape: vec![elements.len() as u64],
+            parameters: Vec::new(),
+            bytes: bytes.collect::<Vec<u8>>().into(),
+        };
+        let label = ("content_type".to_owned(), Parameter::Text("base64".into()));
+        let base64 = Some(ContentType::Base64);
+        let requested = RequestedOutput { name: "T".into(), content_type: base64, ..RequestedOutput::default() };
+        let mut reply = Reply { binary_default: binary, ..Reply::default() };
+        let mut answer = tensor.clone();
+        match place {
+            0 => reply.outputs = vec![requested],
+            1 => reply.content_type = base64,
+            _ => answer.parameters = vec![label.clone()],
+        }
+        let mut response = InferResponse { parameters: Vec::new(), outputs: vec![answer] };
+        encode::as_asked(&mut response, &reply, &Classes::default(), 0).expect("base64");
+        prop_assert_eq!(response.outputs[0].check_layout(), Ok(()));
+        tensor.parameters = vec![label];
+        prop_assert_eq!(there_and_back(&response.outputs[0], binary, None, NonFinite::Literal), tensor);
     }
 }
 

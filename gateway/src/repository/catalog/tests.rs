@@ -45,6 +45,7 @@ fn model(text: &str) -> Model {
         content: Digest::of(b""),
         max_batch_size: None,
         version_policy: VersionPolicy::All,
+        classes: Classes::default(),
         limits: ModelLimits::default(),
         queue: Queue::default(),
     }

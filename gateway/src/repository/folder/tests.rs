@@ -106,6 +106,7 @@ fn models_and_versions_are_told_from_what_lies_among_them() {
     let model = observed(&folder);
     let versions: Vec<&str> = model.versions.keys().map(Version::as_str).collect();
     assert_eq!(versions, ["99999999999999999999999", "beta", "1", "10"]);
+    assert_eq!(model.config.keys().collect::<Vec<_>>(), ["config.pbtxt", "labels.txt"]);
     assert_eq!(
         model.ignored,
         [
@@ -113,7 +114,6 @@ fn models_and_versions_are_told_from_what_lies_among_them() {
             "m: '.git' is hidden",
             "m: '0' begins with 0, as no version may",
             "m: '01' begins with 0, as no version may",
-            "m: 'labels.txt' is not a folder",
             "m: alternative configurations are not supported",
         ]
     );

@@ -44,6 +44,17 @@ fn a_whole_configuration_is_read() {
 }
 
 #[test]
+fn label_files_are_names_of_files() {
+    let config = config("max_batch_size = 0\n[label_files]\nb = \"names\"\na = \"labels.txt\"");
+    assert_eq!(config.label_files, [("a".into(), "labels.txt".into()), ("b".into(), "names".into())]);
+    assert_eq!(config.batched, None);
+    for path in ["../x", "/etc/passwd", ".hidden", "a/b", ""] {
+        let told = error(&format!("[label_files]\na = \"{path}\""));
+        assert_eq!(told, format!("model.toml line 2: label_files: '{path}' is not the name of a file"));
+    }
+}
+
+#[test]
 fn limits_are_times_and_sizes_above_zero() {
     assert_eq!(config("").limits, ModelLimits::default());
     let limits =
@@ -103,7 +114,7 @@ fn version_policies_are_read() {
 fn faults_are_named_with_line_and_key() {
     assert_eq!(
         error("\n# comment\nbatch = 1"),
-        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs`, `limits`, `onnx_isolation`"
+        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs`, `label_files`, `limits`, `onnx_isolation`"
     );
     assert_eq!(
         error("max_batch_size = \"8\""),

@@ -62,10 +62,9 @@ fn a_whole_configuration_is_read() {
     );
     assert_eq!(config.outputs, [spec("SCORES", Datatype::Bf16, &[-1, 1000])]);
     assert_eq!(config.parameters, [("mode".into(), "fast".into()), ("threads".into(), "2".into())]);
-    assert_eq!(
-        names(&config.ignored),
-        ["dynamic_batching", "input.format", "instance_group", "output.label_filename"]
-    );
+    assert_eq!(names(&config.ignored), ["dynamic_batching", "input.format", "instance_group"]);
+    assert_eq!(config.label_files, [("SCORES".into(), "labels.txt".into())]);
+    assert_eq!(config.batched, Some(true));
     assert_eq!(names(&config.unsupported), ["input.optional", "sequence_batching"]);
 }
 
@@ -75,7 +74,11 @@ fn what_is_absent_has_tritons_default() {
     assert_eq!(empty.version_policy, Some(VersionPolicy::Latest(1)));
     assert_eq!((empty.max_batch_size, empty.kind, empty.artifact), (None, None, None));
     assert_eq!(config(r#"name: "" platform: "" default_model_filename: """#).kind, None);
-    assert_eq!(config("max_batch_size: 0").max_batch_size, None);
+    assert_eq!(
+        (config("max_batch_size: 0").max_batch_size, config("max_batch_size: 0").batched),
+        (None, Some(false))
+    );
+    assert_eq!(empty.batched, None);
 }
 
 #[test]

@@ -19,12 +19,13 @@ use crate::{
         Origin,
         artifacts::{ArtifactError, Generation, RecordPath},
         catalog::{Model, Queue, State},
-        lock,
-        model_config::{ModelConfig, VersionPolicy},
+        labels, lock,
+        model_config::{ModelConfig, VersionPolicy, brief},
         model_toml,
         namespaces::Namespace,
         triton_config,
     },
+    tensor::Classes,
 };
 
 use super::{
@@ -41,6 +42,7 @@ pub type Trial = Box<dyn FnOnce(Arc<Model>) -> BoxFuture<'static, Result<(), Upl
 pub(super) struct LoadedVersion {
     pub(super) executor: Arc<dyn Executor>,
     content: Digest,
+    classes: Classes,
     pub(super) config: ModelConfig,
 }
 
@@ -63,6 +65,7 @@ impl LoadedVersion {
             max_batch_size: self.config.max_batch_size,
             // What is uploaded stays until it is removed, whatever its configuration says.
             version_policy: VersionPolicy::All,
+            classes: self.classes.clone(),
             limits: self.config.limits,
             queue: Queue::default(),
         }
@@ -300,6 +303,15 @@ impl Uploads {
         files: Vec<(String, Vec<u8>)>,
     ) -> Result<LoadedVersion, LoadError> {
         let config = read_config(manifest.config.as_ref(), model)?;
+        let labels = labels::read(
+            &config,
+            |name| {
+                let file = files.iter().find(|(file, text)| file == name && text.len() <= labels::MAX_BYTES);
+                let missing = || format!("there is no file '{}', or it is too large", brief(name));
+                file.map(|(_, text)| text.clone()).ok_or_else(missing)
+            },
+            |reason| tracing::info!(%tenant, %model, %version, reason, "labels are not used"),
+        );
         let source = Source {
             label: format!("{tenant}/{model}/{version}"),
             artifact,
@@ -323,7 +335,8 @@ impl Uploads {
             Err(LoadError::new(Step::Load, "the engine panicked while it loaded the model"))
         })?;
         config.check(executor.signature()).map_err(|reason| LoadError::new(Step::Signature, reason))?;
-        Ok(LoadedVersion { executor, content, config })
+        let classes = config.classes(executor.signature(), labels);
+        Ok(LoadedVersion { executor, content, classes, config })
     }
 }
 
