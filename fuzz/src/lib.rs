@@ -91,7 +91,7 @@ pub fn decode_json(input: &[u8]) {
     let (request, reply) = (decoded.request, decoded.reply);
     let wishes = &reply.outputs;
     let mut response = InferResponse { parameters: request.parameters, outputs: request.inputs };
-    let classes = Classes { batched: body.len() % 2 == 0, ..Classes::default() };
+    let classes = Classes { batched: body.len().is_multiple_of(2), ..Classes::default() };
     if encode::as_asked(&mut response, &reply, &classes, 4 * body.len()).is_err() {
         assert!(wishes.iter().any(|output| output.classification.is_some()));
         return;

@@ -438,6 +438,16 @@ def _(url):
         c.infer("identity", [tensor("INPUT0", FLOATS, "FP32")], outputs=[wanted("NOPE")])
 
 
+@suite.each("classification: the best of each item, as texts", [("binary", True), ("JSON", False)])
+def _(url, value):
+    batch = np.array([[1.0, 2.5, -3.0, 4.0], [0.0, 0.0, 9.5, -1.0]], np.float32)
+    best = triton.InferRequestedOutput("OUTPUT0", binary_data=value[1], class_count=2)
+    with client(url) as c:
+        got = c.infer("identity", [tensor("INPUT0", batch, "FP32")], outputs=[best]).as_numpy("OUTPUT0")
+    expected = [["4.000000:3", "2.500000:1"], ["9.500000:2", "0.000000:0"]]
+    equal(got, np.array(expected, np.object_))
+
+
 @suite.case("a model that fails: 502, and the next call succeeds")
 def _(url):
     with client(url) as c:
