@@ -7,6 +7,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -56,6 +57,10 @@ pub struct Settings {
     /// Address of the HTTP port [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR", env = "AIRLOCK_HTTP")]
     pub http: Option<SocketAddr>,
+
+    /// Address of the gRPC port, or `off` [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDR", env = "AIRLOCK_GRPC")]
+    pub grpc: Option<GrpcAddress>,
 
     /// Listen beyond loopback although there are no API keys: whoever reaches the port may use every model
     #[arg(long, env = "AIRLOCK_INSECURE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -122,6 +127,34 @@ pub struct Settings {
 
     #[command(flatten)]
     pub limits: LimitSettings,
+}
+
+/// `--grpc`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub enum GrpcAddress {
+    /// There is no gRPC port.
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for GrpcAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| "expected ADDRESS:PORT, or off".to_owned()),
+        }
+    }
+}
+
+impl TryFrom<String> for GrpcAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// `--model-control-mode`, in Triton's words.
@@ -199,6 +232,7 @@ impl Settings {
             load_model: self.load_model.or(other.load_model),
             poll_interval: self.poll_interval.or(other.poll_interval),
             http: self.http.or(other.http),
+            grpc: self.grpc.or(other.grpc),
             insecure: self.insecure.or(other.insecure),
             admin: self.admin.or(other.admin),
             tls_cert: self.tls_cert.or(other.tls_cert),
@@ -231,6 +265,8 @@ pub struct Config {
     /// The program that workers run; this one if none is named. For tests, whose own program is another.
     pub worker_program: Option<PathBuf>,
     pub http: SocketAddr,
+    /// None: no gRPC.
+    pub grpc: Option<SocketAddr>,
     /// Opened only with a store.
     pub admin: SocketAddr,
     pub insecure: bool,
@@ -267,6 +303,10 @@ impl TryFrom<Settings> for Config {
             return Err(ConfigError::LoadModelNotExplicit);
         }
         let http = settings.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000)));
+        let grpc = match settings.grpc.unwrap_or(GrpcAddress::At(SocketAddr::from(([127, 0, 0, 1], 8001)))) {
+            GrpcAddress::Off => None,
+            GrpcAddress::At(address) => Some(address),
+        };
         let insecure = settings.insecure.unwrap_or(false);
         let tls = match (settings.tls_cert, settings.tls_key) {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
@@ -278,8 +318,9 @@ impl TryFrom<Settings> for Config {
         let store = settings.store.map(place).transpose()?.map(|place| place.with_s3(settings.s3.into()));
         let state = store.as_ref().map(|store| store.state.clone()).or(state);
         // With a store there may be keys: then the server looks again when it knows.
-        if !http.ip().is_loopback() && !insecure && store.is_none() {
-            return Err(ConfigError::NotLoopback(http));
+        let open = [Some(http), grpc].into_iter().flatten().find(|address| !address.ip().is_loopback());
+        if let Some(address) = open.filter(|_| !insecure && store.is_none()) {
+            return Err(ConfigError::NotLoopback(address));
         }
         let onnx_isolation = settings.onnx_isolation.unwrap_or_default();
         let tenant_onnx_isolation = settings.tenant_onnx_isolation.unwrap_or(Isolation::Process);
@@ -305,6 +346,7 @@ impl TryFrom<Settings> for Config {
             state,
             worker_program: None,
             http,
+            grpc,
             admin: settings.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8003))),
             insecure,
             tls,

@@ -1,7 +1,7 @@
 //! The road of one infer request, top to bottom; the only file that knows the order of the stations.
 //!
-//! REST (and every later front door) hands over a principal, a target and a body; authorisation, limits and metering
-//! are below it.
+//! REST hands over a principal, a target and a body; gRPC a principal and a message, of which the target is a part: so it is read
+//! before the model is found. From there on both are one road. Authorisation, limits and metering are below the doors.
 
 use std::{
     path::PathBuf,
@@ -21,25 +21,25 @@ use crate::{
     admit::{Admission, Permit, Reservation, Seat},
     authenticate::{Authenticator, Principal},
     deadline::Deadline,
-    decode::{self, Decoded, Head},
-    encode::{self, Encoded},
+    decode::{self, DecodeError, Decoded, Head},
+    encode::{self, EncodeError, Encoded},
     error::Problem,
     execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share},
     limits::{DecodeLimits, Limits, Quota, Quotas},
-    listen::body,
+    listen::{body, messages::Messages},
     log_allowance::LogAllowance,
     memory_watch::MemoryWatch,
     meter::{self, Meter, Usage},
     name::{ModelName, NameError, TenantName},
     quarantine::Quarantine,
-    reply::NonFinite,
+    reply::{NonFinite, Reply},
     repository::{
         FindError, Model, Repository,
         namespaces::{Namespace, Namespaces, Wanted},
         uploads::Uploads,
     },
-    route::Target,
-    tensor::{InferRequest, InferResponse, Tensor},
+    route::{self, Target},
+    tensor::{InferRequest, InferResponse, Signature, Tensor},
 };
 
 /// Everything that a request may need; built once, by `server.rs`.
@@ -119,17 +119,30 @@ pub async fn infer(
     body: Incoming,
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
-    match travel(gateway, principal, target, headers, body, &mut usage).await {
+    let travelled = travel(gateway, principal, target, headers, body, &mut usage).await;
+    noted(gateway, travelled, usage)
+}
+
+/// Notes what became of a request.
+fn noted(
+    gateway: &Gateway,
+    travelled: Result<Travelled, Problem>,
+    mut usage: Usage,
+) -> Result<Answer, Problem> {
+    match travelled {
         Ok((encoded, held)) => {
             usage.succeeded(encoded.length());
             Ok(Answer { encoded, held, usage })
         }
         Err(problem) => {
             usage.failed(problem.code);
-            Err(problem.told_within(&gateway.log, &principal.tenant))
+            Err(problem.told_within(&gateway.log, usage.tenant()))
         }
     }
 }
+
+/// An answer, and what it holds until it is sent.
+type Travelled = (Encoded, (Reservation, Option<Seat>));
 
 async fn travel(
     gateway: &Arc<Gateway>,
@@ -138,47 +151,156 @@ async fn travel(
     headers: &HeaderMap,
     body: Incoming,
     usage: &mut Usage,
-) -> Result<(Encoded, (Reservation, Option<Seat>)), Problem> {
+) -> Result<Travelled, Problem> {
     let head = head(headers)?;
     let tenant = &principal.tenant;
     let quota = gateway.quotas.of(tenant);
 
-    // Route: which version answers.
-    let sticky = single(headers, "airlock-session")?;
-    let wanted = Wanted::new(target.version.as_ref(), sticky);
-    let found = gateway.models.find(tenant, &target.model, &wanted);
-    if !matches!(found, Err(FindError::UnknownModel { .. })) {
-        usage.model_known();
-    }
+    let found = find(gateway, target, single(headers, "airlock-session")?, usage);
     // A name that is no model's counts as well: asking for names costs as much as asking for answers.
     let seat = gateway.admission.arrive(tenant, &quota)?;
     let model = found?;
-    usage.answered_by(&model.version);
     // Before the body is read; it is asked again when the run begins.
     gateway.quarantine.check(tenant, &model.name, &model.content)?;
 
-    let Received { decoded, mut reservation, deadline } =
-        receive(gateway, &model, &quota, &head, body, usage).await?;
+    let received = receive(gateway, &model, &quota, &head, body, usage).await?;
+    let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
+    let encode = |response: &InferResponse, reply: &Reply| {
+        let (name, version) = (model.name.as_str(), model.version.as_str());
+        encode::infer(name, version, response, reply, accept_encoding, gateway.non_finite)
+    };
+    let (encoded, reservation) = arrived(gateway, &model, &quota, received, usage, encode).await?;
+    Ok((encoded, (reservation, seat)))
+}
+
+/// A request of a gRPC call that gets no answer.
+#[derive(Debug)]
+pub struct Refusal {
+    pub problem: Problem,
+    /// The request's own, if it was read so far.
+    pub id: String,
+}
+
+/// Runs the next request of a gRPC call, of which the first byte is there.
+pub async fn infer_message(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    messages: &mut Messages,
+    head: &MessageHead<'_>,
+) -> Result<Answer, Refusal> {
+    let mut usage = meter::start(&gateway.meter, &principal.tenant, None::<&ModelName>);
+    let mut id = String::new();
+    let travelled = travel_message(gateway, principal, messages, head, &mut usage, &mut id).await;
+    noted(gateway, travelled, usage).map_err(|problem| Refusal { problem, id })
+}
+
+/// What is said of a message outside of it.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageHead<'a> {
+    pub headers: &'a HeaderMap,
+    /// By when the client wants its answer; it has no more time than it would have without.
+    pub latest: Option<Deadline>,
+    pub call: encode::grpc::Call,
+}
+
+async fn travel_message(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    messages: &mut Messages,
+    head: &MessageHead<'_>,
+    usage: &mut Usage,
+    id: &mut String,
+) -> Result<Travelled, Problem> {
+    let sticky = single(head.headers, "airlock-session")?;
+    let tenant = &principal.tenant;
+    let quota = gateway.quotas.of(tenant);
+    let seat = gateway.admission.arrive(tenant, &quota)?;
+
+    // Reserve, then read: as of a body.
+    let mut reservation = gateway.admission.reservation(tenant, &quota);
+    let max_bytes = gateway.limits.decode.max_body_bytes.min(quota.max_body.bytes());
+    let message = messages.read(max_bytes, |bytes| {
+        usage.received(bytes);
+        reservation.grow(bytes).map_err(Problem::from)
+    });
+    let mut message = message.await?;
+    if let Some(encoding) = messages.encoding() {
+        let turn = gateway.admission.decode(Deadline::after(quota.deadline.0)).await?;
+        let decompress = || decode::grpc::decompress(message, encoding, max_bytes);
+        message = off_the_sockets(usize::MAX, decompress)?;
+        reservation.resize(message.len())?;
+        drop(turn);
+    }
+
+    let named = decode::grpc::named(&message)?;
+    *id = named.id;
+    let target = route::named(&named.model, &named.version)?;
+    usage.asks_for(&target.model);
+    let model = find(gateway, &target, sticky, usage)?;
+    gateway.quarantine.check(tenant, &model.name, &model.content)?;
+
+    let limit = decode_limits(gateway, &model, &quota).max_body_bytes;
+    if message.len() > limit {
+        return Err(body::BodyError::TooLarge { limit }.into());
+    }
+    let (bytes, weight) = (message.len(), message.len());
+    let decode =
+        |signature: &Signature, limits: &DecodeLimits| decode::grpc::infer(&message, signature, limits);
+    let mut received = decoded(gateway, &model, &quota, (bytes, weight), reservation, decode).await?;
+    received.deadline = head.latest.map_or(received.deadline, |latest| latest.min(received.deadline));
+    drop(message);
+
+    let encode = |response: &InferResponse, reply: &Reply| {
+        encode::grpc::infer(model.name.as_str(), model.version.as_str(), response, reply, head.call)
+    };
+    let (encoded, reservation) = arrived(gateway, &model, &quota, received, usage, encode).await?;
+    Ok((encoded, (reservation, seat)))
+}
+
+/// Route: which version answers.
+fn find(
+    gateway: &Gateway,
+    target: &Target,
+    sticky: Option<&[u8]>,
+    usage: &mut Usage,
+) -> Result<Arc<Model>, FindError> {
+    let wanted = Wanted::new(target.version.as_ref(), sticky);
+    let found = gateway.models.find(usage.tenant(), &target.model, &wanted);
+    if !matches!(found, Err(FindError::UnknownModel { .. })) {
+        usage.model_known();
+    }
+    if let Ok(model) = &found {
+        usage.answered_by(&model.version);
+    }
+    found
+}
+
+/// The rest of the road of a request that is in memory as a whole: its turn, its run and its answer.
+async fn arrived(
+    gateway: &Arc<Gateway>,
+    model: &Model,
+    quota: &Quota,
+    received: Received,
+    usage: &Usage,
+    encode: impl FnOnce(&InferResponse, &Reply) -> Result<Encoded, EncodeError>,
+) -> Result<(Encoded, Reservation), Problem> {
+    let Received { decoded, mut reservation, deadline } = received;
     let permit = tokio::select! {
         biased;
-        permit = gateway.admission.enter(tenant, &quota, deadline) => permit?,
+        permit = gateway.admission.enter(usage.tenant(), quota, deadline) => permit?,
         () = gateway.interrupted() => return Err(Problem::draining()),
     };
     // A place that comes free because its run was ended is no place to begin in.
     if gateway.is_interrupted() {
         return Err(Problem::draining());
     }
-    let response = run(gateway, &model, &quota, decoded.request, deadline, usage, &permit).await?;
+    let response = run(gateway, model, quota, decoded.request, deadline, usage, &permit).await?;
 
-    let encoded = off_the_sockets(tensor_bytes(&response.outputs), || {
-        let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
-        let (name, version) = (model.name.as_str(), model.version.as_str());
-        encode::infer(name, version, &response, &decoded.reply, accept_encoding, gateway.non_finite)
-    })?;
+    let encoded = off_the_sockets(tensor_bytes(&response.outputs), || encode(&response, &decoded.reply))?;
     drop((response, permit));
     // Until the last of it is sent, the answer takes the request's place in the budget.
     reservation.resize(encoded.length())?;
-    Ok((encoded, (reservation, seat)))
+    Ok((encoded, reservation))
 }
 
 /// A request that was read and fits its model, what it holds in memory, and by when it wants its answer.
@@ -221,21 +343,34 @@ pub(crate) async fn decode_body(
     quota: &Quota,
     head: &Head<'_>,
     body: Bytes,
+    reservation: Reservation,
+) -> Result<Received, Problem> {
+    let bytes = body.len();
+    let weight = if head.content_encoding.is_some() { usize::MAX } else { bytes };
+    let decode = |signature: &Signature, limits: &DecodeLimits| decode::infer(head, body, signature, limits);
+    decoded(gateway, model, quota, (bytes, weight), reservation, decode).await
+}
+
+/// Decodes a request of so many bytes, which weighs as much as so many, and has just arrived.
+async fn decoded(
+    gateway: &Gateway,
+    model: &Model,
+    quota: &Quota,
+    (bytes, weight): (usize, usize),
     mut reservation: Reservation,
+    decode: impl FnOnce(&Signature, &DecodeLimits) -> Result<Decoded, DecodeError>,
 ) -> Result<Received, Problem> {
     let received = Instant::now();
     let decode_limits = decode_limits(gateway, model, quota);
     let signature = model.executor.signature();
-    let body_bytes = body.len();
-    let weight = if head.content_encoding.is_some() { usize::MAX } else { body_bytes };
     let most = quota.deadline.0;
     let latest = Deadline::at(received + most);
     let turn = if weight > MAX_INLINE_BYTES { Some(gateway.admission.decode(latest).await?) } else { None };
-    let decoded = off_the_sockets(weight, || decode::infer(head, body, signature, &decode_limits))?;
+    let decoded = off_the_sockets(weight, || decode(signature, &decode_limits))?;
     drop(turn);
     model.check_batch(&decoded.request).map_err(Problem::bad_request)?;
     // Decompressed, or parsed from JSON, a request may hold more than it sent.
-    reservation.resize(body_bytes.max(tensor_bytes(&decoded.request.inputs)))?;
+    reservation.resize(bytes.max(tensor_bytes(&decoded.request.inputs)))?;
 
     let time = decoded.timeout.map_or(most, |timeout| timeout.min(most));
     Ok(Received { decoded, reservation, deadline: Deadline::at(received + time) })

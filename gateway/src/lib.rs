@@ -38,6 +38,7 @@ pub mod log_allowance;
 pub mod memory_watch;
 pub mod meter;
 pub mod name;
+pub mod proto;
 pub mod quarantine;
 pub mod reply;
 pub mod repository;

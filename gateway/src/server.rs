@@ -105,6 +105,8 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<Option<Instant>>,
     listener: JoinHandle<usize>,
+    /// The gRPC port, if there is one.
+    grpc: Option<(SocketAddr, JoinHandle<usize>)>,
     /// The admin port, with a store.
     admin: Option<(SocketAddr, JoinHandle<usize>)>,
     repository: JoinHandle<()>,
@@ -117,6 +119,10 @@ pub struct Server {
 /// Binds the port, then loads the models; answers from the first moment, and is ready when the first load has ended.
 pub async fn start(config: Config) -> Result<Server, StartError> {
     let (listener, address) = bind(config.http).await?;
+    let grpc = match config.grpc {
+        None => None,
+        Some(address) => Some(bind(address).await?),
+    };
     let admin = match &config.store {
         None => None,
         Some(_) => Some(bind(config.admin).await?),
@@ -157,7 +163,9 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         follow = Some((looks, keys, surveys));
         uploads = Some(Arc::new(own));
     }
-    if !address.ip().is_loopback() && !config.insecure && !authenticator.requires_keys() {
+    let open = |address: &SocketAddr| !address.ip().is_loopback();
+    let open = [Some(address), grpc.as_ref().map(|(_, address)| *address)].into_iter().flatten().find(open);
+    if let Some(address) = open.filter(|_| !config.insecure && !authenticator.requires_keys()) {
         return Err(StartError::NotLoopback(address));
     }
     let gateway = Arc::new(Gateway {
@@ -202,12 +210,16 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let serve = |listener, door, tls, stopped| {
         tokio::spawn(listen::serve(listener, door, tls, Arc::clone(&gateway), stopped))
     };
+    let grpc = grpc.map(|(listener, address)| {
+        tracing::info!("gRPC on {scheme}://{address}");
+        (address, serve(listener, Door::Grpc, tls.clone(), stopped.clone()))
+    });
     let admin = admin.map(|(listener, address)| {
         tracing::info!("admin port on {scheme}://{address}");
         (address, serve(listener, Door::Admin, tls.clone(), stopped.clone()))
     });
     let listener = serve(listener, Door::Data, tls, stopped);
-    Ok(Server { gateway, address, stop, listener, admin, repository, memory, ledger })
+    Ok(Server { gateway, address, stop, listener, grpc, admin, repository, memory, ledger })
 }
 
 /// The secret of a gateway without a store: it has no keys to check, at most compiled code to recognise.
@@ -344,6 +356,10 @@ impl Server {
         self.address
     }
 
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|(address, _)| *address)
+    }
+
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(address, _)| *address)
     }
@@ -354,7 +370,16 @@ impl Server {
 
     /// Returns when the gateway no longer accepts connections although nobody told it to stop.
     pub async fn ended(&mut self) {
-        let _ = (&mut self.listener).await;
+        let grpc = async {
+            match &mut self.grpc {
+                Some((_, listener)) => drop(listener.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = &mut self.listener => (),
+            () = grpc => (),
+        }
     }
 
     /// Stops: readiness goes down, connections are still accepted for `drain_delay`, then running requests finish, and those
@@ -373,8 +398,8 @@ impl Server {
         tokio::time::sleep(drain_delay.min(grace)).await;
         self.stop.send_replace(Some(end));
         let mut cut = self.listener.await.unwrap_or(0);
-        if let Some((_, admin)) = self.admin {
-            cut += admin.await.unwrap_or(0);
+        for (_, listener) in self.grpc.into_iter().chain(self.admin) {
+            cut += listener.await.unwrap_or(0);
         }
         interrupt.abort();
         self.memory.abort();

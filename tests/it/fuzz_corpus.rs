@@ -8,10 +8,11 @@ mod targets;
 /// The name of its program and of its folder, and what it does.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     ("api_key", targets::api_key),
     ("component_profile", targets::component_profile),
     ("decode_binary", targets::decode_binary),
+    ("decode_grpc", targets::decode_grpc),
     ("decode_json", targets::decode_json),
     ("decompress", targets::decompress),
     ("model_config", targets::model_config),

@@ -57,6 +57,8 @@ fn help_teaches_and_mistakes_are_named() {
         (vec!["serve", "nowhere.wasm"], "nowhere.wasm"),
         (vec!["serve", "--model-repository", "nowhere"], "nowhere"),
         (vec!["serve", "--http", "0.0.0.0:0", text(folder.path())], "--insecure"),
+        (vec!["serve", "--grpc", "0.0.0.0:0", text(folder.path())], "--insecure"),
+        (vec!["serve", "--grpc", "8001", text(folder.path())], "ADDRESS:PORT"),
         (vec!["serve", "--config", text(&config)], "htpp"),
         (vec!["serve", "--deadline", "soon", "a.wasm"], "--deadline"),
         (vec!["serve", "--model-control-mode", "sometimes", "a.wasm"], "explicit"),
@@ -81,6 +83,7 @@ fn why_it_cannot_start_is_told_once() {
     let (state, below) = (text(state.path()), file.join("x"));
     for (arguments, names, cause) in [
         (vec!["--http", &address], address.as_str(), "in use"),
+        (vec!["--grpc", &address], address.as_str(), "in use"),
         (vec!["--store", state, "--admin", &address], &address, "in use"),
         (vec!["--tls-cert", "absent", "--tls-key", "absent"], "absent", "No such file"),
         (vec!["--state", text(&below)], "file/x", "Not a directory"),
@@ -88,11 +91,12 @@ fn why_it_cannot_start_is_told_once() {
         (vec!["--state", state, "--secret-file", text(&below)], "file/x", "Not a directory"),
         (vec!["--store", state], "local/staging", "exists"),
     ] {
-        let serve =
-            ["serve", "--http", "127.0.0.1:0", "--log", "error", "--model-repository", text(folder.path())];
-        // The last of two counts.
-        let serve =
-            if arguments[0] == "--http" { [&serve[..1], &serve[3..]].concat() } else { serve.to_vec() };
+        let mut serve = vec!["serve", "--log", "error", "--model-repository", text(folder.path())];
+        for port in ["--http", "--grpc"] {
+            if !arguments.contains(&port) {
+                serve.extend([port, "127.0.0.1:0"]);
+            }
+        }
         let (code, error) = fails(&[serve, arguments.clone()].concat());
         assert_eq!(code, Some(1), "{arguments:?}: {error}");
         assert!(error.contains(names), "{arguments:?}: {error}");

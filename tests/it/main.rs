@@ -6,6 +6,7 @@ mod architecture;
 mod cli;
 mod fairness;
 mod fuzz_corpus;
+mod grpc;
 mod hostile_guest;
 mod hostile_http;
 mod hostile_native;

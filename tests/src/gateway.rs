@@ -10,7 +10,7 @@ use std::{
 
 use airlock::{
     authenticate::Authenticator,
-    config::{Config, Settings},
+    config::{Config, GrpcAddress, Settings},
     execute::worker::Workers,
     limits::WorkerLimits,
     meter::Meter,
@@ -98,6 +98,7 @@ impl Gateway {
 
     async fn begin(mut settings: Settings, program: PathBuf) -> Self {
         settings.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        settings.grpc = settings.http.map(GrpcAddress::At);
         settings.admin = settings.http;
         let mut config = Config::try_from(settings).expect("a valid configuration");
         config.worker_program = Some(program);
@@ -119,6 +120,10 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.server.grpc_address().expect("it is not off")
     }
 
     /// The admin port of a gateway with a store.

@@ -43,7 +43,9 @@ impl Loaded {
             }
             None => Command::new(gateway),
         };
-        command.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(arguments);
+        command
+            .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(arguments);
         let child = command.stdout(Stdio::null()).stderr(log.reopen()?).spawn()?;
         let mut loaded = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), _log: log };
         // Five minutes: compiling the plugin for ONNX models with a model takes one, on a core that others use too.

@@ -42,6 +42,15 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
+/// Ports that nobody asks for, where they are free.
+fn ports(more: &[&str]) -> &'static [&'static str] {
+    if more.contains(&"--grpc") {
+        &["--admin", "127.0.0.1:0"]
+    } else {
+        &["--admin", "127.0.0.1:0", "--grpc", "off"]
+    }
+}
+
 impl Server {
     /// Starts the gateway that was built into that folder on a model repository.
     pub fn gateway(
@@ -54,15 +63,14 @@ impl Server {
         let models = models.to_str().context("the path of the models is not UTF-8")?;
         let http = address.to_string();
         let arguments =
-            [&["serve", "--model-repository", models, "--http", &http, "--admin", "127.0.0.1:0"], more]
-                .concat();
+            [&["serve", "--model-repository", models, "--http", &http], ports(more), more].concat();
         Self::start(&binaries.join("airlock"), &arguments, core, address, LOAD_PATIENCE)
     }
 
     /// Starts the gateway with a store for uploads and nothing else.
     pub fn store(binaries: &Path, address: SocketAddr, more: &[&str]) -> Result<Self> {
         let http = address.to_string();
-        let arguments = [&["serve", "--http", &http, "--admin", "127.0.0.1:0"], more].concat();
+        let arguments = [&["serve", "--http", &http], ports(more), more].concat();
         Self::start(&binaries.join("airlock"), &arguments, None, address, LOAD_PATIENCE)
     }
 

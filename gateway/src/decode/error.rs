@@ -19,6 +19,8 @@ pub enum DecodeError {
     Compression { encoding: &'static str, reason: String },
     #[error("the decompressed body is larger than the {limit} bytes that are accepted")]
     TooLarge { limit: usize },
+    #[error("the tensors of the request take more than the {limit} bytes that are accepted")]
+    Tensors { limit: usize },
     #[error("content encoding '{0}' is not supported: use gzip, deflate or identity")]
     ContentEncoding(String),
 }
@@ -42,7 +44,7 @@ impl DecodeError {
             | Self::Input { .. }
             | Self::Output { .. }
             | Self::Compression { .. } => Kind::Invalid,
-            Self::TooLarge { .. } => Kind::TooLarge,
+            Self::TooLarge { .. } | Self::Tensors { .. } => Kind::TooLarge,
             Self::ContentEncoding(_) => Kind::UnsupportedEncoding,
         }
     }

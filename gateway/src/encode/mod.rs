@@ -3,6 +3,7 @@
 //! JSON is written straight from V2's raw layout into one buffer; binary tensors are passed on without a copy.
 
 mod compression;
+pub mod grpc;
 mod json;
 
 use bytes::Bytes;
@@ -41,6 +42,8 @@ pub enum EncodeError {
         "element {index} of output '{name}' is not UTF-8, as JSON needs: request binary output ({BINARY_DATA})"
     )]
     NotUtf8 { name: String, index: usize },
+    #[error("the answer has {length} bytes, more than a message of gRPC can have: ask for fewer outputs")]
+    TooLarge { length: usize },
 }
 
 const BINARY_DATA: &str =

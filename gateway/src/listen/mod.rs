@@ -4,8 +4,11 @@ mod admin;
 mod authorise;
 pub mod body;
 mod connection;
+mod control;
 mod etag;
+mod grpc;
 pub mod head;
+pub mod messages;
 mod places;
 mod rest;
 mod sending;
@@ -38,6 +41,8 @@ pub type Stop = watch::Receiver<Option<Instant>>;
 pub enum Door {
     /// V2, and tenants' own models.
     Data,
+    /// V2 over gRPC.
+    Grpc,
     /// Tenants and their keys.
     Admin,
 }

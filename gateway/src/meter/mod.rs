@@ -1,7 +1,7 @@
 //! Meter: what a request used, noted on every path, answered or not.
 //!
-//! A request counts from the moment it is on the road: its sender is known and its path names a model. It is noted once,
-//! when it leaves: with its answer's last byte, its refusal, or its client.
+//! A request counts from the moment it is on the road: its sender is known, and it is one to a model. It is noted once, when it
+//! leaves: with its answer's last byte, its refusal, or its client.
 
 pub mod ledger;
 mod report;
@@ -32,7 +32,8 @@ pub const OK: &str = "ok";
 pub struct Usage {
     meter: Arc<Meter>,
     tenant: TenantName,
-    model: ModelName,
+    /// None until the request has said it.
+    model: Option<ModelName>,
     /// The model is one that the tenant can see.
     known: bool,
     version: Option<Version>,
@@ -45,13 +46,13 @@ pub struct Usage {
     outcome: &'static str,
 }
 
-/// Starts to follow a request. Until told otherwise its outcome is that the client went away.
-pub fn start(meter: &Arc<Meter>, tenant: &TenantName, model: &ModelName) -> Usage {
+/// Starts to follow a request, to a model if that is known. Until told otherwise its outcome is that the client went away.
+pub fn start<'a>(meter: &Arc<Meter>, tenant: &TenantName, model: impl Into<Option<&'a ModelName>>) -> Usage {
     meter.begin();
     Usage {
         meter: Arc::clone(meter),
         tenant: tenant.clone(),
-        model: model.clone(),
+        model: model.into().cloned(),
         known: false,
         version: None,
         started: Instant::now(),
@@ -64,6 +65,11 @@ pub fn start(meter: &Arc<Meter>, tenant: &TenantName, model: &ModelName) -> Usag
 }
 
 impl Usage {
+    /// The request names that model.
+    pub fn asks_for(&mut self, model: &ModelName) {
+        self.model = Some(model.clone());
+    }
+
     /// The model exists for this tenant, ready or not. Only such a name is noted: the others are whatever clients think of.
     pub fn model_known(&mut self) {
         self.known = true;
@@ -117,7 +123,7 @@ impl Drop for Usage {
         tracing::debug!(
             target: "airlock::meter",
             tenant = %self.tenant,
-            model = %self.model,
+            model = self.model.as_ref().map(ModelName::as_str),
             version = self.version.as_ref().map(Version::as_str),
             outcome = self.outcome,
             received_bytes = self.received_bytes,

@@ -9,8 +9,10 @@ use percent_encoding::percent_decode_str;
 use crate::name::{ModelName, Version};
 
 mod admin;
+mod grpc;
 
 pub use admin::{AdminRoute, admin};
+pub use grpc::{GrpcRoute, grpc};
 
 /// A model, and the version of it if the path names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +118,13 @@ fn own_models(method: &Method, segments: &[&str]) -> Option<Result<Route, RouteE
         })
     };
     Some(route())
+}
+
+/// The target of a message that names a model and, unless that text is empty, a version.
+pub fn named(model: &str, version: &str) -> Result<Target, RouteError> {
+    let unknown = |text: &str| RouteError::UnknownModel(text.chars().take(crate::name::MAX_LENGTH).collect());
+    let version = (!version.is_empty()).then(|| version.parse().map_err(|_| unknown(version))).transpose()?;
+    Ok(Target { model: model.parse().map_err(|_| unknown(model))?, version })
 }
 
 fn target(model: &str, version: Option<&str>) -> Result<Target, RouteError> {

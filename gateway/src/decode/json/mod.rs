@@ -14,8 +14,11 @@ use crate::{
     tensor::{Datatype, Parameter, Parameters, Shape, element_count},
 };
 
-use super::error::{DecodeError, shown};
-use parameters::{parameters, take};
+use super::{
+    addressed::{self, take_one},
+    error::{DecodeError, shown},
+};
+use parameters::parameters;
 use reader::{MAX_KEYS, Reader};
 
 /// The JSON header of a request.
@@ -67,7 +70,9 @@ pub(super) fn header(json: &[u8], limits: &DecodeLimits) -> Result<Header, Decod
             "id" => header.reply.id = optional_string(reader, "'id'")?,
             "parameters" => {
                 let parameters = parameters(reader, depth::LIST, "'parameters' of the request")?;
-                request_parameters(&mut header, parameters)?;
+                let addressed = addressed::take(parameters)?;
+                header.reply.binary_default = addressed.reply.binary_default;
+                (header.parameters, header.timeout) = (addressed.parameters, addressed.timeout);
             }
             "inputs" => {
                 inputs = Some(list(reader, "'inputs'", limits.max_inputs, |reader| input(reader, limits))?)
@@ -135,44 +140,6 @@ fn optional_string(reader: &mut Reader<'_>, what: &str) -> Result<Option<String>
     if reader.is_null()? { Ok(None) } else { reader.string(what).map(|text| Some(text.into_owned())) }
 }
 
-/// Keeps what the model is told, takes out what is addressed to the gateway.
-fn request_parameters(header: &mut Header, mut parameters: Parameters) -> Result<(), DecodeError> {
-    if let Some((name, _)) = parameters.iter().find(|(name, _)| name.starts_with("triton_")) {
-        let name = shown(name);
-        return Err(DecodeError::request(format!(
-            "parameter '{name}': names that start with 'triton_' are reserved"
-        )));
-    }
-    header.reply.binary_default = flag(&mut parameters, "binary_data_output")?.unwrap_or(false);
-    header.timeout = take(&mut parameters, "timeout").map(|value| timeout(&value)).transpose()?.flatten();
-    header.parameters = parameters;
-    Ok(())
-}
-
-/// The request's time limit, in microseconds on the wire.
-fn timeout(value: &Parameter) -> Result<Option<Duration>, DecodeError> {
-    let micros = match value {
-        Parameter::Int64(micros) => u64::try_from(*micros).ok(),
-        Parameter::Uint64(micros) => Some(*micros),
-        Parameter::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
-        _ => None,
-    };
-    let Some(micros) = micros else {
-        return Err(DecodeError::request(
-            "parameter 'timeout' must be a whole number of microseconds, 0 for none",
-        ));
-    };
-    Ok((micros > 0).then(|| Duration::from_micros(micros)))
-}
-
-fn flag(parameters: &mut Parameters, name: &str) -> Result<Option<bool>, DecodeError> {
-    match take(parameters, name) {
-        None => Ok(None),
-        Some(Parameter::Boolean(value)) => Ok(Some(value)),
-        Some(_) => Err(DecodeError::request(format!("parameter '{name}' must be true or false"))),
-    }
-}
-
 fn requested_output(reader: &mut Reader<'_>) -> Result<RequestedOutput, DecodeError> {
     let mut name = None;
     let mut settings = Parameters::new();
@@ -187,20 +154,7 @@ fn requested_output(reader: &mut Reader<'_>) -> Result<RequestedOutput, DecodeEr
         Ok(())
     })?;
     let name = name.ok_or_else(|| DecodeError::request("an entry of 'outputs' has no 'name'"))?;
-    refuse_shared_memory(&settings).map_err(|reason| DecodeError::output(&name, reason))?;
-    if settings.iter().any(|(key, _)| key == "classification") {
-        return Err(DecodeError::output(&name, "the parameter 'classification' is not offered"));
-    }
-    let binary = flag(&mut settings, "binary_data")
-        .map_err(|_| DecodeError::output(&name, "the parameter 'binary_data' must be true or false"))?;
-    Ok(RequestedOutput { name, binary })
-}
-
-fn refuse_shared_memory(parameters: &Parameters) -> Result<(), String> {
-    match parameters.iter().find(|(key, _)| key.starts_with("shared_memory_")) {
-        None => Ok(()),
-        Some(_) => Err("shared memory is not offered: send the tensor in the request".into()),
-    }
+    addressed::requested_output(name, settings)
 }
 
 /// The fields of an input as far as they were read.
@@ -225,9 +179,10 @@ fn input(reader: &mut Reader<'_>, limits: &DecodeLimits) -> Result<Input, Decode
     let datatype = fields.datatype.ok_or_else(|| DecodeError::input(&name, "has no 'datatype'"))?;
     let shape = fields.shape.ok_or_else(|| DecodeError::input(&name, "has no 'shape'"))?;
     let mut parameters = fields.parameters;
-    refuse_shared_memory(&parameters).map_err(|reason| DecodeError::input(&name, reason))?;
-    let size =
-        take(&mut parameters, "binary_data_size").map(|size| binary_data_size(&name, &size)).transpose()?;
+    addressed::refuse_shared_memory(&parameters).map_err(|reason| DecodeError::input(&name, reason))?;
+    let size = take_one(&mut parameters, "binary_data_size")
+        .map(|size| binary_data_size(&name, &size))
+        .transpose()?;
     let mut elements = fields.elements;
     if let Some(position) = fields.data_position {
         reader.seek(position);
@@ -282,15 +237,7 @@ fn data(reader: &mut Reader<'_>, fields: &mut Fields) -> Result<(), DecodeError>
 }
 
 fn datatype(reader: &mut Reader<'_>) -> Result<Datatype, DecodeError> {
-    let text = reader.string("'datatype'")?;
-    Datatype::from_name(&text).ok_or_else(|| {
-        let known: Vec<&str> = Datatype::ALL.into_iter().map(Datatype::name).collect();
-        DecodeError::request(format!(
-            "there is no datatype '{}', use one of {}",
-            shown(&text),
-            known.join(", ")
-        ))
-    })
+    addressed::datatype(&reader.string("'datatype'")?)
 }
 
 fn shape(reader: &mut Reader<'_>, max_rank: usize) -> Result<Vec<u64>, DecodeError> {

@@ -56,9 +56,3 @@ fn number(text: &str) -> Option<Parameter> {
     let double = || text.parse().ok().filter(|value: &f64| value.is_finite()).map(Parameter::Double);
     integer().or_else(double)
 }
-
-/// Removes a parameter that is addressed to the gateway.
-pub(super) fn take(parameters: &mut Parameters, name: &str) -> Option<Parameter> {
-    let position = parameters.iter().position(|(key, _)| key == name)?;
-    Some(parameters.remove(position).1)
-}
