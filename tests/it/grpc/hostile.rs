@@ -125,6 +125,13 @@ async fn a_message_that_stays_away_is_given_up() {
     }
 }
 
+/// Waits until so many requests are on the road.
+async fn open(gateway: &Gateway, count: usize) {
+    while gateway.meter().open() != count {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_go_away_leave_nothing_behind_and_are_counted() {
     let state = TempDir::new().expect("a temporary folder");
@@ -139,9 +146,10 @@ async fn clients_that_go_away_leave_nothing_behind_and_are_counted() {
         let body = framed(&fp32("loops", &[1.0]).encode_to_vec());
         let mut sender = connection.clone();
         let gone = tokio::spawn(async move { drop(sender.send("POST", INFER, &[GRPC], body).await) });
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        open(&gateway, 1).await;
         gone.abort();
         drop(connection);
+        open(&gateway, 0).await;
     }
     works(&client).await;
     let requests = [fp32("good", &[1.0]), fp32("none", &[1.0]), fp32("trap", &[1.0])];

@@ -83,34 +83,34 @@ async fn a_foreign_model_looks_like_a_missing_one() {
     let file = ParameterChoice::BytesParam(guest::good().into());
     let file = ModelRepositoryParameter { parameter_choice: Some(file) };
     let asked = RepositoryModelLoadRequest {
-        model_name: "own".into(),
+        model_name: "mine".into(),
         parameters: [("file:1/model.wasm".to_owned(), file)].into(),
         ..RepositoryModelLoadRequest::default()
     };
     let loaded: RepositoryModelLoadResponse = acme.ask(LOAD, asked).await.expect("it is published");
     assert!(loaded.is_loaded);
-    let answer = acme.infer(fp32("own", &[3.0])).await.expect("an answer");
+    let answer = acme.infer(fp32("mine", &[3.0])).await.expect("an answer");
     assert_eq!(answer.raw_output_contents, [bytes(&[3.0])]);
 
     let same = |own: tonic::Status, none: tonic::Status| {
         assert_eq!(own.code(), Code::NotFound);
         assert_eq!(own.code(), none.code());
-        assert_eq!(own.message().replace("own", "none"), none.message());
+        assert_eq!(own.message().replace("mine", "none"), none.message());
     };
     let infer = async |model| umbrella.infer(fp32(model, &[3.0])).await.expect_err("a refusal");
-    same(infer("own").await, infer("none").await);
+    same(infer("mine").await, infer("none").await);
     let metadata = async |model: &str| {
         let asked = ModelMetadataRequest { name: model.into(), version: String::new() };
         umbrella.ask::<_, ModelMetadataResponse>(METADATA, asked).await.expect_err("a refusal")
     };
-    same(metadata("own").await, metadata("none").await);
+    same(metadata("mine").await, metadata("none").await);
     let load = async |model: &str| {
         let asked =
             RepositoryModelLoadRequest { model_name: model.into(), ..RepositoryModelLoadRequest::default() };
         umbrella.ask::<_, RepositoryModelLoadResponse>(LOAD, asked).await.expect_err("a refusal")
     };
-    same(load("own").await, load("none").await);
-    let seen = |index: RepositoryIndexResponse| index.models.iter().any(|model| model.name == "own");
+    same(load("mine").await, load("none").await);
+    let seen = |index: RepositoryIndexResponse| index.models.iter().any(|model| model.name == "mine");
     assert!(seen(index(&acme).await.expect("an index")));
     assert!(!seen(index(&umbrella).await.expect("an index")));
 }
