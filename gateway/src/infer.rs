@@ -188,7 +188,7 @@ pub async fn infer_message(
     messages: &mut Messages,
     head: &MessageHead<'_>,
 ) -> Result<Answer, Refusal> {
-    let mut usage = meter::start(&gateway.meter, &principal.tenant, None::<&ModelName>);
+    let mut usage = meter::start_unnamed(&gateway.meter, &principal.tenant);
     let mut id = String::new();
     let travelled = travel_message(gateway, principal, messages, head, &mut usage, &mut id).await;
     noted(gateway, travelled, usage).map_err(|problem| Refusal { problem, id })

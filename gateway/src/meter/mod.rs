@@ -46,13 +46,20 @@ pub struct Usage {
     outcome: &'static str,
 }
 
-/// Starts to follow a request, to a model if that is known. Until told otherwise its outcome is that the client went away.
-pub fn start<'a>(meter: &Arc<Meter>, tenant: &TenantName, model: impl Into<Option<&'a ModelName>>) -> Usage {
+/// Starts to follow a request to a model. Until told otherwise its outcome is that the client went away.
+pub fn start(meter: &Arc<Meter>, tenant: &TenantName, model: &ModelName) -> Usage {
+    let mut usage = start_unnamed(meter, tenant);
+    usage.asks_for(model);
+    usage
+}
+
+/// The same before it is known which model the request is for.
+pub fn start_unnamed(meter: &Arc<Meter>, tenant: &TenantName) -> Usage {
     meter.begin();
     Usage {
         meter: Arc::clone(meter),
         tenant: tenant.clone(),
-        model: model.into().cloned(),
+        model: None,
         known: false,
         version: None,
         started: Instant::now(),
