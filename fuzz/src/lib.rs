@@ -182,6 +182,25 @@ pub fn decode_binary(input: &[u8]) {
     }
 }
 
+/// Any bytes as the message of a gRPC request to a model with one input `X`; what is accepted is also written back, and takes no more
+/// than so many times the bytes that came.
+pub fn decode_grpc(input: &[u8]) {
+    let Some((choice, message)) = input.split_first() else { return };
+    let datatype = Datatype::ALL[usize::from(*choice) % Datatype::ALL.len()];
+    let spec = TensorSpec { name: "X".into(), datatype, shape: Shape(vec![-1]) };
+    let signature = Signature { inputs: vec![spec.clone()], outputs: vec![spec] };
+    let message = Bytes::copy_from_slice(message);
+    let _ = decode::grpc::named(&message);
+    let Ok(decoded) = decode::grpc::infer(&message, &signature, &DecodeLimits::default()) else { return };
+    for input in &decoded.request.inputs {
+        input.check_layout().expect("decoded tensors have their layout");
+        assert!(input.bytes.len() <= 8 * message.len());
+    }
+    let response = InferResponse { parameters: decoded.request.parameters, outputs: decoded.request.inputs };
+    let call = encode::grpc::Call::Stream;
+    encode::grpc::infer("m", "1", &response, &decoded.reply, call).expect("what came can go");
+}
+
 /// Any bytes as a compressed raw request: nothing larger than the limit comes out.
 pub fn decompress(input: &[u8]) {
     const LIMIT: usize = 1 << 16;

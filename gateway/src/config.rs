@@ -59,6 +59,10 @@ pub struct Settings {
     #[arg(long, value_name = "ADDR", env = "AIRLOCK_HTTP")]
     pub http: Option<SocketAddr>,
 
+    /// Address of the gRPC port, or `off` [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDR", env = "AIRLOCK_GRPC")]
+    pub grpc: Option<Port>,
+
     /// Listen beyond loopback although there are no API keys: whoever reaches the port may use every model
     #[arg(long, env = "AIRLOCK_INSECURE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub insecure: Option<bool>,
@@ -205,6 +209,7 @@ impl Settings {
             load_model: self.load_model.or(other.load_model),
             poll_interval: self.poll_interval.or(other.poll_interval),
             http: self.http.or(other.http),
+            grpc: self.grpc.or(other.grpc),
             insecure: self.insecure.or(other.insecure),
             admin: self.admin.or(other.admin),
             metrics: self.metrics.or(other.metrics),
@@ -238,6 +243,7 @@ pub struct Config {
     /// The program that workers run; this one if none is named. For tests, whose own program is another.
     pub worker_program: Option<PathBuf>,
     pub http: SocketAddr,
+    pub grpc: Port,
     /// Opened only with a store.
     pub admin: SocketAddr,
     pub metrics: Port,
@@ -275,6 +281,7 @@ impl TryFrom<Settings> for Config {
             return Err(ConfigError::LoadModelNotExplicit);
         }
         let http = settings.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000)));
+        let grpc = settings.grpc.unwrap_or(Port::At(SocketAddr::from(([127, 0, 0, 1], 8001))));
         let insecure = settings.insecure.unwrap_or(false);
         let tls = match (settings.tls_cert, settings.tls_key) {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
@@ -287,7 +294,7 @@ impl TryFrom<Settings> for Config {
         let state = store.as_ref().map(|store| store.state.clone()).or(state);
         // With a store there may be keys: then the server looks again when it knows.
         let metrics = settings.metrics.unwrap_or(Port::At(SocketAddr::from(([127, 0, 0, 1], 8002))));
-        let mut addresses = [Some(http), metrics.address()].into_iter().flatten();
+        let mut addresses = [Some(http), grpc.address(), metrics.address()].into_iter().flatten();
         if let Some(open) = addresses.find(|address| !address.ip().is_loopback())
             && !insecure
             && store.is_none()
@@ -318,6 +325,7 @@ impl TryFrom<Settings> for Config {
             state,
             worker_program: None,
             http,
+            grpc,
             admin: settings.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8003))),
             metrics,
             insecure,

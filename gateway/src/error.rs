@@ -12,13 +12,31 @@ use crate::{
     decode::{self, DecodeError},
     encode::EncodeError,
     execute::{ExecuteError, Step},
-    listen::{body::BodyError, head::HeadError},
+    listen::{body::BodyError, head::HeadError, messages::MessageError},
     log_allowance::LogAllowance,
     name::TenantName,
     quarantine::Quarantined,
     repository::{FindError, RepositoryError, artifacts::ArtifactError, uploads::UploadError},
     route::RouteError,
 };
+
+/// A code of gRPC, by its number on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcCode {
+    Ok = 0,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Aborted = 10,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    Unauthenticated = 16,
+}
 
 /// Why a request gets no result.
 #[derive(Debug)]
@@ -87,6 +105,16 @@ impl Problem {
         Self::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", text)
     }
 
+    pub fn log_is_fixed() -> Self {
+        Self::not_implemented(
+            "what the gateway logs is chosen when it starts (--log, --log-format) and cannot be changed over the network",
+        )
+    }
+
+    pub fn traces_are_fixed() -> Self {
+        Self::not_implemented("this gateway writes no traces that could be set")
+    }
+
     pub fn draining() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the gateway is stopping").retry()
     }
@@ -110,6 +138,40 @@ impl Problem {
         );
         problem.detail = Some(detail);
         problem
+    }
+
+    /// What is sent to the gRPC port, and is not gRPC.
+    pub fn not_grpc() -> Self {
+        let text = "this port speaks gRPC: POST over HTTP/2, content-type application/grpc; REST is at the HTTP port";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_grpc", text)
+    }
+
+    pub fn call_took_too_long() -> Self {
+        let text = "the time that the call came with has passed";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", text)
+    }
+
+    pub fn unknown_call() -> Self {
+        let text = "there is no such call; reflection lists those that there are";
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_found", text)
+    }
+
+    /// What the fault is in gRPC.
+    pub fn grpc_code(&self) -> GrpcCode {
+        match self.status.as_u16() {
+            401 => GrpcCode::Unauthenticated,
+            403 => GrpcCode::PermissionDenied,
+            404 => GrpcCode::NotFound,
+            405 | 415 | 501 => GrpcCode::Unimplemented,
+            408 | 504 => GrpcCode::DeadlineExceeded,
+            409 if self.code == "version_exists" => GrpcCode::AlreadyExists,
+            409 | 422 => GrpcCode::FailedPrecondition,
+            412 => GrpcCode::Aborted,
+            413 | 414 | 429 | 431 => GrpcCode::ResourceExhausted,
+            500 | 502 => GrpcCode::Internal,
+            503 => GrpcCode::Unavailable,
+            _ => GrpcCode::InvalidArgument,
+        }
     }
 
     /// As far as the status tells no model ran: the answer cost nobody's share of the processor. A model that found fault with its
@@ -227,6 +289,15 @@ impl From<BodyError> for Problem {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", error)
             }
             BodyError::Broken => Self::new(StatusCode::BAD_REQUEST, "bad_request", error),
+        }
+    }
+}
+
+impl From<MessageError> for Problem {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::Body(error) => error.into(),
+            error => Self::new(StatusCode::BAD_REQUEST, "bad_request", error),
         }
     }
 }

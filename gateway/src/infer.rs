@@ -1,7 +1,7 @@
 //! The road of one infer request, top to bottom; the only file that knows the order of the stations.
 //!
-//! REST (and every later front door) hands over a principal, a target and a body; authorisation, limits and metering
-//! are below it.
+//! REST hands over a principal, a target and a body; gRPC a principal and a message, of which the target is a part: so it is read
+//! before the model is found. From there on both are one road. Authorisation, limits and metering are below the doors.
 
 use std::{
     path::PathBuf,
@@ -26,7 +26,7 @@ use crate::{
     error::Problem,
     execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share, wasm::Sandbox},
     limits::{DecodeLimits, Limits, Quota, Quotas},
-    listen::{Traffic, body},
+    listen::{Traffic, body, messages::Messages},
     log_allowance::LogAllowance,
     memory_watch::MemoryWatch,
     meter::{self, Meter, Station, Usage},
@@ -39,7 +39,7 @@ use crate::{
         namespaces::{Namespace, Namespaces, Wanted},
         uploads::Uploads,
     },
-    route::Target,
+    route::{self, Target},
     tensor::{InferRequest, InferResponse, Signature, Tensor},
 };
 
@@ -221,6 +221,94 @@ async fn travel(
     let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
     let encode = |response: &InferResponse, reply: &Reply| {
         wire.encode(&model, response, reply, accept_encoding, gateway.non_finite)
+    };
+    let (encoded, reservation) = arrived(gateway, &model, &quota, received, usage, encode).await?;
+    Ok((encoded, (reservation, seat)))
+}
+
+/// A request of a gRPC call that gets no answer.
+#[derive(Debug)]
+pub struct Refusal {
+    pub problem: Problem,
+    /// The request's own, if it was read so far.
+    pub id: String,
+}
+
+/// Runs the next request of a gRPC call, of which the first byte is there.
+pub async fn infer_message(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    messages: &mut Messages,
+    head: &MessageHead<'_>,
+) -> Result<Answer, Refusal> {
+    let mut usage = meter::start_unnamed(&gateway.meter, &principal.tenant);
+    usage.called(head.headers.get("x-request-id").and_then(|id| id.to_str().ok()));
+    let mut id = String::new();
+    let travelled = travel_message(gateway, principal, messages, head, &mut usage, &mut id).await;
+    noted(gateway, travelled, usage).map_err(|problem| Refusal { problem, id })
+}
+
+/// What is said of a message outside of it.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageHead<'a> {
+    pub headers: &'a HeaderMap,
+    /// By when the client wants its answer; it has no more time than it would have without.
+    pub latest: Option<Deadline>,
+    pub call: encode::grpc::Call,
+}
+
+async fn travel_message(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    messages: &mut Messages,
+    head: &MessageHead<'_>,
+    usage: &mut Usage,
+    id: &mut String,
+) -> Result<Travelled, Problem> {
+    let sticky = single(head.headers, "airlock-session")?;
+    let tenant = &principal.tenant;
+    let quota = gateway.quotas.of(tenant);
+    let seat = gateway.admission.arrive(tenant, &quota)?;
+
+    // Reserve, then read: as of a body.
+    let mut reservation = gateway.admission.reservation(tenant, &quota);
+    let max_bytes = gateway.limits.decode.max_body_bytes.min(quota.max_body.bytes());
+    let message = messages.read(max_bytes, |bytes| {
+        usage.received(bytes);
+        reservation.grow(bytes).map_err(Problem::from)
+    });
+    let mut message = message.await?;
+    if let Some(encoding) = messages.encoding() {
+        let turn = gateway.admission.decode(Deadline::after(quota.deadline.0)).await?;
+        let decompress = || decode::grpc::decompress(message, encoding, max_bytes);
+        message = off_the_sockets(usize::MAX, decompress)?;
+        reservation.resize(message.len())?;
+        drop(turn);
+    }
+
+    let named = decode::grpc::named(&message)?;
+    *id = named.id;
+    let target = route::named(&named.model, &named.version)?;
+    usage.asks_for(&target.model);
+    let model = find(gateway, &target, sticky, usage)?;
+    gateway.quarantine.check(tenant, &model.name, &model.content)?;
+
+    let limit = decode_limits(gateway, &model, &quota).max_body_bytes;
+    if message.len() > limit {
+        return Err(body::BodyError::TooLarge { limit }.into());
+    }
+    let (bytes, weight) = (message.len(), message.len());
+    let decode =
+        |signature: &Signature, limits: &DecodeLimits| decode::grpc::infer(&message, signature, limits);
+    usage.arrived();
+    let mut received = decoded(gateway, &model, &quota, (bytes, weight), reservation, decode).await?;
+    usage.weighs(model.batch_of(&received.decoded.request));
+    usage.passed(Station::Decode);
+    received.deadline = head.latest.map_or(received.deadline, |latest| latest.min(received.deadline));
+    drop(message);
+
+    let encode = |response: &InferResponse, reply: &Reply| {
+        encode::grpc::infer(model.name.as_str(), model.version.as_str(), response, reply, head.call)
     };
     let (encoded, reservation) = arrived(gateway, &model, &quota, received, usage, encode).await?;
     Ok((encoded, (reservation, seat)))

@@ -42,6 +42,7 @@ pub mod memory_watch;
 pub mod meter;
 pub mod metrics;
 pub mod name;
+pub mod proto;
 pub mod quarantine;
 pub mod reply;
 pub mod repository;

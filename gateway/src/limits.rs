@@ -34,6 +34,8 @@ pub struct ListenLimits {
     pub body_timeout: Duration,
     /// Bytes within a second, on average, that a request's body has to arrive with; counted from `body_idle_timeout` on.
     pub min_body_rate: usize,
+    /// Time within which the next request of a gRPC stream has to begin.
+    pub stream_idle_timeout: Duration,
     /// Time for a client to read an answer.
     pub send_timeout: Duration,
     /// Bytes of a request's path and query.
@@ -55,6 +57,7 @@ impl Default for ListenLimits {
             body_idle_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             min_body_rate: 16 * KIB,
+            stream_idle_timeout: Duration::from_secs(300),
             send_timeout: Duration::from_secs(60),
             max_uri_bytes: 2 * KIB,
             max_headers: 64,

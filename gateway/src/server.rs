@@ -106,6 +106,8 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<Option<Instant>>,
     listener: JoinHandle<usize>,
+    /// The gRPC port, if there is one.
+    grpc: Option<(SocketAddr, JoinHandle<usize>)>,
     /// The admin port, with a store.
     admin: Option<(SocketAddr, JoinHandle<usize>)>,
     /// The metrics port, unless it is off.
@@ -120,6 +122,10 @@ pub struct Server {
 /// Binds the port, then loads the models; answers from the first moment, and is ready when the first load has ended.
 pub async fn start(config: Config) -> Result<Server, StartError> {
     let (listener, address) = bind(config.http).await?;
+    let grpc = match config.grpc {
+        Port::Off => None,
+        Port::At(address) => Some(bind(address).await?),
+    };
     let admin = match &config.store {
         None => None,
         Some(_) => Some(bind(config.admin).await?),
@@ -164,8 +170,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         follow = Some((looks, keys, surveys));
         uploads = Some(Arc::new(own));
     }
-    let addresses = [Some(address), metrics.as_ref().map(|(_, address)| *address)];
-    let mut open = addresses.into_iter().flatten().filter(|address| !address.ip().is_loopback());
+    let ports = [Some(address), grpc.as_ref().map(|(_, address)| *address), metrics.as_ref().map(|(_, address)| *address)];
+    let mut open = ports.into_iter().flatten().filter(|address| !address.ip().is_loopback());
     if let Some(address) = open.next()
         && !config.insecure
         && !authenticator.requires_keys()
@@ -217,6 +223,10 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let serve = |listener, door, tls, stopped| {
         tokio::spawn(listen::serve(listener, door, tls, Arc::clone(&gateway), stopped))
     };
+    let grpc = grpc.map(|(listener, address)| {
+        tracing::info!("gRPC on {scheme}://{address}");
+        (address, serve(listener, Door::Grpc, tls.clone(), stopped.clone()))
+    });
     let admin = admin.map(|(listener, address)| {
         tracing::info!("admin port on {scheme}://{address}");
         (address, serve(listener, Door::Admin, tls.clone(), stopped.clone()))
@@ -226,7 +236,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         (address, serve(listener, Door::Metrics, tls.clone(), stopped.clone()))
     });
     let listener = serve(listener, Door::Data, tls, stopped);
-    Ok(Server { gateway, address, stop, listener, admin, metrics, repository, memory, ledger })
+    Ok(Server { gateway, address, stop, listener, grpc, admin, metrics, repository, memory, ledger })
 }
 
 /// The secret of a gateway without a store: it has no keys to check, at most compiled code to recognise.
@@ -363,6 +373,10 @@ impl Server {
         self.address
     }
 
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|(address, _)| *address)
+    }
+
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(address, _)| *address)
     }
@@ -377,7 +391,16 @@ impl Server {
 
     /// Returns when the gateway no longer accepts connections although nobody told it to stop.
     pub async fn ended(&mut self) {
-        let _ = (&mut self.listener).await;
+        let grpc = async {
+            match &mut self.grpc {
+                Some((_, listener)) => drop(listener.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = &mut self.listener => (),
+            () = grpc => (),
+        }
     }
 
     /// Stops: readiness goes down, connections are still accepted for `drain_delay`, then running requests finish, and those
@@ -396,7 +419,7 @@ impl Server {
         tokio::time::sleep(drain_delay.min(grace)).await;
         self.stop.send_replace(Some(end));
         let mut cut = self.listener.await.unwrap_or(0);
-        for (_, port) in [self.admin, self.metrics].into_iter().flatten() {
+        for (_, port) in [self.grpc, self.admin, self.metrics].into_iter().flatten() {
             cut += port.await.unwrap_or(0);
         }
         interrupt.abort();

@@ -6,9 +6,10 @@ use std::{
 };
 
 /// Rooms that import only each other and nothing that serves.
-const VOCABULARY: [&str; 11] = [
+const VOCABULARY: [&str; 12] = [
     "tensor",
     "content_type",
+    "proto",
     "name",
     "deadline",
     "limits",
@@ -24,13 +25,14 @@ const VOCABULARY: [&str; 11] = [
 const STATIONS: [&str; 7] = ["authenticate", "route", "admit", "decode", "encode", "execute", "meter"];
 
 /// Foreign crates, and the only places that may name them.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("wasmtime", &["execute/wasm"]),
     ("wasmtime_wizer", &["execute/wasm"]),
     ("wasmparser", &["execute/wasm"]),
     ("wit_component", &["execute/wasm"]),
     ("tract_onnx", &["execute/native"]),
-    ("prost", &["execute/native"]),
+    ("prost", &["execute/native", "proto", "encode/grpc.rs", "listen/grpc"]),
+    ("prost_types", &["listen/grpc"]),
     ("hyper", &["listen", "route", "authenticate", "infer.rs", "verify", "error.rs"]),
     ("anyhow", &["cli", "main.rs"]),
     ("object_store", &["repository"]),

@@ -8,11 +8,12 @@ mod targets;
 /// The name of its program and of its folder, and what it does.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     ("api_key", targets::api_key),
     ("component_profile", targets::component_profile),
     ("decode_binary", targets::decode_binary),
     ("decode_generate", targets::decode_generate),
+    ("decode_grpc", targets::decode_grpc),
     ("decode_json", targets::decode_json),
     ("decompress", targets::decompress),
     ("model_config", targets::model_config),

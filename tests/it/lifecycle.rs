@@ -59,6 +59,8 @@ fn help_teaches_and_mistakes_are_named() {
         (vec!["serve", "--http", "0.0.0.0:0", text(folder.path())], "--insecure"),
         (vec!["serve", "--metrics", "0.0.0.0:0", text(folder.path())], "--insecure"),
         (vec!["serve", "--metrics", "8002", text(folder.path())], "or off"),
+        (vec!["serve", "--grpc", "0.0.0.0:0", text(folder.path())], "--insecure"),
+        (vec!["serve", "--grpc", "8001", text(folder.path())], "or off"),
         (vec!["serve", "--config", text(&config)], "htpp"),
         (vec!["serve", "--deadline", "soon", "a.wasm"], "--deadline"),
         (vec!["serve", "--model-control-mode", "sometimes", "a.wasm"], "explicit"),
@@ -83,6 +85,7 @@ fn why_it_cannot_start_is_told_once() {
     let (state, below) = (text(state.path()), file.join("x"));
     for (arguments, names, cause) in [
         (vec!["--http", &address], address.as_str(), "in use"),
+        (vec!["--grpc", &address], address.as_str(), "in use"),
         (vec!["--store", state, "--admin", &address], &address, "in use"),
         (vec!["--metrics", &address], &address, "in use"),
         (vec!["--tls-cert", "absent", "--tls-key", "absent"], "absent", "No such file"),
@@ -91,13 +94,13 @@ fn why_it_cannot_start_is_told_once() {
         (vec!["--state", state, "--secret-file", text(&below)], "file/x", "Not a directory"),
         (vec!["--store", state], "local/staging", "exists"),
     ] {
-        let folder = text(folder.path());
-        let serve = ["serve", "--http", "127.0.0.1:0", "--log", "error", "--model-repository", folder];
-        // The last of two counts.
-        let serve =
-            if arguments[0] == "--http" { [&serve[..1], &serve[3..]].concat() } else { serve.to_vec() };
-        let metrics = if arguments[0] == "--metrics" { vec![] } else { vec!["--metrics", "off"] };
-        let (code, error) = fails(&[serve, metrics, arguments.clone()].concat());
+        let mut serve = vec!["serve", "--log", "error", "--model-repository", text(folder.path())];
+        for (port, at) in [("--http", "127.0.0.1:0"), ("--grpc", "127.0.0.1:0"), ("--metrics", "off")] {
+            if !arguments.contains(&port) {
+                serve.extend([port, at]);
+            }
+        }
+        let (code, error) = fails(&[serve, arguments.clone()].concat());
         assert_eq!(code, Some(1), "{arguments:?}: {error}");
         assert!(error.contains(names), "{arguments:?}: {error}");
         assert_eq!(error.matches(cause).count(), 1, "{arguments:?}: {error}");

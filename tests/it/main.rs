@@ -9,6 +9,7 @@ mod content_types;
 mod fairness;
 mod fuzz_corpus;
 mod generate;
+mod grpc;
 mod hostile_guest;
 mod hostile_http;
 mod hostile_native;

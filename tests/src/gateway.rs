@@ -98,6 +98,7 @@ impl Gateway {
 
     async fn begin(mut settings: Settings, program: PathBuf) -> Self {
         settings.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        settings.grpc = settings.http.map(Port::At);
         settings.admin = settings.http;
         settings.metrics = Some(Port::At(SocketAddr::from(([127, 0, 0, 1], 0))));
         let mut config = Config::try_from(settings).expect("a valid configuration");
@@ -120,6 +121,10 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.server.grpc_address().expect("it is not off")
     }
 
     /// The admin port of a gateway with a store.

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod grpc;
 pub mod guest;
 pub mod load;
 pub mod process;

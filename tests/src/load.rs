@@ -44,7 +44,8 @@ impl Loaded {
             None => Command::new(gateway),
         };
         command
-            .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--metrics", "off"])
+            .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--metrics", "off"])
             .args(arguments);
         let child = command.stdout(Stdio::null()).stderr(log.reopen()?).spawn()?;
         let mut loaded = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), _log: log };

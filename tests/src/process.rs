@@ -52,7 +52,8 @@ impl Process {
 
     fn begin(mut command: Command, arguments: &[&str]) -> Self {
         let mut child = command
-            .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--metrics", "off"])
+            .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(["--metrics", "off"])
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()

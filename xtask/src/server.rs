@@ -31,9 +31,6 @@ exit "$status"
 
 /// Time for the gateway to load all its models, with the development profile on a busy machine.
 const LOAD_PATIENCE: Duration = Duration::from_secs(300);
-/// Several gateways may run side by side.
-const OTHER_PORTS: &[&str] = &["--admin", "127.0.0.1:0", "--metrics", "off"];
-
 /// Longest time from SIGTERM to the end.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -43,6 +40,15 @@ pub struct Server {
     supervisor: Child,
     pub pid: u32,
     pub address: SocketAddr,
+}
+
+/// Ports that nobody asks for, where they are free.
+fn ports(more: &[&str]) -> &'static [&'static str] {
+    if more.contains(&"--grpc") {
+        &["--admin", "127.0.0.1:0", "--metrics", "off"]
+    } else {
+        &["--admin", "127.0.0.1:0", "--grpc", "off", "--metrics", "off"]
+    }
 }
 
 impl Server {
@@ -57,14 +63,14 @@ impl Server {
         let models = models.to_str().context("the path of the models is not UTF-8")?;
         let http = address.to_string();
         let arguments =
-            [&["serve", "--model-repository", models, "--http", &http], OTHER_PORTS, more].concat();
+            [&["serve", "--model-repository", models, "--http", &http], ports(more), more].concat();
         Self::start(&binaries.join("airlock"), &arguments, core, address, LOAD_PATIENCE)
     }
 
     /// Starts the gateway with a store for uploads and nothing else.
     pub fn store(binaries: &Path, address: SocketAddr, more: &[&str]) -> Result<Self> {
         let http = address.to_string();
-        let arguments = [&["serve", "--http", &http], OTHER_PORTS, more].concat();
+        let arguments = [&["serve", "--http", &http], ports(more), more].concat();
         Self::start(&binaries.join("airlock"), &arguments, None, address, LOAD_PATIENCE)
     }
 

@@ -137,16 +137,18 @@ impl Clients {
 
     /// The stock client, and what it cannot send, against the example models.
     fn conformance(&self) -> Result<Count> {
-        let server = gateway("models", &[])?;
-        let url = server.address.to_string();
+        let grpc = free_address()?.to_string();
+        let server = gateway("models", &["--grpc", &grpc])?;
+        let http = server.address.to_string();
         let mut total = Count::default();
-        for (script, python) in [
-            ("conformance.py", &self.python),
-            ("raw_http.py", &self.python),
-            ("examples.py", &self.python_of_examples),
-            ("codecs.py", &self.python_of_codecs),
+        for (script, python, url) in [
+            ("conformance.py", &self.python, &http),
+            ("grpc_client.py", &self.python, &grpc),
+            ("raw_http.py", &self.python, &http),
+            ("examples.py", &self.python_of_examples, &http),
+            ("codecs.py", &self.python_of_codecs, &http),
         ] {
-            total.add(checked(self.command(python, script).args(["--url", &url]))?);
+            total.add(checked(self.command(python, script).args(["--url", url]))?);
         }
         server.stop()?;
         total.add(self.uploads()?);

@@ -26,7 +26,7 @@ use crate::{
     server,
 };
 
-/// Serve models over HTTP
+/// Serve models over HTTP and gRPC
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -90,8 +90,8 @@ impl Serve {
         let mut config = Config::try_from(settings)?;
         // Writes what is left of the access log when it is dropped.
         let _access = log(&self.log, self.log_format, self.access_log)?;
-        // One port for models, and with a store one for operators.
-        let ports = 1 + usize::from(config.store.is_some());
+        // One or two ports for models, and with a store one for operators.
+        let ports = 1 + usize::from(config.grpc.address().is_some()) + usize::from(config.store.is_some());
         descriptors::make_room(&mut config.limits.listen.max_connections, ports);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(server::serving_threads())

@@ -73,6 +73,8 @@ limit_settings! {
     body_timeout: Span, "AIRLOCK_BODY_TIMEOUT" => listen.body_timeout;
     /// Bytes in a second, on average, with which a request body has to come, once the time above is over; 0: any [default: 16KiB]
     min_body_rate: ByteSize, "AIRLOCK_MIN_BODY_RATE" => listen.min_body_rate;
+    /// Time within which the next request of a gRPC stream has to begin [default: 5m]
+    stream_idle_timeout: Span, "AIRLOCK_STREAM_IDLE_TIMEOUT" => listen.stream_idle_timeout;
     /// Time for a client to read an answer [default: 1m]
     send_timeout: Span, "AIRLOCK_SEND_TIMEOUT" => listen.send_timeout;
     /// Bytes of a request's path and query [default: 2KiB]

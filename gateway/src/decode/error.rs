@@ -22,6 +22,8 @@ pub enum DecodeError {
     Compression { encoding: &'static str, reason: String },
     #[error("the decompressed body is larger than the {limit} bytes that are accepted")]
     TooLarge { limit: usize },
+    #[error("the tensors of the request take more than the {limit} bytes that are accepted")]
+    Tensors { limit: usize },
     #[error("content encoding '{0}' is not supported: use gzip, deflate or identity")]
     ContentEncoding(String),
 }
@@ -48,7 +50,7 @@ impl DecodeError {
             | Self::Output { .. }
             | Self::Compression { .. } => Kind::Invalid,
             Self::SharedMemory { .. } => Kind::NotOffered,
-            Self::TooLarge { .. } => Kind::TooLarge,
+            Self::TooLarge { .. } | Self::Tensors { .. } => Kind::TooLarge,
             Self::ContentEncoding(_) => Kind::UnsupportedEncoding,
         }
     }

@@ -1,12 +1,14 @@
 //! Decode: the bytes of a V2 infer request become an [`InferRequest`] that fits the model's signature.
 //!
-//! JSON `data` is parsed straight into V2's raw layout; binary tensors are slices of the body.
+//! JSON `data` is parsed straight into V2's raw layout; binary tensors are slices of the body. [`grpc`] does the same for the messages
+//! of gRPC.
 
 mod addressed;
 mod check;
 mod compression;
 mod content_type;
 mod error;
+pub mod grpc;
 mod json;
 mod raw;
 

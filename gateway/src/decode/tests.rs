@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::tensor::{Datatype, Parameter, Shape, TensorSpec};
 
-mod round_trip;
+pub(super) mod round_trip;
 
 fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
     TensorSpec { name: name.into(), datatype, shape: Shape(shape.into()) }

@@ -5,6 +5,7 @@
 mod asked;
 mod classification;
 mod compression;
+pub mod grpc;
 mod json;
 
 use bytes::Bytes;
@@ -51,6 +52,8 @@ pub enum EncodeError {
     TooManyClasses { name: String, count: usize },
     #[error("output '{name}': the classes have more than {limit} bytes, ask for fewer ('classification')")]
     ClassesTooLarge { name: String, limit: usize },
+    #[error("the answer has {length} bytes, more than a message of gRPC can have: ask for fewer outputs")]
+    TooLarge { length: usize },
 }
 
 const BINARY_DATA: &str =

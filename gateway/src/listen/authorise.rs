@@ -1,13 +1,13 @@
 //! Authorise: may this principal do that? The one place where a route meets a scope; every door leads through it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use hyper::http::request::Parts;
 
 use crate::{
     authenticate::{AuthenticateError, Authenticator, Principal, Scope},
     error::Problem,
-    route::{self, AdminRoute, Extension, Route},
+    route::{self, AdminRoute, Extension, GrpcRoute, Route},
 };
 
 use super::places::Visitor;
@@ -20,6 +20,41 @@ pub(super) fn authorise(
 ) -> Result<(Route, Arc<Principal>), Problem> {
     let route = route::route(&head.method, head.uri.path());
     let needed = route.as_ref().map_or(Some(Scope::Infer), scope);
+    authorised(authenticator, visitor, head, route.map_err(Problem::from), needed)
+}
+
+/// The same at the gRPC port.
+pub(super) fn authorise_grpc(
+    authenticator: &Authenticator,
+    visitor: &Visitor,
+    head: &Parts,
+) -> Result<(GrpcRoute, Arc<Principal>), Problem> {
+    let route = route::grpc(head.uri.path());
+    let needed = route.map_or(Some(Scope::Infer), grpc_scope);
+    authorised(authenticator, visitor, head, route.ok_or_else(Problem::unknown_call), needed)
+}
+
+/// The same for a further message of a call that has been let in: its key may be revoked by now.
+pub(super) fn authorise_again(
+    authenticator: &Authenticator,
+    address: IpAddr,
+    head: &Parts,
+    route: GrpcRoute,
+) -> Result<Arc<Principal>, Problem> {
+    let principal = authenticator.principal(address, &head.uri, &head.headers)?;
+    if let Some(needed) = grpc_scope(route) {
+        principal.require(needed)?;
+    }
+    Ok(principal)
+}
+
+fn authorised<R>(
+    authenticator: &Authenticator,
+    visitor: &Visitor,
+    head: &Parts,
+    route: Result<R, Problem>,
+    needed: Option<Scope>,
+) -> Result<(R, Arc<Principal>), Problem> {
     let Some(needed) = needed else {
         let nobody = authenticator.visitor(&head.uri, &head.headers)?;
         return Ok((route?, nobody));
@@ -72,5 +107,29 @@ fn scope(route: &Route) -> Option<Scope> {
         | Route::Upload(..)
         | Route::RemoveVersion(..)
         | Route::Verify(_) => Some(Scope::Repository),
+    }
+}
+
+/// The same of a call of gRPC.
+fn grpc_scope(route: GrpcRoute) -> Option<Scope> {
+    match route {
+        GrpcRoute::ServerLive | GrpcRoute::ServerReady | GrpcRoute::HealthCheck | GrpcRoute::HealthWatch => {
+            None
+        }
+        GrpcRoute::ServerMetadata
+        | GrpcRoute::ModelReady
+        | GrpcRoute::ModelMetadata
+        | GrpcRoute::ModelInfer
+        | GrpcRoute::ModelStreamInfer
+        | GrpcRoute::ModelConfig
+        | GrpcRoute::ModelStatistics
+        | GrpcRoute::SharedMemory
+        // To read them; to change them would take more.
+        | GrpcRoute::TraceSetting
+        | GrpcRoute::LogSettings
+        | GrpcRoute::Reflection => Some(Scope::Infer),
+        GrpcRoute::RepositoryIndex | GrpcRoute::RepositoryLoad | GrpcRoute::RepositoryUnload => {
+            Some(Scope::Repository)
+        }
     }
 }

@@ -5,20 +5,25 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
 use http_body_util::BodyExt;
 use hyper::{
-    Version,
+    HeaderMap, Version,
     body::{Body, Frame, Incoming, SizeHint},
 };
 use tokio::time::Instant;
 
 use super::sending;
-use crate::{limits::ListenLimits, meter::Usage};
+use crate::{
+    admit::{Reservation, Seat},
+    limits::ListenLimits,
+    meter::Usage,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -56,6 +61,28 @@ impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
             waited: Duration::ZERO,
             received: 0,
         }
+    }
+
+    /// Waits for the first piece of another message of the body, and gives that message its own time; none at the end.
+    pub async fn again(&mut self, patience: Duration) -> Result<Option<Bytes>, BodyError> {
+        let first = loop {
+            let frame = tokio::time::timeout(patience, self.body.frame()).await;
+            match frame.map_err(|_| BodyError::Timeout(patience))? {
+                None => return Ok(None),
+                Some(frame) => match frame.map_err(|_| BodyError::Broken)?.into_data() {
+                    Ok(piece) if piece.is_empty() => {}
+                    Ok(piece) => break piece,
+                    Err(_) => {}
+                },
+            }
+        };
+        self.renew();
+        Ok(Some(first))
+    }
+
+    /// From now on another message arrives.
+    pub fn renew(&mut self) {
+        (self.end, self.waited, self.received) = (Instant::now() + self.whole, Duration::ZERO, 0);
     }
 
     /// The next piece; none at the end. Trailers say nothing to us.
@@ -113,27 +140,50 @@ pub async fn read<E: From<BodyError>>(
         None => None,
     };
     let mut body = Arriving::new(body, limits, limits.body_timeout);
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    let mut length = 0usize;
+    let mut gathered = Gathered::default();
     while let Some(piece) = body.next().await? {
-        length += piece.len();
-        if length > max_bytes {
+        if gathered.len() + piece.len() > max_bytes {
             return Err(BodyError::TooLarge { limit: max_bytes }.into());
         }
         reserve(piece.len())?;
-        if first.is_empty() && rest.is_empty() {
-            // A body of one piece, the usual case, is never copied.
-            first = piece;
-        } else {
-            if rest.is_empty() {
-                rest.reserve(declared.unwrap_or(length));
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&piece);
-        }
+        gathered.add(piece, declared);
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(gathered.whole())
+}
+
+/// Pieces on their way to be one.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Gathered {
+    pub fn len(&self) -> usize {
+        if self.rest.is_empty() { self.first.len() } else { self.rest.len() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds a piece of what is to have `declared` bytes in all, if that is known.
+    pub fn add(&mut self, piece: Bytes, declared: Option<usize>) {
+        if self.is_empty() {
+            // What comes in one piece, the usual case, is never copied.
+            self.first = piece;
+            return;
+        }
+        if self.rest.is_empty() {
+            self.rest.reserve(declared.unwrap_or(self.first.len() + piece.len()));
+            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&piece);
+    }
+
+    pub fn whole(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
 }
 
 /// Largest piece of a response body handed over at once, in bytes.
@@ -142,13 +192,34 @@ const MAX_PIECE: usize = 256 << 10;
 /// The same over HTTP/2, where a piece that was handed over waits in memory for the peer's window: one frame.
 const MAX_PIECE_HTTP2: usize = 16 << 10;
 
-/// A response body of known length, sent piece by piece without copying. `held` falls when the last piece is handed to
+/// What a body that has several messages is made of, in order.
+#[derive(Debug)]
+pub enum Part {
+    Message(Message),
+    /// The last word; nothing follows.
+    Trailers(HeaderMap),
+}
+
+/// Some bytes of a body, and what they hold until they are sent.
+#[derive(Debug, Default)]
+pub struct Message {
+    pub parts: Vec<Bytes>,
+    pub held: Option<(Reservation, Option<Seat>)>,
+    pub usage: Option<Usage>,
+}
+
+/// Where the messages of a body come from; asked for the next one when the peer has taken the last.
+pub type Source = Pin<Box<dyn Stream<Item = Part> + Send>>;
+
+/// A response body, sent piece by piece without copying. `held` falls when the last piece is handed to
 /// the connection, or when the peer is gone: of an answer that counts as sent, at most that piece and the connection's
 /// own buffer are still in memory.
 pub struct ReplyBody {
     parts: VecDeque<Bytes>,
     held: Option<Box<dyn Any + Send>>,
     usage: Option<Usage>,
+    source: Option<Source>,
+    trailers: Option<Box<HeaderMap>>,
     on_its_way: Option<sending::Answer>,
     max_piece: usize,
 }
@@ -156,7 +227,20 @@ pub struct ReplyBody {
 impl ReplyBody {
     pub fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
         let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        Self { parts, held: None, usage: None, on_its_way: None, max_piece: MAX_PIECE }
+        Self {
+            parts,
+            held: None,
+            usage: None,
+            source: None,
+            trailers: None,
+            on_its_way: None,
+            max_piece: MAX_PIECE,
+        }
+    }
+
+    /// A body whose messages are made while it is sent.
+    pub fn from_source(source: Source) -> Self {
+        Self { source: Some(source), ..Self::new([]) }
     }
 
     #[must_use]
@@ -167,7 +251,10 @@ impl ReplyBody {
 
     /// Lets the connection see for how long it is on its way.
     #[must_use]
-    pub fn on_its_way(mut self, answer: sending::Answer, version: Version) -> Self {
+    pub fn on_its_way(mut self, mut answer: sending::Answer, version: Version) -> Self {
+        if self.source.is_some() {
+            answer.pause();
+        }
         self.on_its_way = Some(answer);
         if version == Version::HTTP_2 {
             self.max_piece = MAX_PIECE_HTTP2;
@@ -180,6 +267,58 @@ impl ReplyBody {
     pub fn metered(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self
+    }
+
+    /// Ends with these trailers.
+    #[must_use]
+    pub fn ended_by(mut self, trailers: HeaderMap) -> Self {
+        self.trailers = Some(Box::new(trailers));
+        self
+    }
+
+    /// The next piece of the message that is being sent.
+    fn piece(&mut self) -> Option<Bytes> {
+        let max_piece = self.max_piece;
+        let part = match self.parts.front_mut() {
+            Some(part) if part.len() > max_piece => Some(part.split_to(max_piece)),
+            _ => self.parts.pop_front(),
+        };
+        if let (Some(usage), Some(part)) = (&mut self.usage, &part) {
+            usage.sent(part.len());
+        }
+        if self.parts.is_empty() {
+            self.held = None;
+            self.usage = None;
+            if self.source.is_none() {
+                self.on_its_way = None;
+            }
+        }
+        part
+    }
+
+    /// Takes the next message from the source; `false` if there is none.
+    fn refill(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        let Some(source) = &mut self.source else { return Poll::Ready(false) };
+        // Whoever asks has sent what there was.
+        if let Some(answer) = &mut self.on_its_way {
+            answer.pause();
+        }
+        match ready!(source.as_mut().poll_next(context)) {
+            Some(Part::Message(message)) => {
+                self.parts.extend(message.parts.into_iter().filter(|part| !part.is_empty()));
+                self.usage = message.usage;
+                self.held = message.held.map(|held| Box::new(held) as Box<dyn Any + Send>);
+                if let Some(answer) = &mut self.on_its_way {
+                    answer.resume();
+                }
+            }
+            Some(Part::Trailers(trailers)) => {
+                self.source = None;
+                self.trailers = Some(Box::new(trailers));
+            }
+            None => self.source = None,
+        }
+        Poll::Ready(true)
     }
 }
 
@@ -195,29 +334,31 @@ impl Body for ReplyBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let max_piece = self.max_piece;
-        let part = match self.parts.front_mut() {
-            Some(part) if part.len() > max_piece => Some(part.split_to(max_piece)),
-            _ => self.parts.pop_front(),
-        };
-        if let (Some(usage), Some(part)) = (&mut self.usage, &part) {
-            usage.sent(part.len());
+        loop {
+            if let Some(piece) = self.piece() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if !ready!(self.refill(context)) {
+                let trailers = self.trailers.take();
+                self.on_its_way = None;
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))));
+            }
         }
-        if self.parts.is_empty() {
-            self.held = None;
-            self.usage = None;
-            self.on_its_way = None;
-        }
-        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.source.is_none() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.parts.iter().map(|part| part.len() as u64).sum())
+        let length = self.parts.iter().map(|part| part.len() as u64).sum();
+        if self.source.is_none() && self.trailers.is_none() {
+            return SizeHint::with_exact(length);
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(length);
+        hint
     }
 }

@@ -31,7 +31,7 @@ use tokio_rustls::server::TlsStream;
 use crate::{infer::Gateway, limits::ListenLimits};
 
 use super::{
-    Door, Stop, admin, metrics,
+    Door, Stop, admin, grpc, metrics,
     places::{Place, Visitor},
     rest,
     sending::{Sending, Watched},
@@ -132,15 +132,16 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let limits = gateway.limits.listen.clone();
     let sending = Sending::default();
     let service = service_fn({
-        let (sending, place) = (sending.clone(), Arc::clone(place));
+        let (sending, place, stop) = (sending.clone(), Arc::clone(place), stop.clone());
         move |request: Request<Incoming>| {
-            let gateway = Arc::clone(&gateway);
+            let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
             let under_way = sending.request(Visitor::new(peer, &place));
             // hyper keeps room for one as long as the connection lives.
             Box::pin(async move {
                 let (version, visitor) = (request.version(), under_way.visitor());
                 let mut answer = match door {
                     Door::Data => rest::handle(&gateway, visitor, request).await,
+                    Door::Grpc => grpc::handle(&gateway, visitor, request, stop).await,
                     Door::Admin => Box::pin(admin::handle(&gateway, visitor, request)).await,
                     Door::Metrics => Box::pin(metrics::handle(&gateway, visitor, request)).await,
                 };

@@ -39,12 +39,8 @@ pub(super) fn answer(
             }
             Ok(json_reply(StatusCode::OK, &describe::trace_settings()))
         }
-        Extension::SetLogging => Err(Problem::not_implemented(
-            "what the gateway logs is chosen when it starts (--log, --log-format) and cannot be changed over the network",
-        )),
-        Extension::SetTrace => {
-            Err(Problem::not_implemented("this gateway writes no traces that could be set"))
-        }
+        Extension::SetLogging => Err(Problem::log_is_fixed()),
+        Extension::SetTrace => Err(Problem::traces_are_fixed()),
         Extension::SharedMemory => Err(Problem::not_implemented(
             "this gateway shares no memory with its clients, who are strangers to each other: \
              send tensors in the request (the binary tensor extension copies them as they are)",

@@ -5,9 +5,12 @@ mod admin;
 mod authorise;
 pub mod body;
 mod connection;
+mod control;
 mod etag;
 mod extensions;
+mod grpc;
 pub mod head;
+pub mod messages;
 mod metrics;
 mod places;
 mod rest;
@@ -43,6 +46,8 @@ pub type Stop = watch::Receiver<Option<Instant>>;
 pub enum Door {
     /// V2, and tenants' own models.
     Data,
+    /// V2 over gRPC.
+    Grpc,
     /// Tenants and their keys.
     Admin,
     /// What is counted.
@@ -50,12 +55,13 @@ pub enum Door {
 }
 
 impl Door {
-    pub const ALL: [Self; 3] = [Self::Data, Self::Admin, Self::Metrics];
+    pub const ALL: [Self; 4] = [Self::Data, Self::Grpc, Self::Admin, Self::Metrics];
 
     /// What metrics and settings call the port.
     pub fn word(self) -> &'static str {
         match self {
             Self::Data => "http",
+            Self::Grpc => "grpc",
             Self::Admin => "admin",
             Self::Metrics => "metrics",
         }

@@ -21,16 +21,11 @@ use serde_json::json;
 
 use crate::{
     admit::TooMany,
-    authenticate::{Principal, Scope},
+    authenticate::Principal,
     error::Problem,
     infer::{self, Gateway, Wire},
     meter::OK,
-    name::{ModelName, TenantName},
-    repository::{
-        FindError, State,
-        namespaces::Wanted,
-        uploads::{UploadError, Uploads},
-    },
+    name::TenantName,
     route::{Route, Target},
     tensor::TensorSpec,
     verify,
@@ -41,24 +36,15 @@ use super::{
     access::{self, REQUEST_ID},
     authorise::authorise,
     body::{self, ReplyBody},
+    control::{self, Described, Needs, until_interrupted},
     etag::tagged,
     extensions, head,
     places::Visitor,
     uploads::{self, LoadRequest},
 };
 
-/// The protocol's extensions that this server offers, as `GET /v2` announces them.
-const EXTENSIONS: [&str; 6] = [
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "model_repository",
-    "parameters",
-    "statistics",
-];
-
 /// Body bytes of the repository calls, whose parameters are few.
-const MAX_CONTROL_BYTES: usize = 64 << 10;
+pub(super) const MAX_CONTROL_BYTES: usize = 64 << 10;
 
 /// Answers a request, whatever happens on the way: a panic costs this request a 500 and nobody else anything.
 pub(super) async fn handle(
@@ -77,18 +63,23 @@ pub(super) async fn handle(
 
 /// What becomes of an answer that may be a problem or a panic.
 pub(super) async fn answered(
-    mut answer: Pin<&mut impl Future<Output = Result<Response<ReplyBody>, Problem>>>,
+    answer: Pin<&mut impl Future<Output = Result<Response<ReplyBody>, Problem>>>,
 ) -> Response<ReplyBody> {
-    let answer = std::future::poll_fn(|context| {
-        match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
-            Ok(poll) => poll,
-            Err(panic) => Poll::Ready(Err(Problem::internal(panic_message(&*panic)))),
-        }
-    });
-    answer.await.unwrap_or_else(|problem| {
+    caught(answer).await.unwrap_or_else(|problem| {
         problem.log();
         refuse(&problem)
     })
+}
+
+/// Makes a problem of a panic.
+pub(super) async fn caught<T>(
+    mut answer: Pin<&mut impl Future<Output = Result<T, Problem>>>,
+) -> Result<T, Problem> {
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
+        Ok(poll) => poll,
+        Err(panic) => Poll::Ready(Err(Problem::internal(panic_message(&*panic)))),
+    })
+    .await
 }
 
 async fn answer(
@@ -107,18 +98,19 @@ async fn answer(
         access::log(Door::Data, visitor, head, came_to, begun);
     }
     let unpaid = answer.as_ref().map_or_else(Problem::is_unpaid, |_| !course.ran);
-    // Who comes without a key has the gateway for itself; and at its end nothing is held back.
-    if unpaid
-        && let Some(tenant) = visitor.tenant()
-        && !gateway.draining.load(Ordering::Relaxed)
-    {
-        keep_pace(gateway, tenant, visitor, head.version).await;
+    if unpaid {
+        keep_pace(gateway, visitor, head.version).await;
     }
     answer
 }
 
-/// Returns when an answer may be told for which no model ran.
-async fn keep_pace(gateway: &Gateway, tenant: &TenantName, visitor: &Visitor, version: Version) {
+/// Returns when an answer may be told for which no model ran. Who comes without a key has the gateway for itself; and at its end
+/// nothing is held back.
+pub(super) async fn keep_pace(gateway: &Gateway, visitor: &Visitor, version: Version) {
+    let Some(tenant) = visitor.tenant() else { return };
+    if gateway.draining.load(Ordering::Relaxed) {
+        return;
+    }
     if let Err(TooMany { wait }) = gateway.admission.keep_pace(tenant).await {
         if version < Version::HTTP_2 {
             return visitor.cut();
@@ -151,7 +143,7 @@ async fn asked(
         Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Verify(_)
     );
     course.ran = metered || matches!(route, Route::Upload(..));
-    enough_memory(gateway, &route)?;
+    control::enough_memory(gateway, needs(&route))?;
     course.metered = metered;
     routed(gateway, &principal, route, head, body).await
 }
@@ -185,7 +177,11 @@ async fn routed(
         Route::Ready => Ok(server_ready(gateway)),
         Route::ServerMetadata => Ok(json_reply(
             StatusCode::OK,
-            &ServerMetadata { name: "airlock", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS },
+            &ServerMetadata {
+                name: control::NAME,
+                version: env!("CARGO_PKG_VERSION"),
+                extensions: control::EXTENSIONS,
+            },
         )),
         Route::ModelMetadata(target) => model_metadata(gateway, tenant, &target),
         Route::ModelReady(target) => model_ready(gateway, tenant, &target),
@@ -193,17 +189,16 @@ async fn routed(
         Route::Usage => Ok(json_reply(StatusCode::OK, &gateway.meter.usage(tenant))),
         Route::RepositoryIndex => repository_index(gateway, tenant, body).await,
         Route::RepositoryLoad(model) => {
-            until_interrupted(gateway, Box::pin(load(gateway, principal, &model, body))).await?;
+            let load = Box::pin(async {
+                let request = LoadRequest::read(gateway, tenant, body).await?;
+                control::load(gateway, principal, &model, request).await
+            });
+            until_interrupted(gateway, load).await?;
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "load": true })))
         }
         Route::RepositoryUnload(model) => {
             control_body(gateway, tenant, body).await?;
-            if let Some(uploads) = owner(gateway, tenant, &model) {
-                Box::pin(uploads.set_loaded(tenant, &model, false)).await?;
-            } else {
-                shared_model(principal, &model)?;
-                gateway.repository.unload(&model).await?;
-            }
+            Box::pin(control::unload(gateway, principal, &model)).await?;
             Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "unload": true })))
         }
         Route::OwnModels => {
@@ -238,59 +233,13 @@ async fn routed(
     }
 }
 
-/// What is not done while memory is short; those who ask whether the gateway lives get their answer.
-fn enough_memory(gateway: &Gateway, route: &Route) -> Result<(), Problem> {
-    let too_much = match route {
-        Route::Live | Route::Ready => false,
-        Route::Upload(..) | Route::RepositoryLoad(_) => {
-            gateway.memory.no_loads() || gateway.memory.no_calls()
-        }
-        _ => gateway.memory.no_calls(),
-    };
-    if too_much { Err(Problem::short_of_memory()) } else { Ok(()) }
-}
-
-/// Gives up on a model that is not loaded or published by the time at which the gateway stops. What was not acknowledged may be
-/// published all the same, whole, if its record was being written just then.
-async fn until_interrupted<T>(
-    gateway: &Gateway,
-    publishes: impl Future<Output = Result<T, Problem>>,
-) -> Result<T, Problem> {
-    tokio::select! {
-        biased;
-        published = publishes => published,
-        () = gateway.interrupted() => Err(Problem::draining()),
+/// What a route needs beside a socket.
+fn needs(route: &Route) -> Needs {
+    match route {
+        Route::Live | Route::Ready => Needs::Nothing,
+        Route::Upload(..) | Route::RepositoryLoad(_) => Needs::Load,
+        _ => Needs::Memory,
     }
-}
-
-/// `load`, with the files of a model of the tenant's own or without any.
-async fn load(
-    gateway: &Arc<Gateway>,
-    principal: &Principal,
-    model: &ModelName,
-    body: Incoming,
-) -> Result<(), Problem> {
-    let tenant = &principal.tenant;
-    let request = LoadRequest::read(gateway, tenant, body).await?;
-    if !request.is_empty() {
-        return uploads::load_files(gateway, tenant, model, request).await;
-    }
-    if let Some(uploads) = owner(gateway, tenant, model) {
-        return Ok(uploads.set_loaded(tenant, model, true).await?);
-    }
-    shared_model(principal, model)?;
-    Ok(gateway.repository.load(model).await?)
-}
-
-/// Who keeps that model for the tenant, if it is one of its own.
-fn owner<'a>(gateway: &'a Gateway, tenant: &TenantName, model: &ModelName) -> Option<&'a Arc<Uploads>> {
-    gateway.uploads.as_ref().filter(|uploads| uploads.has(tenant, model))
-}
-
-/// The operator's models serve everybody: only an operator loads and unloads them. To others they are not there to be
-/// changed, which is what they hear of any model that is not theirs.
-fn shared_model(principal: &Principal, model: &ModelName) -> Result<(), Problem> {
-    principal.require(Scope::Admin).map_err(|_| UploadError::UnknownModel(model.clone()).into())
 }
 
 fn inferred(answer: infer::Answer) -> Response<ReplyBody> {
@@ -332,7 +281,7 @@ fn server_ready(gateway: &Gateway) -> Response<ReplyBody> {
 struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    extensions: [&'static str; EXTENSIONS.len()],
+    extensions: [&'static str; control::EXTENSIONS.len()],
 }
 
 #[derive(Serialize)]
@@ -370,12 +319,7 @@ fn model_metadata(
     tenant: &TenantName,
     target: &Target,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let wanted = Wanted::new(target.version.as_ref(), None);
-    let model = gateway.models.find(tenant, &target.model, &wanted)?;
-    let versions = match &target.version {
-        Some(version) => vec![version.to_string()],
-        None => gateway.models.versions(tenant, &target.model).iter().map(ToString::to_string).collect(),
-    };
+    let Described { model, versions } = control::describe(gateway, tenant, target)?;
     let signature = model.executor.signature();
     let metadata = ModelMetadata {
         name: model.name.as_str(),
@@ -394,17 +338,15 @@ fn model_ready(
     target: &Target,
 ) -> Result<Response<ReplyBody>, Problem> {
     let name = target.model.as_str();
-    match gateway.models.find(tenant, &target.model, &Wanted::new(target.version.as_ref(), None)) {
-        Ok(_) => Ok(json_reply(StatusCode::OK, &json!({ "name": name, "ready": true }))),
-        Err(error @ FindError::NotReady { .. }) => {
-            let problem = Problem::from(error);
+    match control::model_ready(gateway, tenant, target)? {
+        Ok(()) => Ok(json_reply(StatusCode::OK, &json!({ "name": name, "ready": true }))),
+        Err(problem) => {
             let mut response = refuse(&problem);
             *response.body_mut() = json_body(
                 &json!({ "name": name, "ready": false, "error": problem.text, "code": problem.code }),
             );
             Ok(response)
         }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -425,10 +367,8 @@ async fn repository_index(
 ) -> Result<Response<ReplyBody>, Problem> {
     let parameters = control_body(gateway, tenant, body).await?;
     let ready_only = parameters.get("ready").and_then(serde_json::Value::as_bool).unwrap_or(false);
-    let entries = gateway.models.index(tenant);
-    let entries: Vec<IndexEntry> = entries
+    let entries: Vec<IndexEntry> = control::index(gateway, tenant, ready_only)
         .into_iter()
-        .filter(|entry| !ready_only || entry.state == State::Ready)
         .map(|entry| IndexEntry {
             name: entry.name.to_string(),
             version: entry.version.map(|version| version.to_string()),
@@ -475,16 +415,13 @@ struct ErrorBody<'a> {
     step: Option<String>,
 }
 
-fn refuse(problem: &Problem) -> Response<ReplyBody> {
+pub(super) fn refuse(problem: &Problem) -> Response<ReplyBody> {
     let step = problem.step.map(|step| step.to_string());
     let error = ErrorBody { error: &problem.text, code: problem.code, step };
     let mut response = json_reply(problem.status, &error);
     let headers = response.headers_mut();
-    if let Some(seconds) = problem.retry_after {
-        // Who was refused for the gateway's own sake should not come back all at once.
-        let at_once = problem.status == StatusCode::SERVICE_UNAVAILABLE && !problem.wait_is_known;
-        let later = if at_once { scatter(seconds) } else { 0 };
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.saturating_add(later)));
+    if let Some(seconds) = retry_after(problem) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if problem.close {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -495,10 +432,19 @@ fn refuse(problem: &Problem) -> Response<ReplyBody> {
     if problem.status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if problem.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+    if problem.code == "unsupported_encoding" {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }
     response
+}
+
+/// Seconds after which a client is told to try again.
+pub(super) fn retry_after(problem: &Problem) -> Option<u32> {
+    let seconds = problem.retry_after?;
+    // Who was refused for the gateway's own sake should not come back all at once.
+    let at_once = problem.status == StatusCode::SERVICE_UNAVAILABLE && !problem.wait_is_known;
+    let later = if at_once { scatter(seconds) } else { 0 };
+    Some(seconds.saturating_add(later))
 }
 
 /// A number from 0 to `most`, of which nobody has to be able to guess nothing.

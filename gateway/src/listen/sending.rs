@@ -40,7 +40,8 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub struct Answer {
     request: Request,
-    number: u64,
+    /// None between the messages of an answer that has several.
+    number: Option<u64>,
 }
 
 impl Default for Sending {
@@ -97,12 +98,29 @@ impl Request {
     }
 
     pub(super) fn answer(self) -> Answer {
-        let number = self.sending.with(|under_way| {
-            under_way.begun += 1;
-            under_way.answers.insert(under_way.begun, Instant::now());
-            under_way.begun
-        });
-        Answer { request: self, number }
+        let mut answer = Answer { request: self, number: None };
+        answer.resume();
+        answer
+    }
+}
+
+impl Answer {
+    /// A message of it is on its way: from now on the peer's time to read it passes.
+    pub(super) fn resume(&mut self) {
+        if self.number.is_none() {
+            self.number = Some(self.request.sending.with(|under_way| {
+                under_way.begun += 1;
+                under_way.answers.insert(under_way.begun, Instant::now());
+                under_way.begun
+            }));
+        }
+    }
+
+    /// The peer has taken what there is of it so far.
+    pub(super) fn pause(&mut self) {
+        if let Some(number) = self.number.take() {
+            self.request.sending.with(|under_way| under_way.answers.remove(&number));
+        }
     }
 }
 
@@ -117,7 +135,7 @@ impl Drop for Request {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.request.sending.with(|under_way| under_way.answers.remove(&self.number));
+        self.pause();
     }
 }
 

@@ -226,17 +226,55 @@ fn broken(error: multer::Error) -> Problem {
     }
 }
 
-/// What Triton's clients send with `load`: all values are texts.
+/// What Triton's clients send with `load`.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct LoadRequest {
     #[serde(default)]
-    parameters: BTreeMap<String, String>,
+    parameters: BTreeMap<String, Value>,
     /// Of its text and of what was taken out of it.
     #[serde(skip)]
     reservation: Option<Reservation>,
 }
 
+/// A value of its parameters: JSON has texts only, gRPC has bytes for files.
+#[derive(Debug, Deserialize)]
+#[serde(from = "String")]
+pub(super) enum Value {
+    Text(String),
+    Bytes(Bytes),
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl Value {
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// The file that it is: a text is base64.
+    fn into_file(self) -> Option<Bytes> {
+        match self {
+            Self::Text(text) => {
+                tokio::task::block_in_place(|| BASE64_STANDARD.decode(&text)).ok().map(Bytes::from)
+            }
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+}
+
 impl LoadRequest {
+    /// With parameters that are in memory, and counted, already.
+    pub(super) fn new(parameters: BTreeMap<String, Value>, reservation: Reservation) -> Self {
+        Self { parameters, reservation: Some(reservation) }
+    }
+
     /// Reads the body, which is one JSON text and so has to be in memory as a whole.
     pub(super) async fn read(
         gateway: &Gateway,
@@ -271,7 +309,7 @@ impl LoadRequest {
     }
 }
 
-/// `load` with files, Triton's way: parameters `config` (ModelConfig as JSON) and `file:VERSION/NAME` (base64).
+/// `load` with files, Triton's way: parameters `config` (ModelConfig as JSON) and `file:VERSION/NAME`.
 pub(super) async fn load_files(
     gateway: &Gateway,
     tenant: &TenantName,
@@ -280,15 +318,21 @@ pub(super) async fn load_files(
 ) -> Result<(), Problem> {
     let uploads = uploads(gateway)?;
     let _held = request.reservation;
-    let config = request.parameters.get("config").cloned();
+    let mut parameters = request.parameters;
+    let config = parameters.remove("config");
     if config.as_ref().is_some_and(|config| config.len() > MAX_CONFIG) {
         return Err(UploadError::TooLarge { limit: MAX_CONFIG as u64 }.into());
     }
-    let mut versions: BTreeMap<Version, Vec<(String, String)>> = BTreeMap::new();
-    for (key, value) in request.parameters {
-        if key == "config" {
-            continue;
-        }
+    let config = match config {
+        None => None,
+        Some(Value::Text(text)) => Some(text),
+        Some(Value::Bytes(bytes)) => Some(
+            String::from_utf8(bytes.into())
+                .map_err(|_| Problem::bad_request("the parameter 'config' is not UTF-8 text".into()))?,
+        ),
+    };
+    let mut versions: BTreeMap<Version, Vec<(String, Value)>> = BTreeMap::new();
+    for (key, value) in parameters {
         let shown: String = key.chars().take(64).collect();
         let place = key.strip_prefix("file:").and_then(|path| path.split_once('/'));
         let Some((version, name)) = place else {
@@ -308,9 +352,8 @@ pub(super) async fn load_files(
     for (version, files) in versions {
         let mut upload = uploads.begin(tenant)?;
         upload.staged.config = config.clone().map(ConfigText::Json);
-        for (name, text) in files {
-            let bytes = tokio::task::block_in_place(|| BASE64_STANDARD.decode(&text));
-            let bytes = bytes.map_err(|_| {
+        for (name, value) in files {
+            let bytes = value.into_file().ok_or_else(|| {
                 let name: String = name.chars().take(64).collect();
                 Problem::bad_request(format!("the file {name:?} of version {version} is not base64"))
             })?;

@@ -1,7 +1,7 @@
 //! Meter: what a request used, noted on every path, answered or not.
 //!
-//! A request counts from the moment it is on the road: its sender is known and its path names a model. It is noted once,
-//! when it leaves: with its answer's last byte, its refusal, or its client.
+//! A request counts from the moment it is on the road: its sender is known, and it is one to a model. It is noted once, when it
+//! leaves: with its answer's last byte, its refusal, or its client.
 
 mod clock;
 pub mod ledger;
@@ -43,7 +43,8 @@ pub struct Usage {
     /// What its client, or the gateway, calls it in the log.
     request_id: Option<Box<str>>,
     tenant: TenantName,
-    model: ModelName,
+    /// None until the request has said it.
+    model: Option<ModelName>,
     /// The model is one that the tenant can see.
     known: bool,
     /// Which version answers, and whether it is the operator's.
@@ -61,14 +62,21 @@ pub struct Usage {
     status: Option<u16>,
 }
 
-/// Starts to follow a request. Until told otherwise its outcome is that the client went away.
+/// Starts to follow a request to a model. Until told otherwise its outcome is that the client went away.
 pub fn start(meter: &Arc<Meter>, tenant: &TenantName, model: &ModelName) -> Usage {
+    let mut usage = start_unnamed(meter, tenant);
+    usage.asks_for(model);
+    usage
+}
+
+/// The same before it is known which model the request is for.
+pub fn start_unnamed(meter: &Arc<Meter>, tenant: &TenantName) -> Usage {
     meter.begin();
     Usage {
         meter: Arc::clone(meter),
         request_id: None,
         tenant: tenant.clone(),
-        model: model.clone(),
+        model: None,
         known: false,
         version: None,
         batch: 1,
@@ -87,6 +95,11 @@ impl Usage {
     /// What the request is called in the log; checked by whoever took it in.
     pub fn called(&mut self, request_id: Option<&str>) {
         self.request_id = request_id.map(Into::into);
+    }
+
+    /// The request names that model.
+    pub fn asks_for(&mut self, model: &ModelName) {
+        self.model = Some(model.clone());
     }
 
     /// The model exists for this tenant, ready or not. Only such a name is noted: the others are whatever clients think of.
@@ -168,7 +181,7 @@ impl Usage {
             request_id = self.request_id.as_deref(),
             tenant = self.tenant.as_str(),
             // Any other name is what a client thinks of, a key perhaps.
-            model = self.known.then(|| self.model.as_str()),
+            model = self.model.as_ref().filter(|_| self.known).map(ModelName::as_str),
             version = self.version.as_ref().map(|(version, _)| version.as_str()),
             outcome = self.outcome,
             status,

@@ -188,14 +188,15 @@ impl Calls {
 
     /// Notes a call, whose name and version are cloned the first time only.
     pub(super) fn note(&mut self, usage: &Usage, version: &Version, shared: bool, now_ms: u64) {
+        let Some(model) = &usage.model else { return };
         let models = if shared { &mut self.shared } else { &mut self.own };
-        if let Some(statistics) = models.get_mut(&usage.model).and_then(|versions| versions.get_mut(version))
+        if let Some(statistics) = models.get_mut(model).and_then(|versions| versions.get_mut(version))
         {
             return statistics.note(usage, now_ms);
         }
         if self.versions < MAX_VERSIONS {
             self.versions += 1;
-            let versions = models.entry(usage.model.clone()).or_default();
+            let versions = models.entry(model.clone()).or_default();
             versions.entry(version.clone()).or_default().note(usage, now_ms);
         }
     }

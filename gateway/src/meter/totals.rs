@@ -201,7 +201,7 @@ impl Meter {
         };
         let mut key = Key {
             tenant: usage.tenant.clone(),
-            model: usage.known.then(|| usage.model.clone()),
+            model: usage.model.clone().filter(|_| usage.known),
             outcome: usage.outcome.into(),
         };
         self.with(|counted| {

@@ -10,9 +10,11 @@ use crate::name::{ModelName, Version};
 
 mod admin;
 mod extension;
+mod grpc;
 
 pub use admin::{AdminRoute, admin};
 pub use extension::Extension;
+pub use grpc::{GrpcRoute, grpc};
 
 /// A model, and the version of it if the path names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +147,13 @@ pub fn metrics(method: &Method, path: &str) -> Result<(), RouteError> {
         (_, "/metrics") => Err(RouteError::Method { allow: "GET" }),
         _ => Err(RouteError::NoMetrics),
     }
+}
+
+/// The target of a message that names a model and, unless that text is empty, a version.
+pub fn named(model: &str, version: &str) -> Result<Target, RouteError> {
+    let unknown = |text: &str| RouteError::UnknownModel(text.chars().take(crate::name::MAX_LENGTH).collect());
+    let version = (!version.is_empty()).then(|| version.parse().map_err(|_| unknown(version))).transpose()?;
+    Ok(Target { model: model.parse().map_err(|_| unknown(model))?, version })
 }
 
 fn target(model: &str, version: Option<&str>) -> Result<Target, RouteError> {

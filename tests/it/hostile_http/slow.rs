@@ -216,7 +216,7 @@ async fn connections_that_wait_keep_nobody_out_where_descriptors_are_few() {
     let Target { process, .. } = target;
     process.signal("TERM");
     let (_, _, log) = process.end();
-    assert!(log.contains("limit=200 max_connections=4096 connections=100"), "{log}");
+    assert!(log.contains("limit=200 max_connections=4096 connections=50"), "{log}");
     assert!(log.contains("connections that wait are cut: raise"), "{log}");
 }
 

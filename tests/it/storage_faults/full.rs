@@ -180,6 +180,8 @@ async fn a_log_that_cannot_be_written_costs_no_request() {
                 "serve",
                 "--http",
                 &http.to_string(),
+                "--grpc",
+                "off",
                 "--admin",
                 &admin.to_string(),
                 "--metrics",

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Any tensor, its floats drawn from all bit patterns and its BYTES from all bytes or, for JSON, all texts.
-fn tensor(json: bool) -> impl Strategy<Value = Tensor> {
+pub(in crate::decode) fn tensor(json: bool) -> impl Strategy<Value = Tensor> {
     let datatypes: Vec<Datatype> =
         Datatype::ALL.into_iter().filter(|datatype| !json || *datatype != Datatype::Bf16).collect();
     let shape = proptest::collection::vec(0..5_u64, 0..4);

@@ -1,0 +1,157 @@
+//! Calls with a message for each message: inference, and reflection.
+//!
+//! Nothing runs beside the connection: the answer's body is what reads the next request, when the peer has taken the last answer. A
+//! peer that does not read keeps no more than one answer in memory, and one that goes away ends what runs for it.
+
+use std::{net::IpAddr, pin::pin, sync::Arc};
+
+use hyper::http::request::Parts;
+
+use crate::{
+    admit::TooMany,
+    authenticate::Principal,
+    deadline::Deadline,
+    encode::grpc::Call,
+    error::Problem,
+    infer::{self, Gateway, MessageHead, Refusal},
+    proto::{
+        inference::{ModelInferResponse, ModelStreamInferResponse},
+        reflection::ServerReflectionRequest,
+    },
+    route::GrpcRoute,
+};
+
+use super::{calls, framed, reflection, status};
+use crate::listen::{
+    Stop,
+    authorise::authorise_again,
+    body::{Message, Part, Source},
+    control::{self, Needs},
+    messages::Messages,
+    rest,
+};
+
+/// One call, between two messages.
+pub(super) struct Stream {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) address: IpAddr,
+    pub(super) head: Parts,
+    pub(super) route: GrpcRoute,
+    pub(super) messages: Messages,
+    pub(super) latest: Option<Deadline>,
+    pub(super) stop: Stop,
+}
+
+/// Why there is no answer, and whether there can be further ones.
+enum Refused {
+    Message(Refusal),
+    Call(Problem),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Call(problem)
+    }
+}
+
+impl Stream {
+    /// The messages of its answer.
+    pub(super) fn source(self) -> Source {
+        Box::pin(futures_util::stream::unfold(Some(self), |stream| async {
+            let mut stream = stream?;
+            let next = rest::caught(pin!(stream.next())).await;
+            let next = next.unwrap_or_else(|problem| {
+                problem.log();
+                Part::Trailers(status::of(&problem))
+            });
+            let stream = matches!(next, Part::Message(_)).then_some(stream);
+            Some((next, stream))
+        }))
+    }
+
+    async fn next(&mut self) -> Result<Part, Problem> {
+        if !self.begins().await? {
+            return Ok(Part::Trailers(status::ok()));
+        }
+        match self.answer().await {
+            Ok(message) => Ok(Part::Message(message)),
+            Err(Refused::Call(problem)) => Err(problem),
+            Err(Refused::Message(Refusal { problem, id })) => {
+                // Who cannot be told where the next message begins gets no other one.
+                if self.errors_end_it() || !self.messages.skip().await? {
+                    return Err(problem);
+                }
+                problem.log();
+                // Triton's clients find the request by its id.
+                let response = ModelInferResponse { id, ..ModelInferResponse::default() };
+                let told =
+                    ModelStreamInferResponse { error_message: problem.text, infer_response: Some(response) };
+                Ok(Part::Message(Message { parts: vec![framed(&told)?], ..Message::default() }))
+            }
+        }
+    }
+
+    /// Waits for the next message, and no longer than is worth it.
+    async fn begins(&mut self) -> Result<bool, Problem> {
+        let patience = self.gateway.limits.listen.stream_idle_timeout;
+        let latest = async {
+            match self.latest {
+                Some(latest) => tokio::time::sleep_until(latest.instant().into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // Requests that run are answered; none begins that the client may as well send to another gateway.
+            _ = self.stop.wait_for(Option::is_some) => Err(Problem::draining()),
+            begins = self.messages.begins(patience) => Ok(begins?),
+            () = latest => Err(Problem::call_took_too_long()),
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Message, Refused> {
+        let gateway = &self.gateway;
+        let principal = authorise_again(&gateway.authenticator, self.address, &self.head, self.route)?;
+        if self.route == GrpcRoute::Reflection {
+            let mut reservation = gateway.reservation(&principal.tenant);
+            let limit = rest::MAX_CONTROL_BYTES;
+            let request: ServerReflectionRequest =
+                calls::read(&mut self.messages, limit, &mut reservation).await?;
+            keep_pace(gateway, &principal).await;
+            let message = framed(&reflection::answer(request))?;
+            return Ok(Message { parts: vec![message], ..Message::default() });
+        }
+        let head = MessageHead { headers: &self.head.headers, latest: self.latest, call: Call::Stream };
+        let answered = match control::enough_memory(gateway, Needs::Memory) {
+            Ok(()) => infer::infer_message(gateway, &principal, &mut self.messages, &head).await,
+            Err(problem) => Err(Refusal { problem, id: String::new() }),
+        };
+        match answered {
+            Ok(answer) => Ok(Message {
+                parts: answer.encoded.parts,
+                held: Some(answer.held),
+                usage: Some(answer.usage),
+            }),
+            Err(refusal) => {
+                if refusal.problem.is_unpaid() {
+                    keep_pace(gateway, &principal).await;
+                }
+                Err(Refused::Message(refusal))
+            }
+        }
+    }
+
+    /// Whether the client wants the first error as the call's status.
+    fn errors_end_it(&self) -> bool {
+        self.head.headers.get("triton_grpc_error").is_some_and(|value| value == "true")
+    }
+}
+
+/// As for every other answer for which no model ran.
+async fn keep_pace(gateway: &Gateway, principal: &Principal) {
+    if principal.key.is_some()
+        && let Err(TooMany { wait }) = gateway.admission.keep_pace(&principal.tenant).await
+    {
+        tokio::time::sleep(wait).await;
+    }
+}
