@@ -286,7 +286,7 @@ impl TryFrom<Settings> for Config {
         let store = settings.store.map(place).transpose()?.map(|place| place.with_s3(settings.s3.into()));
         let state = store.as_ref().map(|store| store.state.clone()).or(state);
         // With a store there may be keys: then the server looks again when it knows.
-        let metrics = settings.metrics.unwrap_or(Port::At(SocketAddr::from(([127, 0, 0, 1], 8002))));
+        let metrics = settings.metrics.unwrap_or_else(|| Port::At(SocketAddr::from(([127, 0, 0, 1], 8002))));
         let mut addresses = [Some(http), metrics.address()].into_iter().flatten();
         if let Some(open) = addresses.find(|address| !address.ip().is_loopback())
             && !insecure
