@@ -127,6 +127,7 @@ pub async fn infer(
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
     usage.called(headers.get("x-request-id").and_then(|id| id.to_str().ok()));
+    usage.traced(headers.get("traceparent").and_then(|parent| parent.to_str().ok()));
     match travel(gateway, principal, target, headers, body, &mut usage).await {
         Ok((encoded, held)) => {
             usage.succeeded(encoded.length());

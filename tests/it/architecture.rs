@@ -23,7 +23,7 @@ const VOCABULARY: [&str; 10] = [
 const STATIONS: [&str; 7] = ["authenticate", "route", "admit", "decode", "encode", "execute", "meter"];
 
 /// Foreign crates, and the only places that may name them.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("wasmtime", &["execute/wasm"]),
     ("wasmtime_wizer", &["execute/wasm"]),
     ("wasmparser", &["execute/wasm"]),
@@ -40,6 +40,9 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("tokio_rustls", &["listen"]),
     ("prometheus", &["metrics"]),
     ("tracing_appender", &["cli"]),
+    ("opentelemetry", &["cli"]),
+    ("opentelemetry_sdk", &["cli"]),
+    ("opentelemetry_otlp", &["cli"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

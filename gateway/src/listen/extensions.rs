@@ -42,9 +42,9 @@ pub(super) fn answer(
         Extension::SetLogging => Err(Problem::not_implemented(
             "what the gateway logs is chosen when it starts (--log, --log-format) and cannot be changed over the network",
         )),
-        Extension::SetTrace => {
-            Err(Problem::not_implemented("this gateway writes no traces that could be set"))
-        }
+        Extension::SetTrace => Err(Problem::not_implemented(
+            "what is traced is chosen when the gateway starts (--otlp) and cannot be changed over the network",
+        )),
         Extension::SharedMemory => Err(Problem::not_implemented(
             "this gateway shares no memory with its clients, who are strangers to each other: \
              send tensors in the request (the binary tensor extension copies them as they are)",
