@@ -281,7 +281,7 @@ impl TryFrom<Settings> for Config {
             return Err(ConfigError::LoadModelNotExplicit);
         }
         let http = settings.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000)));
-        let grpc = settings.grpc.unwrap_or(Port::At(SocketAddr::from(([127, 0, 0, 1], 8001))));
+        let grpc = settings.grpc.unwrap_or_else(|| Port::At(SocketAddr::from(([127, 0, 0, 1], 8001))));
         let insecure = settings.insecure.unwrap_or(false);
         let tls = match (settings.tls_cert, settings.tls_key) {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
@@ -293,7 +293,7 @@ impl TryFrom<Settings> for Config {
         let store = settings.store.map(place).transpose()?.map(|place| place.with_s3(settings.s3.into()));
         let state = store.as_ref().map(|store| store.state.clone()).or(state);
         // With a store there may be keys: then the server looks again when it knows.
-        let metrics = settings.metrics.unwrap_or(Port::At(SocketAddr::from(([127, 0, 0, 1], 8002))));
+        let metrics = settings.metrics.unwrap_or_else(|| Port::At(SocketAddr::from(([127, 0, 0, 1], 8002))));
         let mut addresses = [Some(http), grpc.address(), metrics.address()].into_iter().flatten();
         if let Some(open) = addresses.find(|address| !address.ip().is_loopback())
             && !insecure

@@ -112,7 +112,9 @@ impl Problem {
     }
 
     pub fn traces_are_fixed() -> Self {
-        Self::not_implemented("this gateway writes no traces that could be set")
+        Self::not_implemented(
+            "what is traced is chosen when the gateway starts (--otlp) and cannot be changed over the network",
+        )
     }
 
     pub fn draining() -> Self {

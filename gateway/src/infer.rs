@@ -171,6 +171,7 @@ pub async fn infer(
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
     usage.called(headers.get("x-request-id").and_then(|id| id.to_str().ok()));
+    usage.traced(headers.get("traceparent").and_then(|parent| parent.to_str().ok()));
     let travelled = travel(gateway, principal, target, wire, headers, body, &mut usage).await;
     noted(gateway, travelled, usage)
 }
@@ -243,6 +244,7 @@ pub async fn infer_message(
 ) -> Result<Answer, Refusal> {
     let mut usage = meter::start_unnamed(&gateway.meter, &principal.tenant);
     usage.called(head.headers.get("x-request-id").and_then(|id| id.to_str().ok()));
+    usage.traced(head.headers.get("traceparent").and_then(|parent| parent.to_str().ok()));
     let mut id = String::new();
     let travelled = travel_message(gateway, principal, messages, head, &mut usage, &mut id).await;
     noted(gateway, travelled, usage).map_err(|problem| Refusal { problem, id })

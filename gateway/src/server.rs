@@ -170,7 +170,11 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         follow = Some((looks, keys, surveys));
         uploads = Some(Arc::new(own));
     }
-    let ports = [Some(address), grpc.as_ref().map(|(_, address)| *address), metrics.as_ref().map(|(_, address)| *address)];
+    let ports = [
+        Some(address),
+        grpc.as_ref().map(|(_, address)| *address),
+        metrics.as_ref().map(|(_, address)| *address),
+    ];
     let mut open = ports.into_iter().flatten().filter(|address| !address.ip().is_loopback());
     if let Some(address) = open.next()
         && !config.insecure

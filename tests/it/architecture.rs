@@ -25,7 +25,7 @@ const VOCABULARY: [&str; 12] = [
 const STATIONS: [&str; 7] = ["authenticate", "route", "admit", "decode", "encode", "execute", "meter"];
 
 /// Foreign crates, and the only places that may name them.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 20] = [
     ("wasmtime", &["execute/wasm"]),
     ("wasmtime_wizer", &["execute/wasm"]),
     ("wasmparser", &["execute/wasm"]),
@@ -43,6 +43,9 @@ const HOMES: [(&str, &[&str]); 17] = [
     ("tokio_rustls", &["listen"]),
     ("prometheus", &["metrics"]),
     ("tracing_appender", &["cli"]),
+    ("opentelemetry", &["cli"]),
+    ("opentelemetry_sdk", &["cli"]),
+    ("opentelemetry_otlp", &["cli"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

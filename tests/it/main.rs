@@ -22,6 +22,7 @@ mod memory;
 mod metering;
 mod metrics;
 mod onnx_sandbox;
+mod otlp;
 mod road;
 mod s3;
 mod sandbox;

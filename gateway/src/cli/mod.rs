@@ -11,6 +11,7 @@ mod key;
 mod list;
 mod npy;
 mod operator;
+mod otlp;
 mod package;
 mod profile;
 mod progress;

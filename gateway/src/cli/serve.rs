@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use reqwest::Url;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{
@@ -19,7 +20,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::descriptors;
+use super::{descriptors, otlp::Traces};
 use crate::{
     config::{Config, Settings},
     meter::ACCESS,
@@ -56,6 +57,14 @@ pub(super) struct Serve {
     /// Write a line for each request to standard output
     #[arg(long, value_name = "FORMAT", env = "AIRLOCK_ACCESS_LOG", default_value = "off")]
     access_log: AccessLog,
+
+    /// Send a trace of infer requests to this OpenTelemetry collector: http://HOST:4318 (OTLP over HTTP)
+    #[arg(long, value_name = "URL", env = "AIRLOCK_OTLP")]
+    otlp: Option<Url>,
+
+    /// Which part of the requests that come without a trace is traced; those that come with one say so themselves
+    #[arg(long, value_name = "PART", env = "AIRLOCK_OTLP_PART", default_value_t = 1.0)]
+    otlp_part: f64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -88,8 +97,9 @@ impl Serve {
             settings = settings.or(Settings::from_file(path)?);
         }
         let mut config = Config::try_from(settings)?;
-        // Writes what is left of the access log when it is dropped.
-        let _access = log(&self.log, self.log_format, self.access_log)?;
+        let traces = self.otlp.map(|url| Traces::to(&url, self.otlp_part)).transpose()?;
+        // These write and send what is left when they are dropped.
+        let _access = log(&self.log, self.log_format, self.access_log, traces.as_ref())?;
         // One or two ports for models, and with a store one for operators.
         let ports = 1 + usize::from(config.grpc.address().is_some()) + usize::from(config.store.is_some());
         descriptors::make_room(&mut config.limits.listen.max_connections, ports);
@@ -155,7 +165,12 @@ impl Signals {
 }
 
 /// Starts the logs: what the gateway has to say on standard error, and what was asked of it on standard output.
-fn log(filter: &str, format: LogFormat, access: AccessLog) -> Result<Option<WorkerGuard>> {
+fn log(
+    filter: &str,
+    format: LogFormat,
+    access: AccessLog,
+    traces: Option<&Traces>,
+) -> Result<Option<WorkerGuard>> {
     let filter =
         EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is not a log filter"))?;
     // Without their hints, every line of every level would be looked at before it is left out.
@@ -171,23 +186,25 @@ fn log(filter: &str, format: LogFormat, access: AccessLog) -> Result<Option<Work
         LogFormat::Text => layer.with_target(false).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
     };
-    let registry = tracing_subscriber::registry().with(layer);
+    let mut layers = vec![layer];
+    let requests = || filter_fn(|line| line.target() == ACCESS).with_max_level_hint(LevelFilter::INFO);
+    layers.extend(traces.map(|traces| traces.layer().with_filter(requests()).boxed()));
     if access == AccessLog::Off {
-        registry.init();
+        tracing_subscriber::registry().with(layers).init();
         return Ok(None);
     }
     // A thread of its own writes these lines, and where it cannot keep up some are lost: no request waits for whoever reads them.
     let (writer, guard) = tracing_appender::non_blocking(std::io::stdout());
-    let filter = filter_fn(|line| line.target() == ACCESS).with_max_level_hint(LevelFilter::INFO);
     let layer = fmt::layer()
         .with_writer(writer)
         .log_internal_errors(false)
         .with_ansi(false)
         .with_target(false)
         .with_level(false);
-    match access {
-        AccessLog::Json => registry.with(layer.json().flatten_event(true).with_filter(filter)).init(),
-        _ => registry.with(layer.with_filter(filter)).init(),
-    }
+    layers.push(match access {
+        AccessLog::Json => layer.json().flatten_event(true).with_filter(requests()).boxed(),
+        _ => layer.with_filter(requests()).boxed(),
+    });
+    tracing_subscriber::registry().with(layers).init();
     Ok(Some(guard))
 }

@@ -38,7 +38,7 @@ pub fn log_settings() -> LogSettings {
     }
 }
 
-/// Nothing.
+/// Nothing of what Triton traces; where its operator has the gateway send spans to is not told.
 pub fn trace_settings() -> TraceSettings {
     TraceSettings {
         trace_level: ["OFF"],

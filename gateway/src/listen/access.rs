@@ -41,7 +41,7 @@ pub(super) fn settle_id(headers: &mut HeaderMap, max_headers: usize) -> Option<H
     }
     headers.remove(REQUEST_ID);
     // Without a log nobody could look it up.
-    if !tracing::enabled!(target: ACCESS, Level::INFO) || headers.len() >= max_headers {
+    if !is_on() || headers.len() >= max_headers {
         return None;
     }
     let id = HeaderValue::try_from(new_id()).ok()?;
@@ -63,6 +63,11 @@ fn new_id() -> String {
     format!("{:016x}-{:x}", *START, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Whether anybody reads what is logged here.
+pub(super) fn is_on() -> bool {
+    tracing::enabled!(target: ACCESS, Level::INFO)
+}
+
 /// Writes the line of a request that the meter knows nothing of.
 pub(super) fn log(
     door: Door,
@@ -71,7 +76,7 @@ pub(super) fn log(
     (status, outcome): (u16, &str),
     begun: Instant,
 ) {
-    if !tracing::enabled!(target: ACCESS, Level::INFO) {
+    if !is_on() {
         return;
     }
     tracing::info!(

@@ -195,7 +195,7 @@ const MAX_PIECE_HTTP2: usize = 16 << 10;
 /// What a body that has several messages is made of, in order.
 #[derive(Debug)]
 pub enum Part {
-    Message(Message),
+    Message(Box<Message>),
     /// The last word; nothing follows.
     Trailers(HeaderMap),
 }

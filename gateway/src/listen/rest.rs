@@ -138,10 +138,8 @@ async fn asked(
 ) -> Result<Response<ReplyBody>, Problem> {
     head::check(head, &gateway.limits.listen)?;
     let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
-    let metered = matches!(
-        route,
-        Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Verify(_)
-    );
+    let metered =
+        matches!(route, Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Verify(_));
     course.ran = metered || matches!(route, Route::Upload(..));
     control::enough_memory(gateway, needs(&route))?;
     course.metered = metered;

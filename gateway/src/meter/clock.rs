@@ -48,6 +48,10 @@ impl Clock {
         Self { begun: now, passed: now, ended: None, spent: Spent::default() }
     }
 
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
     pub(super) fn restart(&mut self) {
         *self = Self::start();
     }

@@ -42,6 +42,8 @@ pub struct Usage {
     meter: Arc<Meter>,
     /// What its client, or the gateway, calls it in the log.
     request_id: Option<Box<str>>,
+    /// The trace that it is a part of.
+    traceparent: Option<Box<str>>,
     tenant: TenantName,
     /// None until the request has said it.
     model: Option<ModelName>,
@@ -75,6 +77,7 @@ pub fn start_unnamed(meter: &Arc<Meter>, tenant: &TenantName) -> Usage {
     Usage {
         meter: Arc::clone(meter),
         request_id: None,
+        traceparent: None,
         tenant: tenant.clone(),
         model: None,
         known: false,
@@ -100,6 +103,11 @@ impl Usage {
     /// The request names that model.
     pub fn asks_for(&mut self, model: &ModelName) {
         self.model = Some(model.clone());
+    }
+
+    /// The trace that it is a part of, by the header `traceparent` of W3C; anything else is none.
+    pub fn traced(&mut self, traceparent: Option<&str>) {
+        self.traceparent = traceparent.filter(|text| is_traceparent(text)).map(Into::into);
     }
 
     /// The model exists for this tenant, ready or not. Only such a name is noted: the others are whatever clients think of.
@@ -179,6 +187,7 @@ impl Usage {
         tracing::info!(
             target: ACCESS,
             request_id = self.request_id.as_deref(),
+            traceparent = self.traceparent.as_deref(),
             tenant = self.tenant.as_str(),
             // Any other name is what a client thinks of, a key perhaps.
             model = self.model.as_ref().filter(|_| self.known).map(ModelName::as_str),
@@ -189,6 +198,7 @@ impl Usage {
             sent_bytes = self.sent_bytes,
             cpu_us = self.consumed.cpu_nanos() / 1000,
             peak_memory_bytes = self.consumed.peak_memory_bytes(),
+            receive_us = clock::nanos(self.clock.begun() - self.begun) / 1000,
             decode_us = spent.decode / 1000,
             wait_us = spent.wait / 1000,
             run_us = spent.run / 1000,
@@ -212,6 +222,13 @@ impl Drop for Usage {
         let consumed = mem::take(&mut self.consumed);
         self.meter.end(self, consumed);
     }
+}
+
+/// Version, trace, parent and flags, in hexadecimal digits.
+fn is_traceparent(text: &str) -> bool {
+    let fits = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let lengths = text.split('-').map(str::len);
+    lengths.eq([2, 32, 16, 2]) && text.split('-').all(fits)
 }
 
 /// Milliseconds since 1970.

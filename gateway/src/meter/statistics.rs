@@ -190,8 +190,7 @@ impl Calls {
     pub(super) fn note(&mut self, usage: &Usage, version: &Version, shared: bool, now_ms: u64) {
         let Some(model) = &usage.model else { return };
         let models = if shared { &mut self.shared } else { &mut self.own };
-        if let Some(statistics) = models.get_mut(model).and_then(|versions| versions.get_mut(version))
-        {
+        if let Some(statistics) = models.get_mut(model).and_then(|versions| versions.get_mut(version)) {
             return statistics.note(usage, now_ms);
         }
         if self.versions < MAX_VERSIONS {

@@ -6,12 +6,15 @@ use std::{
 use airlock::proto::{
     health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
     inference::{
-        InferParameter, ModelInferRequest, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
-        ModelReadyResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+        DataType, InferParameter, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest,
+        ModelConfigResponse, ModelInferRequest, ModelMetadataRequest, ModelMetadataResponse,
+        ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
+        RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
         RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
         ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
         ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryStatusRequest,
-        SystemSharedMemoryStatusResponse, infer_parameter::ParameterChoice,
+        SystemSharedMemoryStatusResponse, TraceSettingRequest, TraceSettingResponse,
+        infer_parameter::ParameterChoice, trace_setting_request,
     },
     reflection::{
         ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
@@ -250,13 +253,13 @@ async fn the_repository_is_listed_and_models_are_loaded_by_either_field() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn configuration_statistics_and_settings_are_those_of_rest() {
-    let (gateway, mut client) = serve().await;
+    let (gateway, client) = serve().await;
     client.infer(fp32("good", &[1.0, 2.0])).await.expect("an answer");
-    let at = gateway.address;
-    let call = |method: &str| format!("/inference.GRPCInferenceService/{method}");
+    let at = gateway.address();
 
     let request = ModelConfigRequest { name: "good".into(), ..ModelConfigRequest::default() };
-    let config: ModelConfigResponse = client.ask(&call("ModelConfig"), request).await.expect("a configuration");
+    let config: ModelConfigResponse =
+        client.ask("/inference.GRPCInferenceService/ModelConfig", request).await.expect("a configuration");
     let config = config.config.expect("a configuration");
     let rest = get(at, "/v2/models/good/config").await.json();
     assert_eq!((config.name.as_str(), config.platform.as_str()), ("good", "wasm_component"));
@@ -264,8 +267,8 @@ async fn configuration_statistics_and_settings_are_those_of_rest() {
     assert_eq!(config.input[0].data_type(), DataType::TypeFp32);
 
     let request = ModelStatisticsRequest { name: "good".into(), ..ModelStatisticsRequest::default() };
-    let path = call("ModelStatistics");
-    let statistics: ModelStatisticsResponse = client.ask(&path, request).await.expect("statistics");
+    let path = "/inference.GRPCInferenceService/ModelStatistics";
+    let statistics: ModelStatisticsResponse = client.ask(path, request).await.expect("statistics");
     let told = &statistics.model_stats[0];
     let times = told.inference_stats.as_ref().expect("times");
     let success = times.success.as_ref().expect("answers");
@@ -273,25 +276,34 @@ async fn configuration_statistics_and_settings_are_those_of_rest() {
     let rest = get(at, "/v2/models/good/stats").await.json();
     assert_eq!(json!(success.ns), rest["model_stats"][0]["inference_stats"]["success"]["ns"]);
     let all: ModelStatisticsResponse =
-        client.ask(&path, ModelStatisticsRequest::default()).await.expect("statistics");
+        client.ask(path, ModelStatisticsRequest::default()).await.expect("statistics");
     assert!(all.model_stats.iter().any(|told| told.name == "good"));
     let unknown = ModelStatisticsRequest { name: "none".into(), ..ModelStatisticsRequest::default() };
-    let answer = client.ask::<_, ModelStatisticsResponse>(&path, unknown).await;
+    let answer = client.ask::<_, ModelStatisticsResponse>(path, unknown).await;
     refused(answer, Code::NotFound, "model_not_found", "none");
 
-    let log: LogSettingsResponse =
-        client.ask(&call("LogSettings"), LogSettingsRequest::default()).await.expect("settings");
+    let log: LogSettingsResponse = client
+        .ask("/inference.GRPCInferenceService/LogSettings", LogSettingsRequest::default())
+        .await
+        .expect("settings");
     assert!(log.settings.contains_key("log_info"));
-    let trace: TraceSettingResponse =
-        client.ask(&call("TraceSetting"), TraceSettingRequest::default()).await.expect("settings");
+    let trace: TraceSettingResponse = client
+        .ask("/inference.GRPCInferenceService/TraceSetting", TraceSettingRequest::default())
+        .await
+        .expect("settings");
     assert_eq!(trace.settings["trace_level"].value, ["OFF"]);
     // Without keys everybody is the operator, who cannot change it either.
     let change = TraceSettingRequest {
-        settings: [("trace_level".into(), trace_setting_request::SettingValue { value: vec!["TENSORS".into()] })].into(),
+        settings: [(
+            "trace_level".into(),
+            trace_setting_request::SettingValue { value: vec!["TENSORS".into()] },
+        )]
+        .into(),
         ..TraceSettingRequest::default()
     };
-    let answer = client.ask::<_, TraceSettingResponse>(&call("TraceSetting"), change).await;
-    refused(answer, Code::Unimplemented, "not_implemented", "no traces");
+    let answer =
+        client.ask::<_, TraceSettingResponse>("/inference.GRPCInferenceService/TraceSetting", change).await;
+    refused(answer, Code::Unimplemented, "not_implemented", "--otlp");
 }
 
 #[tokio::test(flavor = "multi_thread")]

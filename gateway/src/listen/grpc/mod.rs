@@ -28,12 +28,14 @@ use crate::{
     encode::grpc::Call,
     error::Problem,
     infer::{self, Gateway, MessageHead},
+    meter::OK,
     proto::wire,
     route::GrpcRoute,
 };
 
 use super::{
-    Stop,
+    Door, Stop,
+    access::{self, REQUEST_ID},
     authorise::authorise_grpc,
     body::ReplyBody,
     control::{self, Needs},
@@ -52,16 +54,22 @@ pub(super) async fn handle(
     request: Request<Incoming>,
     stop: Stop,
 ) -> Response<ReplyBody> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     if !is_grpc(&head) {
         return rest::refuse(&Problem::not_grpc());
     }
-    rest::caught(pin!(answer(gateway, visitor, head, body, stop))).await.unwrap_or_else(|problem| {
+    let id = access::settle_id(&mut head.headers, gateway.limits.listen.max_headers);
+    let answered = rest::caught(pin!(answer(gateway, visitor, head, body, stop))).await;
+    let mut response = answered.unwrap_or_else(|problem| {
         problem.log();
         let mut response = Response::new(ReplyBody::new([]));
         *response.headers_mut() = status::of(&problem);
         grpc(response)
-    })
+    });
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
 }
 
 fn is_grpc(head: &Parts) -> bool {
@@ -79,9 +87,16 @@ async fn answer(
     body: Incoming,
     stop: Stop,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let version = head.version;
+    let (version, begun) = (head.version, Instant::now());
+    let to_log = access::is_on().then(|| head.clone());
     let mut ran = false;
     let answer = asked(gateway, visitor, head, body, stop, &mut ran).await;
+    // Of requests to models the meter tells, each message for itself.
+    if let Some(head) = to_log.filter(|_| !ran) {
+        let came_to =
+            answer.as_ref().map_or_else(|problem| (problem.status.as_u16(), problem.code), |_| (200, OK));
+        access::log(Door::Grpc, visitor, &head, came_to, begun);
+    }
     let unpaid = answer.as_ref().map_or_else(Problem::is_unpaid, |_| !ran);
     if unpaid {
         rest::keep_pace(gateway, visitor, version).await;

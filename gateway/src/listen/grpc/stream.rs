@@ -74,7 +74,7 @@ impl Stream {
             return Ok(Part::Trailers(status::ok()));
         }
         match self.answer().await {
-            Ok(message) => Ok(Part::Message(message)),
+            Ok(message) => Ok(Part::Message(Box::new(message))),
             Err(Refused::Call(problem)) => Err(problem),
             Err(Refused::Message(Refusal { problem, id })) => {
                 // Who cannot be told where the next message begins gets no other one.
@@ -86,7 +86,7 @@ impl Stream {
                 let response = ModelInferResponse { id, ..ModelInferResponse::default() };
                 let told =
                     ModelStreamInferResponse { error_message: problem.text, infer_response: Some(response) };
-                Ok(Part::Message(Message { parts: vec![framed(&told)?], ..Message::default() }))
+                Ok(Part::Message(Box::new(Message { parts: vec![framed(&told)?], ..Message::default() })))
             }
         }
     }
