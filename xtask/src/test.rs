@@ -151,6 +151,12 @@ impl Clients {
             total.add(checked(self.command(python, script).args(["--url", url]))?);
         }
         server.stop()?;
+        // As the servers were started whose answers it knows.
+        let server = gateway("models", &["--model-control-mode", "explicit", "--load-model", "*"])?;
+        total.add(checked(
+            self.command(&self.python, "wire.py").args(["--url", &server.address.to_string()]),
+        )?);
+        server.stop()?;
         total.add(self.uploads()?);
         Ok(total)
     }

@@ -1,0 +1,344 @@
+"""Every row of what three servers were seen to answer, asked of this gateway. Writes the table of docs/compatibility.md with --write,
+and else fails where the gateway or the page say something different.
+
+What Triton 2.51.0, MLServer 1.7.1 and KServe 0.21.0 answered was captured from the servers themselves, with models of the same names."""
+
+import gzip
+import json
+import pathlib
+import struct
+import zlib
+
+from harness import Suite, same
+from raw_http import Wire
+
+suite = Suite(__doc__)
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "compatibility.md"
+DATA = [1.0, 2.5, -3.0, 4.0]
+RAW = struct.pack("<4f", *DATA)
+ROWS = []
+
+
+class Request:
+    def __init__(self, method, path, body=None, headers=(), version="1.1", host=True, length=True):
+        lines = [f"{method} {path} HTTP/{version}", *headers]
+        if host:
+            lines.insert(1, "Host: {host}")
+        lines.append("Connection: close")
+        if body is not None and length:
+            lines.append(f"Content-Length: {len(body)}")
+        self.head = "\r\n".join(lines) + "\r\n\r\n"
+        self.body = body or b""
+
+    def status(self, url):
+        """The status of the answer; `-` if there is none."""
+        answer = b""
+        with Wire(url) as wire:
+            wire.socket.settimeout(10)
+            try:
+                wire.send(self.head.replace("{host}", url).encode() + self.body)
+                while piece := wire.socket.recv(65536):
+                    answer += piece
+            except ConnectionError:
+                # Who is refused early may be cut off while sending.
+                pass
+        # What was asked for before the body is no answer yet.
+        answer = answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/") else "-"
+
+
+class Bytes(Request):
+    """A request as it is written here."""
+
+    def __init__(self, raw):
+        self.head, self.body = raw, b""
+
+
+def get(path, method="GET", headers=(), **options):
+    return Request(method, path, None if method in ("GET", "HEAD", "OPTIONS") else b"", headers, **options)
+
+
+def post(path, document, headers=(), **options):
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return Request("POST", path, body, headers, **options)
+
+
+def tensor(data=DATA, shape=(1, 4), datatype="FP32", name="INPUT0", **more):
+    return {"name": name, "shape": list(shape), "datatype": datatype, "data": data, **more}
+
+
+def without(key, **more):
+    return {name: value for name, value in tensor(**more).items() if name != key}
+
+
+def infer(*inputs, model="identity", path="infer", headers=(), **top):
+    return post(f"/v2/models/{model}/{path}", {**top, "inputs": list(inputs) or [tensor()]}, headers)
+
+
+def text(old, new, **more):
+    """A plain request with a piece of its text replaced."""
+    return post("/v2/models/identity/infer", json.dumps({"inputs": [tensor(**more)]}).replace(old, new).encode())
+
+
+def binary(size=16, raw=RAW, shape=(1, 4), datatype="FP32", length=None, model="identity", headers=(), encode=bytes, **more):
+    parameters = {} if size is None else {"parameters": {"binary_data_size": size}}
+    input = {**without("data", shape=shape, datatype=datatype), **parameters, **more.pop("input", {})}
+    header = json.dumps({"inputs": [input], **more}).encode()
+    length = len(header) if length is None else length
+    return post(f"/v2/models/{model}/infer", encode(header + raw), (f"Inference-Header-Content-Length: {length}", *headers))
+
+
+def one(data, datatype, shape=None):
+    return infer(tensor(data, [len(data)] if shape is None else shape, datatype), model=f"id_{datatype.lower()}")
+
+
+def row(group, title, peers, ours, request, why=""):
+    ROWS.append((group, title, peers.split("/"), ours, request, why))
+
+
+def part(group):
+    return lambda *row_: row(group, *row_)
+
+
+MODEL = "/v2/models/identity"
+BODY = json.dumps({"inputs": [tensor()]}).encode()
+
+say = part("Health and metadata")
+say("live", "200/200/200", 200, get("/v2/health/live"), "with the body of the specification")
+say("ready", "200/200/200", 200, get("/v2/health/ready"), "with a body; one model that fails to load changes nothing here")
+say("server metadata", "200/200/200", 200, get("/v2"))
+say("… with a slash at the end", "404/307/307", 200, get("/v2/"), "the specification writes it so")
+say("model metadata", "200/200/200", 200, get(MODEL))
+say("… of a version", "200/200/501", 200, get(MODEL + "/versions/1"))
+say("… of an unknown version", "404/404/501", 404, get(MODEL + "/versions/9"))
+say("… of a version that is no number", "404/404/501", 404, get(MODEL + "/versions/abc"))
+say("… of an unknown model", "404/404/404", 404, get("/v2/models/nope"))
+say("… of a model with two versions", "200/200/404", 200, get("/v2/models/versions"))
+say("… with a slash at the end", "404/307/307", 404, get(MODEL + "/"))
+say("model ready", "200/200/200", 200, get(MODEL + "/ready"))
+say("… of a version", "200/200/501", 200, get(MODEL + "/versions/1/ready"))
+say("… of an unknown version", "400/404/501", 404, get(MODEL + "/versions/9/ready"), "what is not there is not found")
+say("… of an unknown model", "400/404/404", 404, get("/v2/models/nope/ready"), "the same")
+say("the list of models", "404/404/200", 200, get("/v2/models"))
+say("/", "404/404/200", 404, get("/"))
+say("an unknown path", "404/404/404", 404, get("/v2/nope"))
+say("live with a slash at the end", "404/307/307", 404, get("/v2/health/live/"))
+say("live with a query", "200/200/200", 200, get("/v2/health/live?a=b"))
+say("two slashes", "404/404/404", 404, get("/v2//health/live"))
+say("V1's list", "404/404/200", 404, get("/v1/models"))
+say("/healthz", "404/404/404", 404, get("/healthz"))
+say("HEAD of live", "405/405/405", 405, get("/v2/health/live", "HEAD"))
+say("HEAD of the server's metadata", "405/405/405", 405, get("/v2", "HEAD"))
+say("POST to live", "405/405/405", 405, get("/v2/health/live", "POST"))
+say("OPTIONS of the server's metadata", "405/405/405", 405, get("/v2", "OPTIONS"))
+say("POST to a model's metadata", "405/405/405", 405, get(MODEL, "POST"))
+
+say = part("Requests")
+say("without an id", "200/200/200", 200, infer(), "no id is made up")
+say("with an id", "200/200/200", 200, infer(id="42"))
+say("an empty id", "200/200/200", 200, infer(id=""))
+say("an id that is a number", "500/422/422", 400, infer(id=42), "the client's fault")
+say("an id that is null", "500/200/200", 200, infer(id=None), "as if there were none")
+say("to a version", "200/200/501", 200, infer(path="versions/1/infer"))
+say("to an unknown version", "404/404/501", 404, infer(path="versions/9/infer"))
+say("to a model with two versions", "200/200/404", 200, infer(tensor(shape=[4]), model="versions"))
+say("to an unknown model", "404/404/404", 404, infer(model="nope"))
+say("an output by name", "200/200/200", 200, infer(outputs=[{"name": "OUTPUT0"}]))
+say("an unknown output", "400/200/400", 400, infer(outputs=[{"name": "NOPE"}]))
+say("an empty list of outputs", "200/200/200", 200, infer(outputs=[]))
+say("binary_data true", "200/200/200", 200, infer(outputs=[{"name": "OUTPUT0", "parameters": {"binary_data": True}}]))
+say("binary_data false", "200/200/200", 200, infer(outputs=[{"name": "OUTPUT0", "parameters": {"binary_data": False}}]))
+say("binary_data_output", "200/200/200", 200, infer(id="b", parameters={"binary_data_output": True}))
+say("parameters: text, number, boolean", "200/200/200", 200, infer(parameters={"s": "a", "i": 1, "b": True}))
+say("a parameter that is an object", "400/200/422", 200, infer(parameters={"o": {"a": 1}}), "plugins get it as JSON")
+say("a parameter that is null", "400/200/422", 200, infer(parameters={"o": None}), "plugins get it as JSON")
+say("a parameter triton_x", "400/200/200", 400, infer(parameters={"triton_x": 1}))
+say("an unknown field", "200/200/200", 200, infer(unknown=1))
+say("a key twice", "200/200/200", 400, post(MODEL + "/infer", BODY.replace(b"{", b'{"id": "a", "id": "b", ', 1)), "two readers would read two requests")
+say("a query", "200/200/200", 200, infer(path="infer?a=b"))
+say("a slash at the end", "404/307/307", 404, infer(path="infer/"))
+say("no Content-Type", "200/200/400", 200, infer())
+say("Content-Type text/plain", "200/422/400", 200, infer(headers=["Content-Type: text/plain"]))
+say("application/octet-stream without a header length", "200/422/400", 200, infer(headers=["Content-Type: application/octet-stream"]))
+say("Accept: text/plain", "200/200/200", 200, infer(headers=["Accept: text/plain"]))
+for method in ("GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"):
+    say(f"{method} …/infer", "405/405/405", 405, get(MODEL + "/infer", method))
+
+say = part("Tensors that do not fit")
+say("too few elements", "500/500/500", 400, infer(tensor(DATA[:3])), "the client's fault")
+say("too many elements", "500/500/500", 400, infer(tensor(DATA + [5])), "the client's fault")
+say("another rank", "400/200/200", 400, infer(tensor(shape=[4])))
+say("a negative dimension", "500/200/500", 400, infer(tensor(shape=[-1, 4])), "the client's fault")
+say("a dimension of 0", "200/200/200", 200, infer(tensor([], [1, 0])))
+say("an empty shape", "400/200/200", 400, infer(tensor(shape=[])))
+say("a dimension of 1.0", "500/200/200", 400, infer(tensor(shape=[1.0, 4.0])), "the client's fault")
+say("a dimension that is a text", "500/200/200", 400, infer(tensor(shape=["1", "4"])), "the client's fault")
+say("another datatype", "400/200/200", 400, infer(tensor([1, 2, 3, 4], datatype="INT32")))
+say("an unknown datatype", "400/422/400", 400, infer(tensor(datatype="FP99")))
+say("a datatype in small letters", "400/422/200", 400, infer(tensor(datatype="fp32")))
+say("texts for FP32", "500/200/200", 400, infer(tensor(["1", "2", "3", "4"])), "the client's fault")
+say("null for an FP32", "500/200/200", 200, infer(tensor([None, 1, 2, 3])), "NaN, as MLServer's clients send it")
+say("data that is null", "500/500/422", 400, infer(tensor(None)), "the client's fault")
+say("data that is a number", "500/200/422", 400, infer(tensor(5.0)), "the client's fault")
+say("integers for FP32", "200/200/200", 200, infer(tensor([1, 2, 3, 4])))
+say("booleans for FP32", "500/200/200", 400, infer(tensor([True, False, True, False])), "the client's fault")
+say("a fraction for INT32", "500/200/200", 400, one([1.5], "INT32"), "the client's fault")
+say("one of two inputs", "400/200/200", 400, infer(tensor(), model="two_io"))
+say("an input too many", "400/200/200", 400, infer(tensor(), tensor(name="X")))
+say("an input twice", "400/200/200", 400, infer(tensor(), tensor()))
+say("another name", "400/200/200", 400, infer(tensor(name="X")))
+say("no name", "500/422/422", 400, infer(without("name")), "the client's fault")
+say("no shape", "500/422/422", 400, infer(without("shape")), "the client's fault")
+say("no datatype", "500/422/422", 400, infer(without("datatype")), "the client's fault")
+say("no data", "400/422/422", 400, infer(without("data")))
+say("no inputs", "500/422/422", 400, post(MODEL + "/infer", {"id": "a"}), "the client's fault")
+say("an empty list of inputs", "400/200/200", 400, post(MODEL + "/infer", {"inputs": []}))
+say("inputs that are an object", "500/422/422", 400, post(MODEL + "/infer", {"inputs": {}}), "the client's fault")
+say("a shape that overflows", "-/500/500", 400, infer(tensor(shape=[9223372036854775807, 4])), "Triton aborts")
+
+say = part("JSON")
+say("malformed", "500/422/422", 400, post(MODEL + "/infer", b'{"inputs": [{"name":}'), "the client's fault")
+say("a comma too many", "500/422/422", 400, text("4.0]", "4.0,]"), "the client's fault")
+say("an empty body", "400/422/422", 400, post(MODEL + "/infer", b""))
+say("an array", "500/422/422", 400, post(MODEL + "/infer", b"[]"), "the client's fault")
+say("null", "500/422/422", 400, post(MODEL + "/infer", b"null"), "the client's fault")
+say("more behind the request", "500/422/422", 400, post(MODEL + "/infer", BODY + b"x"), "the client's fault")
+say("a byte order mark", "200/422/200", 200, post(MODEL + "/infer", b"\xef\xbb\xbf" + BODY))
+say("an id that is not UTF-8", "200/422/400", 400, post(MODEL + "/infer", BODY.replace(b"{", b'{"id": "\xff", ', 1)), "Triton sends it back, in an answer that is no JSON")
+say("arrays 1,000 deep", "400/422/400", 400, text("[1.0, 2.5, -3.0, 4.0]", "[" * 1000 + "]" * 1000))
+say("data nested as the shape", "200/200/200", 200, infer(tensor([[1, 2], [3, 4]], [2, 2])))
+say("ragged data", "200/500/500", 200, infer(tensor([[1, 2, 3], [4]], [2, 2])), "elements are counted, as in Triton")
+say("data nested in another way", "200/200/200", 200, infer(tensor([[[1, 2], [3, 4]]], [1, 4])))
+say("17 digits for FP32", "200/200/200", 200, infer(tensor([0.1234567890123456, 1, 2, 3])))
+say("1e39 for FP32", "200/200/200", 200, infer(tensor([1e39, 1, 2, 3])), "Infinity, as rounding to FP32 gives it")
+say("1e999", "500/422/200", 400, text("1.0,", "1e999,"), "the client's fault")
+say("NaN", "200/422/200", 200, text("1.0,", "NaN,"))
+say("Infinity", "200/422/200", 200, text("1.0,", "Infinity,"))
+say('"NaN"', "500/200/200", 400, infer(tensor(["NaN", 1, 2, 3])), "a text is no number")
+say("-0.0", "200/200/200", 200, infer(tensor([-0.0, 1, 2, 3])))
+say("texts for BYTES", "200/200/200", 200, one(["a", "b", "☃"], "BYTES"))
+say("base64 for BYTES", "200/200/200", 200, infer(tensor(["YWJj"], [1], "BYTES", parameters={"content_type": "base64"}), model="id_bytes"))
+say("numbers for BYTES", "500/200/200", 400, one([1, 2], "BYTES"), "the client's fault")
+say("nested texts for BYTES", "200/200/200", 200, one([["a", "b"]], "BYTES", [2]))
+say("a zero byte in BYTES", "200/200/200", 200, one(["a\0b"], "BYTES"))
+say("FP16 in JSON", "400/200/400", 200, one([1.5], "FP16"), "as MLServer; the number is rounded once")
+say("BF16 in JSON", "400/422/400", 400, one([1.5], "BF16"))
+say("true and false for BOOL", "200/200/200", 200, one([True, False], "BOOL"))
+say("0 and 1 for BOOL", "500/200/200", 400, one([0, 1], "BOOL"), "the client's fault")
+say("2 for BOOL", "500/200/200", 400, one([2], "BOOL"), "the client's fault")
+say("the largest UINT64", "200/200/200", 200, one([2**64 - 1], "UINT64"))
+say("one more than that", "500/200/500", 400, one([2**64], "UINT64"), "the client's fault")
+say("-1 for UINT64", "500/200/500", 400, one([-1], "UINT64"), "the client's fault")
+say("the smallest INT64", "200/200/200", 200, one([-(2**63)], "INT64"))
+say("256 for UINT8", "200/200/500", 400, one([256], "UINT8"), "Triton answers 0")
+say("-129 for INT8", "200/200/500", 400, one([-129], "INT8"), "Triton answers 127")
+say("17 digits for FP64", "200/200/200", 200, one([0.1, 1 / 3, 1e300], "FP64"))
+say("a model that fails", "500/500/404", 502, infer(model="failing"), "the model's fault, and not the server's")
+
+say = part("Binary tensors")
+say("in, JSON out", "200/500/200", 200, binary(id="x"))
+say("in and out", "200/500/200", 200, binary(outputs=[{"name": "OUTPUT0", "parameters": {"binary_data": True}}]))
+say("a header length, and JSON alone", "200/422/200", 200, post(MODEL + "/infer", BODY, [f"Inference-Header-Content-Length: {len(BODY)}"]))
+say("a header length beyond the body", "400/500/400", 400, binary(length=9999))
+say("a header length of 0", "400/500/400", 400, binary(length=0), "the shape cannot be told from the bytes")
+say("a negative header length", "400/500/400", 400, binary(length=-1))
+say("a header length that is no number", "400/500/500", 400, binary(length="abc"))
+say("a header length that ends within the JSON", "500/500/400", 400, binary(length=10), "the client's fault")
+say("the name of that header in small letters", "200/422/404", 200, post(MODEL + "/infer", BODY, [f"inference-header-content-length: {len(BODY)}"]))
+say("a size beyond the body", "400/500/200", 400, binary(size=32))
+say("a size that is too small", "400/500/500", 400, binary(size=8))
+say("bytes that are left over", "400/500/200", 400, binary(raw=RAW + b"xxxx"))
+say("bytes that are missing", "400/500/500", 400, binary(raw=RAW[:8]))
+say("bytes and data", "400/500/200", 400, binary(input={"data": DATA}))
+BYTES = struct.pack("<I3sI2s", 3, b"abc", 2, b"\xff\0")
+say("BYTES that are not UTF-8, JSON out", "200/500/500", 400, binary(len(BYTES), BYTES, [2], "BYTES", model="id_bytes"), "Triton's answer is no JSON: ask for binary output, or for base64")
+say("BYTES with a length beyond its end", "400/422/500", 400, binary(7, struct.pack("<I3s", 99, b"abc"), [1], "BYTES", model="id_bytes"))
+say("FP16, JSON out", "400/422/400", 200, binary(2, b"\0\x3c", [1], "FP16", model="id_fp16"), "as MLServer writes it")
+say("FP16, binary out", "200/422/200", 200, binary(2, b"\0\x3c", [1], "FP16", model="id_fp16", parameters={"binary_data_output": True}))
+say("BF16, binary out", "500/500/400", 200, binary(2, b"\x80\x3f", [1], "BF16", model="id_bf16", parameters={"binary_data_output": True}), "a datatype like the others")
+say("NaN, JSON out", "200/500/200", 200, binary(raw=struct.pack("<4f", float("nan"), 1, 2, 3)), "written as NaN, or as null by setting")
+say("BOOL", "200/422/200", 200, binary(3, b"\1\0\1", [3], "BOOL", model="id_bool"))
+
+say = part("Compression")
+say("gzip", "200/200/400", 200, post(MODEL + "/infer", gzip.compress(BODY), ["Content-Encoding: gzip"]))
+say("deflate (zlib)", "200/422/400", 200, post(MODEL + "/infer", zlib.compress(BODY), ["Content-Encoding: deflate"]))
+say("deflate without zlib's frame", "400/422/400", 400, post(MODEL + "/infer", zlib.compress(BODY)[2:-4], ["Content-Encoding: deflate"]))
+say("gzip that is broken", "400/400/422", 400, post(MODEL + "/infer", b"\x1f\x8b\x08\0broken", ["Content-Encoding: gzip"]))
+say("an unknown encoding", "501/200/200", 415, post(MODEL + "/infer", BODY, ["Content-Encoding: br"]), "HTTP's own word for it")
+say("identity", "200/200/200", 200, post(MODEL + "/infer", BODY, ["Content-Encoding: identity"]))
+say("gzip with binary tensors", "200/422/400", 200, binary(encode=gzip.compress, headers=["Content-Encoding: gzip"]))
+for accept in ("gzip", "deflate", "gzip, deflate", "br", "deflate;q=1, gzip;q=0.1", "gzip;q=0", "*"):
+    say(f"Accept-Encoding: {accept}", "200/200/200", 200, infer(headers=[f"Accept-Encoding: {accept}"]))
+say("Accept-Encoding: gzip, a large answer", "200/200/200", 200, infer(tensor([1.0] * 4096, [1, 4096]), headers=["Accept-Encoding: gzip"]))
+say("Accept-Encoding: gzip, binary out", "200/500/200", 200, infer(headers=["Accept-Encoding: gzip"], parameters={"binary_data_output": True}))
+
+say = part("Extensions")
+say("the index without a body", "200/422/404", 200, post("/v2/repository/index", b""))
+say("the index with {}", "200/200/404", 200, post("/v2/repository/index", {}))
+say("GET of the index", "405/405/404", 405, get("/v2/repository/index"))
+say("load of an unknown model", "500/404/503", 404, post("/v2/repository/models/nope/load", {}), "what is not there is not found")
+say("unload of an unknown model", "200/404/404", 404, post("/v2/repository/models/nope/unload", {}), "the same")
+
+say = part("Names")
+say("300 letters", "404/404/404", 404, get("/v2/models/" + "a" * 300))
+say("9,000 letters", "-/404/404", 414, get("/v2/models/" + "a" * 9000), "with an answer, and what is wrong")
+say("a letter in percent form", "404/200/404", 200, get("/v2/models/iden%74ity"))
+say("a slash in percent form", "404/404/404", 404, get("/v2/models/a%2Fb"))
+say("a space", "404/404/404", 404, get("/v2/models/a%20b"))
+say("a percent sign and no digits", "404/404/404", 404, get("/v2/models/a%zz"))
+say("a snowman", "404/404/404", 404, get("/v2/models/%E2%98%83"))
+say("..", "404/404/404", 404, get("/v2/models/../health/live"))
+say("capital letters", "404/404/404", 404, get("/v2/models/IDENTITY"))
+say("no name", "404/404/404", 404, get("/v2/models//ready"))
+
+say = part("HTTP")
+CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+say("a body in chunks", "200/200/404", 200, post(MODEL + "/infer", CHUNKS, ["Transfer-Encoding: chunked"], length=False))
+say("Expect: 100-continue", "200/200/404", 200, infer(headers=["Expect: 100-continue"]))
+say("no length", "400/422/422", 400, post(MODEL + "/infer", b"", length=False))
+say("HTTP/1.0", "200/200/404", 200, post(MODEL + "/infer", BODY, version="1.0"))
+say("no Host", "200/400/200", 400, get("/v2/health/live", host=False), "as HTTP/1.1 says")
+say("Content-Length beside Transfer-Encoding", "400/422/400", 200, post(MODEL + "/infer", CHUNKS, ["Transfer-Encoding: chunked"]), "the chunks count, as HTTP/1.1 says, and the connection is closed behind them")
+say("two Content-Lengths", "-/400/400", 400, post(MODEL + "/infer", BODY, ["Content-Length: 5"]))
+say("a head of 20 KB", "-/200/200", 431, get("/v2/health/live", headers=["X: " + "a" * 20000]), "with an answer; the bound is --max-header-size")
+say("a first line that is none", "-/400/400", 400, Bytes("NONSENSE\r\n\r\n"))
+say("a length that ends within the JSON", "500/422/400", 400, post(MODEL + "/infer", BODY[:-2]), "the client's fault")
+
+
+def page():
+    lines = [
+        "# Compatibility",
+        "",
+        "What three servers and this gateway answer to the same requests. The statuses of Triton 2.51.0, MLServer 1.7.1 and KServe 0.21.0 were captured from the",
+        "servers themselves; `-`: the connection was closed or nothing came. Ours are asked again in every test run, which writes this page",
+        "(`tests/clients/wire.py --write`). The last column says why ours is as it is, where it differs from Triton's or is worth a word.",
+    ]
+    group = None
+    for row_group, title, peers, ours, _, why in ROWS:
+        if row_group != group:
+            group = row_group
+            lines += ["", f"## {group}", "", "| request | Triton | MLServer | KServe | Airlock | |", "|---|---|---|---|---|---|"]
+        lines.append(f"| {title} | {' | '.join(peers)} | **{ours}** | {why} |")
+    return "\n".join(lines) + "\n"
+
+
+def case(group, title, ours, request):
+    suite.cases.append((f"{group}: {title}", lambda url: same(request.status(url), ours, "status")))
+
+
+for row_group, row_title, _, row_ours, row_request, _ in ROWS:
+    case(row_group, row_title, row_ours, row_request)
+
+
+@suite.case("docs/compatibility.md says the same")
+def _(_):
+    same(PAGE.read_text() == page(), True, "run tests/clients/wire.py --write and look at what changed: the page is up to date")
+
+
+if __name__ == "__main__":
+    import sys
+
+    if "--write" in sys.argv:
+        PAGE.write_text(page())
+    else:
+        suite.main()
