@@ -52,6 +52,8 @@ struct Report {
     kept: usize,
     broken: usize,
     skipped: usize,
+    /// The server did not survive it.
+    gone: bool,
     cases: Vec<Finding>,
 }
 
@@ -100,6 +102,10 @@ fn run(cli: &Cli) -> Result<bool> {
             continue;
         }
         reports.push(check(part, &subject));
+        if reports.last().is_some_and(|report| report.gone) {
+            println!("\nthe server does not answer any more: what is left was not asked");
+            break;
+        }
     }
     let sum = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
     let (kept, broken, skipped) = (sum(|part| part.kept), sum(|part| part.broken), sum(|part| part.skipped));
@@ -134,8 +140,11 @@ fn check(part: &Part, subject: &Subject) -> Report {
             println!("           {reason}");
         }
         cases.push(Finding { case: case.name, outcome, reason });
+        if outcome == "not kept" && subject.server.get("/v2/health/live").is_err() {
+            return Report { part: part.name, source: part.source, kept, broken, skipped, gone: true, cases };
+        }
     }
-    Report { part: part.name, source: part.source, kept, broken, skipped, cases }
+    Report { part: part.name, source: part.source, kept, broken, skipped, gone: false, cases }
 }
 
 /// The first model that is listed: by Triton and MLServer in their index, by KServe in a list.

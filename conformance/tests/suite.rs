@@ -76,3 +76,25 @@ fn where_nothing_can_be_checked_the_code_is_2() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("expected 200, got 500"));
 }
+
+#[test]
+fn a_server_that_is_gone_is_not_asked_any_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        // It answers the two requests for metadata, the first case, and then nothing.
+        for body in [r#"{"name":"x","version":"1","extensions":[]}"#, METADATA, "no"] {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    let mut suite = Command::new(env!("CARGO_BIN_EXE_airlock-conformance"));
+    let output = suite.args(["--url", &url, "--model", "m"]).output().expect("the suite starts");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("does not answer any more") && summary(&output).starts_with("0 kept, 1 not kept"),
+        "{text}"
+    );
+}

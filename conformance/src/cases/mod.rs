@@ -52,12 +52,6 @@ pub const PARTS: [Part; 11] = [
     Part { name: "core", announced: None, source: REQUIRED, cases: core::CASES },
     Part { name: "errors", announced: None, source: REQUIRED, cases: errors::CASES },
     Part {
-        name: "robustness",
-        announced: None,
-        source: "what any server owes its other clients; no specification says it",
-        cases: robustness::CASES,
-    },
-    Part {
         name: "binary_tensor_data",
         announced: Some("binary_tensor_data"),
         source: "Triton's extension_binary_data",
@@ -104,5 +98,12 @@ pub const PARTS: [Part; 11] = [
         announced: Some("trace"),
         source: "Triton's extension_trace",
         cases: extensions::TRACE,
+    },
+    // Last: there are servers that do not survive it.
+    Part {
+        name: "robustness",
+        announced: None,
+        source: "what any server owes its other clients; no specification says it",
+        cases: robustness::CASES,
     },
 ];
