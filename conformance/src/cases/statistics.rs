@@ -1,5 +1,7 @@
 //! Counts of what a model did. Nobody else may call it meanwhile, or more is counted than is expected.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -25,6 +27,20 @@ fn ask(subject: &Subject) -> Result<Value> {
     newest.cloned().with_context(|| format!("'{}' is not among them", subject.model.name))
 }
 
+/// The same once they stand still: a call may be counted after its answer was sent.
+fn settled(subject: &Subject) -> Result<Value> {
+    let mut last = ask(subject)?;
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(100));
+        let next = ask(subject)?;
+        if next == last {
+            break;
+        }
+        last = next;
+    }
+    Ok(last)
+}
+
 fn count(statistics: &Value, of: &str) -> u64 {
     let inference = &statistics["inference_stats"][of];
     inference["count"].as_u64().unwrap_or_default()
@@ -33,11 +49,11 @@ fn count(statistics: &Value, of: &str) -> u64 {
 fn exact(subject: &Subject) -> Result<Outcome> {
     const CALLS: u64 = 5;
     subject.model.answer(&subject.server)?;
-    let before = ask(subject)?;
+    let before = settled(subject)?;
     for _ in 0..CALLS {
         subject.model.answer(&subject.server)?;
     }
-    let after = ask(subject)?;
+    let after = settled(subject)?;
     for of in ["success", "queue", "compute_input", "compute_infer", "compute_output"] {
         let (was, is) = (count(&before, of), count(&after, of));
         ensure!(is == was + CALLS, "{of}: {was} before {CALLS} calls, {is} after them");
@@ -55,10 +71,10 @@ fn exact(subject: &Subject) -> Result<Outcome> {
 
 fn refused(subject: &Subject) -> Result<Outcome> {
     subject.model.answer(&subject.server)?;
-    let before = ask(subject)?;
+    let before = settled(subject)?;
     let request = subject.model.request_with(&json!({ "outputs": [{ "name": "no-such-output" }] }));
     subject.model.infer(&subject.server, &request)?.refused(400..=499)?;
-    let after = ask(subject)?;
+    let after = settled(subject)?;
     ensure!(
         count(&after, "success") == count(&before, "success"),
         "a refused request is counted as a success"
