@@ -27,6 +27,8 @@ pub fn script(folder: &Path, text: &str) -> PathBuf {
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
+    /// Of its gRPC port.
+    pub grpc: SocketAddr,
     log: std::thread::JoinHandle<String>,
 }
 
@@ -60,25 +62,28 @@ impl Process {
             .expect("the binary starts");
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         let mut seen = String::new();
-        let mut address = None;
+        let (mut address, mut grpc) = (None, None);
+        // In JSON, more follows.
+        let behind = |line: &str, words: &str| -> Option<SocketAddr> {
+            let (_, told) = line.split_once(words)?;
+            let end = told.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
+            told[..end.unwrap_or(told.len())].parse().ok()
+        };
         for line in lines.by_ref() {
             let line = line.expect("text");
             seen += &format!("{line}\n");
-            if let Some((_, listening)) = line.split_once("listening on http://") {
-                // In JSON, more follows.
-                let end = listening.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
-                address = listening[..end.unwrap_or(listening.len())].parse().ok();
-            }
+            address = address.or_else(|| behind(&line, "listening on http://"));
+            grpc = grpc.or_else(|| behind(&line, "gRPC on http://"));
             if line.contains("ready models=") || line.contains("\"message\":\"ready\"") {
                 break;
             }
         }
-        let address = address.unwrap_or_else(|| panic!("no address in the log:\n{seen}"));
+        let (Some(address), Some(grpc)) = (address, grpc) else { panic!("no addresses in the log:\n{seen}") };
         // The rest of the log is read too, or the process would block on a full pipe.
         let log = std::thread::spawn(move || {
             lines.map_while(Result::ok).fold(seen, |log, line| log + &line + "\n")
         });
-        Self { child, address, log }
+        Self { child, address, grpc, log }
     }
 
     /// The id of the process.

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use airlock_tests::{
     gateway::Gateway,
     grpc::{Client, bytes, channel, fp32},
+    process::Process,
 };
 use tonic::Code;
 
@@ -141,5 +142,48 @@ async fn who_does_not_read_the_answers_is_cut_off_and_keeps_nobody_from_running(
         }
     };
     assert!(read < 100, "{status}");
+    works(&other).await;
+}
+
+/// MiB that a process has to itself.
+fn own(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it lives");
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_streams_of_slow_readers_hold_what_they_may_and_no_more() {
+    const CONNECTIONS: usize = 20;
+    const STREAMS: usize = 50;
+    const MESSAGES: usize = 4;
+    let repository = repository();
+    let folder = repository.path().to_str().expect("UTF-8");
+    let process =
+        Process::serve(&["--model-repository", folder, "--max-buffered", "64MiB", "--send-timeout", "10s"]);
+    let other = Client::connect(process.grpc).await;
+    works(&other).await;
+    let before = own(&process);
+    let values = vec![1.0; 16 << 10];
+    let (mut clients, mut streams) = (Vec::new(), Vec::new());
+    for _ in 0..CONNECTIONS {
+        let client = Client::connect(process.grpc).await;
+        for _ in 0..STREAMS {
+            let requests = vec![fp32("good", &values); MESSAGES];
+            streams.push(client.stream(futures_util::stream::iter(requests)).await.expect("a stream"));
+        }
+        clients.push(client);
+    }
+    // Answers of 250 MiB in all are asked for, and nobody reads.
+    let mut most = 0;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        most = most.max(own(&process) - before.min(own(&process)));
+        works(&other).await;
+    }
+    println!("{} streams of slow readers hold {most} MiB", CONNECTIONS * STREAMS);
+    // What may be buffered, and what a connection's window lets its peer send before anything of it is read.
+    assert!(most <= 64 + 4 * CONNECTIONS as u64, "{most} MiB");
+    drop((streams, clients));
     works(&other).await;
 }
