@@ -105,9 +105,15 @@ impl Problem {
         Self::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", text)
     }
 
+    pub fn no_shared_memory() -> Self {
+        Self::not_implemented(
+            "shared memory is not offered: clients of this gateway are strangers to each other; send tensors in the request",
+        )
+    }
+
     pub fn log_is_fixed() -> Self {
         Self::not_implemented(
-            "what the gateway logs is chosen when it starts (--log, --log-format) and cannot be changed over the network",
+            "what the gateway logs is chosen when it starts (--log, --log-format, --access-log) and cannot be changed over the network",
         )
     }
 

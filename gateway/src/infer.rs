@@ -280,8 +280,11 @@ async fn travel_message(
         reservation.grow(bytes).map_err(Problem::from)
     });
     let mut message = message.await?;
+    usage.arrived();
+    let arrived_at = Instant::now();
     if let Some(encoding) = messages.encoding() {
-        let turn = gateway.admission.decode(Deadline::after(quota.deadline.0)).await?;
+        let own = Deadline::at(arrived_at + quota.deadline.0);
+        let turn = gateway.admission.decode(head.latest.map_or(own, |latest| latest.min(own))).await?;
         let decompress = || decode::grpc::decompress(message, encoding, max_bytes);
         message = off_the_sockets(usize::MAX, decompress)?;
         reservation.resize(message.len())?;
@@ -302,8 +305,8 @@ async fn travel_message(
     let (bytes, weight) = (message.len(), message.len());
     let decode =
         |signature: &Signature, limits: &DecodeLimits| decode::grpc::infer(&message, signature, limits);
-    usage.arrived();
-    let mut received = decoded(gateway, &model, &quota, (bytes, weight), reservation, decode).await?;
+    let size = (bytes, weight);
+    let mut received = decoded(gateway, &model, &quota, arrived_at, size, reservation, decode).await?;
     usage.weighs(model.batch_of(&received.decoded.request));
     usage.passed(Station::Decode);
     received.deadline = head.latest.map_or(received.deadline, |latest| latest.min(received.deadline));
@@ -422,19 +425,19 @@ pub(crate) async fn decode_body(
     let bytes = body.len();
     let weight = if head.content_encoding.is_some() { usize::MAX } else { bytes };
     let decode = |signature: &Signature, limits: &DecodeLimits| wire.decode(head, body, signature, limits);
-    decoded(gateway, model, quota, (bytes, weight), reservation, decode).await
+    decoded(gateway, model, quota, Instant::now(), (bytes, weight), reservation, decode).await
 }
 
-/// Decodes a request of so many bytes, which weighs as much as so many, and has just arrived.
+/// Decodes a request of so many bytes, which weighs as much as so many; its time runs since it was received.
 async fn decoded(
     gateway: &Gateway,
     model: &Model,
     quota: &Quota,
+    received: Instant,
     (bytes, weight): (usize, usize),
     mut reservation: Reservation,
     decode: impl FnOnce(&Signature, &DecodeLimits) -> Result<Decoded, DecodeError>,
 ) -> Result<Received, Problem> {
-    let received = Instant::now();
     let decode_limits = decode_limits(gateway, model, quota);
     let signature = model.executor.signature();
     let most = quota.deadline.0;

@@ -18,7 +18,7 @@
 //! Two byways are made of the same pieces: [`verify`] runs a request on two versions and compares, [`trial`] calls a version
 //! before anybody else can. [`describe`] tells a tenant what it can call and how that went, [`metrics`] tells the operator of all.
 //! [`memory_watch`] says when there is too little memory for some of it. [`error`] is where a station's fault becomes an HTTP
-//! status. [`server`] builds all of this from a [`config`].
+//! status and a code of gRPC, whose messages are in [`proto`]. [`server`] builds all of this from a [`config`].
 
 pub mod admin;
 pub mod admit;

@@ -310,8 +310,8 @@ def page():
         "# Compatibility",
         "",
         "What three servers and this gateway answer to the same requests. The statuses of Triton 2.51.0, MLServer 1.7.1 and KServe 0.21.0 were captured from the",
-        "servers themselves; `-`: the connection was closed or nothing came. Ours are asked again in every test run, which writes this page",
-        "(`tests/clients/wire.py --write`). The last column says why ours is as it is, where it differs from Triton's or is worth a word.",
+        "servers themselves; `-`: the connection was closed or nothing came. Ours are asked again in every test run, which fails where this",
+        "page is not up to date (`tests/clients/wire.py --write` writes it). The last column says why ours is as it is, where it differs from Triton's or is worth a word.",
     ]
     group = None
     for row_group, title, peers, ours, _, why in ROWS:

@@ -10,7 +10,7 @@ use airlock_tests::{
 use serde_json::json;
 
 /// Every header that this server ever sends.
-const HEADERS: [&str; 11] = [
+const HEADERS: [&str; 12] = [
     "accept-encoding",
     "allow",
     "connection",
@@ -22,6 +22,7 @@ const HEADERS: [&str; 11] = [
     "retry-after",
     "vary",
     "www-authenticate",
+    "x-request-id",
 ];
 
 /// A request of one who tries things: method, path, headers, body.
@@ -55,6 +56,7 @@ fn attempts() -> Vec<Attempt> {
         }
     }
     for (name, value) in [
+        ("x-request-id", "call-1"),
         ("content-encoding", "br"),
         ("content-encoding", "gzip"),
         ("inference-header-content-length", "-1"),

@@ -22,7 +22,7 @@ const REQUIREMENTS: [&str; 2] = ["requirements.txt", "requirements-parity.txt"];
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Only the Rust tests (with the S3 server that they need): no lints, no Python clients, no benchmark.
+    /// Only the Rust tests (with the S3 server that they need) and the conformance suite: no lints, no Python clients, no benchmark.
     #[arg(long)]
     quick: bool,
 }

@@ -33,7 +33,7 @@ use crate::{
 Examples:
   airlock serve add.wasm                       one plugin, as model `add`
   airlock serve --model-repository models/     a folder in Triton's layout
-  airlock serve --config airlock.toml          the same names as the flags, with `_` for `-`; limits under [limits]
+  airlock serve --config airlock.toml          the flags' names with `_` for `-`, but for logs and traces; limits under [limits]
   curl -s localhost:8000/v2/models/add         what does it take and give?
 
 Flags win over AIRLOCK_… variables, those over the configuration file. SIGTERM and ctrl-C stop gracefully; a second
@@ -100,7 +100,7 @@ impl Serve {
         let traces = self.otlp.map(|url| Traces::to(&url, self.otlp_part)).transpose()?;
         // These write and send what is left when they are dropped.
         let _access = log(&self.log, self.log_format, self.access_log, traces.as_ref())?;
-        // One or two ports for models, and with a store one for operators.
+        // One or two ports for models, and with a store one for operators. That of the metrics has few, which the reserve covers.
         let ports = 1 + usize::from(config.grpc.address().is_some()) + usize::from(config.store.is_some());
         descriptors::make_room(&mut config.limits.listen.max_connections, ports);
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -41,9 +41,6 @@ pub(super) fn answer(
         }
         Extension::SetLogging => Err(Problem::log_is_fixed()),
         Extension::SetTrace => Err(Problem::traces_are_fixed()),
-        Extension::SharedMemory => Err(Problem::not_implemented(
-            "this gateway shares no memory with its clients, who are strangers to each other: \
-             send tensors in the request (the binary tensor extension copies them as they are)",
-        )),
+        Extension::SharedMemory => Err(Problem::no_shared_memory()),
     }
 }

@@ -32,11 +32,11 @@ pub enum Route {
     ModelMetadata(Target),
     ModelReady(Target),
     Infer(Target),
-    /// What other servers answer beyond V2.
-    Extension(Extension),
     /// The same in the form of Triton's `generate`.
     Generate(Target),
     GenerateStream(Target),
+    /// What other servers answer beyond V2.
+    Extension(Extension),
     /// What the tenant used.
     Usage,
     RepositoryIndex,

@@ -68,9 +68,7 @@ pub(super) async fn answer(
             control::unload(gateway, principal, &model).await?;
             reply(&RepositoryModelUnloadResponse { model_name: model.to_string(), is_unloaded: true })
         }
-        GrpcRoute::SharedMemory => Err(Problem::not_implemented(
-            "shared memory is not offered: a client's memory is not the gateway's; send tensors in the request",
-        )),
+        GrpcRoute::SharedMemory => Err(Problem::no_shared_memory()),
         GrpcRoute::ModelConfig => reply(&described::config(gateway, principal, &call.message().await?.0)?),
         GrpcRoute::ModelStatistics => {
             reply(&described::statistics(gateway, principal, &call.message().await?.0)?)

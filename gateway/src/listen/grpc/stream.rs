@@ -3,7 +3,11 @@
 //! Nothing runs beside the connection: the answer's body is what reads the next request, when the peer has taken the last answer. A
 //! peer that does not read keeps no more than one answer in memory, and one that goes away ends what runs for it.
 
-use std::{net::IpAddr, pin::pin, sync::Arc};
+use std::{
+    net::IpAddr,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use hyper::http::request::Parts;
 
@@ -149,7 +153,9 @@ impl Stream {
 
 /// As for every other answer for which no model ran.
 async fn keep_pace(gateway: &Gateway, principal: &Principal) {
+    // At the gateway's end nothing is held back.
     if principal.key.is_some()
+        && !gateway.draining.load(Ordering::Relaxed)
         && let Err(TooMany { wait }) = gateway.admission.keep_pace(&principal.tenant).await
     {
         tokio::time::sleep(wait).await;
