@@ -167,7 +167,7 @@ impl Authenticator {
     }
 
     /// Lets an operator in: with a key of the scope `admin` from anywhere; without one from this machine, but not under a foreign
-    /// name nor from a web page, and from a network that is trusted.
+    /// name nor from a web page, and, as long as there are no keys at all, from a network that is trusted.
     pub fn operator(&self, peer: IpAddr, uri: &Uri, headers: &HeaderMap) -> Result<(), AuthenticateError> {
         if self.requires_keys() && headers.contains_key(header::AUTHORIZATION) {
             return self.principal(peer, uri, headers)?.require(Scope::Admin);
@@ -176,7 +176,8 @@ impl Authenticator {
         if peer.to_canonical().is_loopback() {
             return loopback::check(uri, headers);
         }
-        if self.trust == Trust::Network { Ok(()) } else { Err(AuthenticateError::Missing) }
+        let open = self.trust == Trust::Network && !self.requires_keys();
+        if open { Ok(()) } else { Err(AuthenticateError::Missing) }
     }
 
     /// Who sends a request that needs no key; may do nothing that needs a scope.

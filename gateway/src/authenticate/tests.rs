@@ -291,7 +291,9 @@ fn an_operator_needs_a_key_unless_it_is_on_this_machine() {
         }
     }
     assert_eq!(ask(&open, far, &[(host.clone(), b"localhost")]), Err(AuthenticateError::Missing));
-    assert_eq!(ask(&trusted, far, &[(host, b"gateway")]), Ok(()));
+    assert_eq!(ask(&trusted, far, &[(host.clone(), b"gateway")]), Err(AuthenticateError::Missing));
+    // Where nobody has a key, who trusts the network trusts it with this as well.
+    assert_eq!(ask(&authenticator(Trust::Network), far, &[(host, b"gateway")]), Ok(()));
     let authorization = header::AUTHORIZATION;
     assert_eq!(ask(&open, far, &[(authorization.clone(), &bearer_of(&key))]), Ok(()));
     let too_little = Err(AuthenticateError::Scope(Scope::Admin));

@@ -11,18 +11,23 @@ use crate::{
 
 use super::{EncodeError, classification};
 
-/// Makes of a model's answer what the request asked for; most requests ask for the answer as it is. `max_bytes` is what a
-/// list of classes may have.
+/// Bytes of all lists of classes of an answer: a few bytes of scores become texts with labels, which nothing has reserved.
+const MAX_CLASS_BYTES: usize = 16 << 20;
+
+/// Makes of a model's answer what the request asked for; most requests ask for the answer as it is. `max_bytes` is what an
+/// answer may have.
 pub fn as_asked(
     response: &mut InferResponse,
     reply: &Reply,
     classes: &Classes,
     max_bytes: usize,
 ) -> Result<(), EncodeError> {
+    let mut left = max_bytes.min(MAX_CLASS_BYTES);
     for output in &mut response.outputs {
         let requested = reply.requested(&output.name);
         if let Some(count) = requested.and_then(|requested| requested.classification) {
-            *output = classification::best(output, count, classes, max_bytes)?;
+            *output = classification::best(output, count, classes, left)?;
+            left -= output.bytes.len();
         }
         if output.datatype == Datatype::Bytes && reply.content_type_of(output) == Some(ContentType::Base64) {
             output.bytes = encoded(&output.bytes);

@@ -85,12 +85,9 @@ impl Texts<'_> {
         for item in scores.chunks_exact(self.of_item) {
             for Reverse(ranked) in top(item.iter().map(|bytes| read(*bytes)), self.count) {
                 self.class(&ranked);
-            }
-            if self.bytes.len() > self.max_bytes {
-                return Err(EncodeError::ClassesTooLarge {
-                    name: self.output.name.clone(),
-                    limit: self.max_bytes,
-                });
+                if self.bytes.len() > self.max_bytes {
+                    return Err(EncodeError::ClassesTooLarge { name: self.output.name.clone() });
+                }
             }
         }
         Ok(())

@@ -50,8 +50,10 @@ pub enum EncodeError {
     NoClasses { name: String, datatype: Datatype },
     #[error("output '{name}': {count} classes are asked for, at most 65536 may be")]
     TooManyClasses { name: String, count: usize },
-    #[error("output '{name}': the classes have more than {limit} bytes, ask for fewer ('classification')")]
-    ClassesTooLarge { name: String, limit: usize },
+    #[error(
+        "output '{name}': the classes have more bytes than an answer's may have, ask for fewer ('classification')"
+    )]
+    ClassesTooLarge { name: String },
     #[error("the answer has {length} bytes, more than a message of gRPC can have: ask for fewer outputs")]
     TooLarge { length: usize },
 }

@@ -326,3 +326,35 @@ fn an_event_is_one_line_whatever_the_model_answers() {
     let encoded = generate("m", "1", &response, &reply, gzip, NonFinite::Literal).expect("JSON");
     assert_eq!(encoded.content_encoding, Some("gzip"));
 }
+
+#[test]
+fn the_classes_of_all_outputs_together_are_bounded() {
+    // Each output's lists alone would fit.
+    let items = 10_000_u64;
+    let output = |name: &str| Tensor {
+        name: name.into(),
+        datatype: Datatype::Uint8,
+        shape: vec![items, 1],
+        parameters: Vec::new(),
+        bytes: vec![7; 10_000].into(),
+    };
+    let asked = |name: &str| RequestedOutput {
+        name: name.into(),
+        binary: None,
+        classification: Some(1),
+        content_type: None,
+    };
+    let labels: std::sync::Arc<[Box<str>]> = [Box::from("x".repeat(1000))].into();
+    let classes = Classes {
+        batched: true,
+        labels: [("A".to_owned(), std::sync::Arc::clone(&labels)), ("B".to_owned(), labels)].into(),
+    };
+    for (names, fits) in [(&["A"][..], true), (&["A", "B"], false)] {
+        let outputs = names.iter().map(|name| output(name)).collect();
+        let mut response = InferResponse { parameters: Vec::new(), outputs };
+        let outputs = names.iter().map(|name| asked(name)).collect();
+        let reply = Reply { outputs, ..Reply::default() };
+        let listed = as_asked(&mut response, &reply, &classes, 1 << 30);
+        assert_eq!(listed.is_ok(), fits, "{names:?}: {listed:?}");
+    }
+}

@@ -1,14 +1,27 @@
 //! Triton's and KServe's extensions that tell something and change nothing: list, configuration, statistics, logs, traces.
 
 use hyper::{Response, StatusCode};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    describe, error::Problem, infer::Gateway, name::TenantName, repository::namespaces::Wanted,
+    describe::{self, ModelStatistics},
+    error::Problem,
+    infer::Gateway,
+    name::TenantName,
+    repository::namespaces::Wanted,
     route::Extension,
 };
 
-use super::{body::ReplyBody, rest::json_reply};
+use super::{
+    body::ReplyBody,
+    rest::{counted_reply, json_reply},
+};
+
+#[derive(Serialize)]
+struct Told {
+    model_stats: Vec<ModelStatistics>,
+}
 
 /// Answers what the room [`describe`] knows, and says of the rest why it is not offered.
 pub(super) fn answer(
@@ -18,13 +31,13 @@ pub(super) fn answer(
 ) -> Result<Response<ReplyBody>, Problem> {
     let models = &gateway.models;
     let statistics = |of| -> Result<_, Problem> {
-        let statistics = describe::statistics(models, &gateway.meter, tenant, of)?;
-        Ok(json_reply(StatusCode::OK, &json!({ "model_stats": statistics })))
+        let model_stats = describe::statistics(models, &gateway.meter, tenant, of)?;
+        counted_reply(gateway, tenant, &Told { model_stats })
     };
     match extension {
         Extension::Models => {
             let names = describe::list(models, tenant);
-            Ok(json_reply(StatusCode::OK, &json!({ "models": names })))
+            counted_reply(gateway, tenant, &json!({ "models": names }))
         }
         Extension::Config(target) => {
             let config = describe::config(models, tenant, &target.model, target.version.as_ref())?;

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use hyper::{
     Request, Response, StatusCode, Version,
-    body::Incoming,
+    body::{Body as _, Incoming},
     header::{self, HeaderValue},
     http::request::Parts,
 };
@@ -374,7 +374,20 @@ async fn repository_index(
             reason: entry.reason,
         })
         .collect();
-    Ok(json_reply(StatusCode::OK, &entries))
+    counted_reply(gateway, tenant, &entries)
+}
+
+/// An answer whose length grows with what the tenant has: it counts until it is sent.
+pub(super) fn counted_reply(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    value: &impl Serialize,
+) -> Result<Response<ReplyBody>, Problem> {
+    let response = json_reply(StatusCode::OK, value);
+    let mut reservation = gateway.reservation(tenant);
+    let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    reservation.grow(length.unwrap_or_default())?;
+    Ok(response.map(|body| body.holding(reservation)))
 }
 
 /// The JSON object that a repository call carries; stock clients send nothing at all where there is nothing to say.

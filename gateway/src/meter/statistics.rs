@@ -112,7 +112,7 @@ impl Statistics {
     pub fn add(&mut self, other: &Self) {
         self.last_ms = self.last_ms.max(other.last_ms);
         self.success.add_all(&other.success);
-        self.inferences += other.inferences;
+        self.inferences = self.inferences.saturating_add(other.inferences);
         for (own, some) in self.failures.iter_mut().zip(&other.failures) {
             own.add_all(some);
         }
@@ -138,7 +138,8 @@ impl Statistics {
         }
         let (batch, spent) = (usage.batch, &usage.clock.spent);
         self.success.add(nanos);
-        self.inferences += batch;
+        // A batch without elements may be as large as a number can be.
+        self.inferences = self.inferences.saturating_add(batch);
         self.spent.add(spent);
         if self.batches.len() < MAX_BATCH_SIZES || self.batches.contains_key(&batch) {
             let own = self.batches.entry(batch).or_default();

@@ -15,6 +15,9 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 /// Labels of all label files of a model together: each takes more memory than its text.
 const MAX_LABELS: usize = 1 << 16;
 
+/// Bytes of one label.
+const MAX_LABEL_BYTES: usize = 1 << 10;
+
 /// Reads the label files that a configuration names. A model can be served without any: `problem` is told of those that
 /// cannot be used.
 pub(super) fn read(
@@ -38,6 +41,9 @@ pub(super) fn read(
                         return Err(format!(
                             "with '{name}' there are more than {MAX_BYTES} bytes or {MAX_LABELS} lines"
                         ));
+                    }
+                    if text.lines().any(|label| label.len() > MAX_LABEL_BYTES) {
+                        return Err(format!("'{name}' has a line of more than {MAX_LABEL_BYTES} bytes"));
                     }
                     Ok(text.lines().map(Box::from).collect())
                 });
@@ -76,9 +82,18 @@ mod tests {
 
     #[test]
     fn labels_are_bounded_for_all_files_together() {
-        for text in [vec![b'\n'; MAX_LABELS / 2 + 1], vec![b'a'; MAX_BYTES / 2 + 1]] {
+        let line = [vec![b'a'; MAX_LABEL_BYTES - 1], vec![b'\n']].concat();
+        for text in [vec![b'\n'; MAX_LABELS / 2 + 1], line.repeat(MAX_BYTES / line.len() / 2 + 1)] {
             let labels = read(&config(&[("X", "a"), ("Y", "b")]), |_| Ok(text.clone()), |_| ());
             assert_eq!(labels.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_label_is_bounded() {
+        for (length, fits) in [(MAX_LABEL_BYTES, true), (MAX_LABEL_BYTES + 1, false)] {
+            let labels = read(&config(&[("X", "a")]), |_| Ok(vec![b'a'; length]), |_| ());
+            assert_eq!(labels.contains_key("X"), fits, "{length}");
         }
     }
 }

@@ -51,6 +51,13 @@ async fn bodies_that_are_no_messages_are_refused() {
         assert!(matches!(answer.header("grpc-status"), Some("3" | "5" | "8")), "{name}");
         works(&client).await;
     }
+    // Who has no key gets no room for more than a service's name; a model is not inflated where sockets are served.
+    let health = call_http2(at, "POST", "/grpc.health.v1.Health/Check", &[GRPC], framed(&[0; 300])).await;
+    assert_eq!(health.header("airlock-code"), Some("too_large"));
+    let load = "/inference.GRPCInferenceService/RepositoryModelLoad";
+    let zipped = [&[1][..], &framed(&[0x1f, 0x8b, 8, 0])[1..]].concat();
+    let load = call_http2(at, "POST", load, &[GRPC, ("grpc-encoding", "gzip")], zipped).await;
+    assert_eq!(load.header("airlock-code"), Some("not_implemented"));
     let headers = [GRPC, ("grpc-encoding", "zstd")];
     let answer = call_http2(at, "POST", INFER, &headers, [&[1][..], &good[1..]].concat()).await;
     assert_eq!(answer.header("grpc-status"), Some("12"));

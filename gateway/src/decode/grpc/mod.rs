@@ -66,13 +66,13 @@ pub fn named(message: &[u8]) -> Result<Named, DecodeError> {
 /// (CPU-bound, does not wait).
 pub fn infer(message: &Bytes, signature: &Signature, limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
     let mut id = None;
-    let mut parameters = Parameters::new();
+    let mut parameters = Entries::default();
     let (mut inputs, mut outputs, mut raw) = (Vec::new(), Vec::new(), Vec::new());
     for field in Fields(message) {
         let field = field?;
         match field.number {
             3 => id = Some(field.text()?.to_owned()),
-            4 => parameter(&mut parameters, field.bytes()?, "the request")?,
+            4 => parameters.add(field.bytes()?, "the request")?,
             5 => push(&mut inputs, input(field.bytes()?, limits)?, limits.max_inputs, "inputs")?,
             6 => push(&mut outputs, requested_output(field.bytes()?)?, limits.max_outputs, "outputs")?,
             7 => push(&mut raw, field.bytes()?, limits.max_inputs, "raw_input_contents")?,
@@ -80,6 +80,7 @@ pub fn infer(message: &Bytes, signature: &Signature, limits: &DecodeLimits) -> R
         }
     }
     // Each request has one response, which is the final one.
+    let mut parameters = parameters.parameters;
     parameters.retain(|(name, _)| name != EMPTY_FINAL_RESPONSE);
     let mut addressed = addressed::take(parameters)?;
     let raw = (!raw.is_empty()).then_some(raw);
@@ -138,13 +139,13 @@ fn input<'a>(message: &'a [u8], limits: &DecodeLimits) -> Result<Input<'a>, Deco
 
 fn entry<'a>(name: &str, message: &'a [u8], limits: &DecodeLimits) -> Result<Input<'a>, DecodeError> {
     let (mut datatype, mut contents) = ("", None);
-    let (mut shape, mut parameters) = (Vec::new(), Parameters::new());
+    let (mut shape, mut parameters) = (Vec::new(), Entries::default());
     for field in Fields(message) {
         let field = field?;
         match field.number {
             2 => datatype = field.text()?,
             3 => dimensions(&mut shape, &field, limits.max_rank)?,
-            4 => parameter(&mut parameters, field.bytes()?, "the input")?,
+            4 => parameters.add(field.bytes()?, "the input")?,
             5 if contents.is_some() => return Err(DecodeError::request("has 'contents' twice")),
             5 => contents = Some(field.bytes()?),
             _ => {}
@@ -155,6 +156,7 @@ fn entry<'a>(name: &str, message: &'a [u8], limits: &DecodeLimits) -> Result<Inp
         let shape = Shape::from(shape.as_slice());
         return Err(DecodeError::request(format!("the product of shape {shape} overflows")));
     }
+    let parameters = parameters.parameters;
     addressed::refuse_shared_memory("input", name, &parameters)?;
     Ok(Input { name: name.to_owned(), datatype, shape, parameters, contents })
 }
@@ -202,56 +204,73 @@ impl Input<'_> {
 
 fn requested_output(message: &[u8]) -> Result<RequestedOutput, DecodeError> {
     let mut name = "";
-    let mut parameters = Parameters::new();
+    let mut parameters = Entries::default();
     for field in Fields(message) {
         let field = field?;
         match field.number {
             1 => name = field.text()?,
-            2 => parameter(&mut parameters, field.bytes()?, "the output")?,
+            2 => parameters.add(field.bytes()?, "the output")?,
             _ => {}
         }
     }
-    addressed::requested_output(name.to_owned(), parameters)
+    addressed::requested_output(name.to_owned(), parameters.parameters)
 }
 
-/// Adds an entry of `parameters`; of two with one name the later one counts, as in every map of protobuf's.
-fn parameter(parameters: &mut Parameters, entry: &[u8], what: &str) -> Result<(), DecodeError> {
-    let (mut name, mut value) = ("", None);
-    for field in Fields(entry) {
-        let field = field?;
-        match field.number {
-            1 => name = field.text()?,
-            2 => value = choice(field.bytes()?)?.or(value),
-            _ => {}
+/// Parameters as they are read.
+#[derive(Default)]
+struct Entries {
+    parameters: Parameters,
+    /// Those with the same name counted each.
+    read: usize,
+}
+
+impl Entries {
+    /// Adds an entry; of two with one name the later one counts, as in every map of protobuf's.
+    fn add(&mut self, entry: &[u8], what: &str) -> Result<(), DecodeError> {
+        // Each is compared with those before it.
+        if self.read == MAX_PARAMETERS {
+            return Err(DecodeError::request(format!("{what} has more than {MAX_PARAMETERS} parameters")));
         }
+        self.read += 1;
+        let (mut name, mut value) = ("", None);
+        for field in Fields(entry) {
+            let field = field?;
+            match field.number {
+                1 => name = field.text()?,
+                2 => value = choice(field.bytes()?)?.or(value),
+                _ => {}
+            }
+        }
+        let value = value.ok_or_else(|| {
+            DecodeError::request(format!("parameter '{}' of {what} has no value", shown(name)))
+        })?;
+        match self.parameters.iter_mut().find(|(key, _)| key == name) {
+            Some((_, earlier)) => *earlier = value,
+            None => self.parameters.push((name.to_owned(), value)),
+        }
+        Ok(())
     }
-    let value = value
-        .ok_or_else(|| DecodeError::request(format!("parameter '{}' of {what} has no value", shown(name))))?;
-    if let Some((_, earlier)) = parameters.iter_mut().find(|(key, _)| key == name) {
-        *earlier = value;
-    } else if parameters.len() == MAX_PARAMETERS {
-        return Err(DecodeError::request(format!("{what} has more than {MAX_PARAMETERS} parameters")));
-    } else {
-        parameters.push((name.to_owned(), value));
-    }
-    Ok(())
 }
 
 /// The value of an `InferParameter`; the last one if there are several.
 fn choice(message: &[u8]) -> Result<Option<Parameter>, WireError> {
-    let mut value = None;
+    let mut last = None;
     for field in Fields(message) {
         let field = field?;
-        value = Some(match field.number {
+        if (1..=5).contains(&field.number) {
+            last = Some(field);
+        }
+    }
+    let value = |field: Field<'_>| {
+        Ok(match field.number {
             1 => Parameter::Boolean(field.number()? != 0),
             2 => Parameter::Int64(field.number()?.cast_signed()),
             3 => Parameter::Text(field.text()?.to_owned()),
             4 => Parameter::Double(f64::from_le_bytes(field.double()?)),
-            5 => Parameter::Uint64(field.number()?),
-            _ => continue,
-        });
-    }
-    Ok(value)
+            _ => Parameter::Uint64(field.number()?),
+        })
+    };
+    last.map(value).transpose()
 }
 
 impl From<WireError> for DecodeError {

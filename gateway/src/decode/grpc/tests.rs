@@ -334,3 +334,18 @@ fn small_messages_do_not_become_large_ones() {
     let error = named(&[0x78, 0].repeat(MAX_FIELDS + 1)).expect_err("to be refused");
     assert!(error.to_string().contains("more than 4096 fields"));
 }
+
+#[test]
+fn parameters_are_bounded_with_those_of_one_name_counted_each() {
+    // `parameters`: { key "p", value { bool } }, again and again.
+    let entry = [&[0x22, 7][..], &[0x0a, 1, b'p', 0x12, 2, 0x08, 1]].concat();
+    let good = request("INT32", 1, ints(&[1])).encode_to_vec();
+    for (count, fits) in [(256, true), (257, false)] {
+        let message = [good.clone(), entry.repeat(count)].concat();
+        let decoded = decode_bytes(&message, Datatype::Int32);
+        assert_eq!(decoded.is_ok(), fits, "{count}");
+        if !fits {
+            assert!(told(decoded).contains("more than 256 parameters"));
+        }
+    }
+}

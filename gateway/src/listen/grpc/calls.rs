@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use hyper::{HeaderMap, Response, body::Incoming};
 use prost::Message;
 
@@ -10,7 +11,7 @@ use crate::{
     authenticate::Principal,
     decode,
     error::Problem,
-    infer::Gateway,
+    infer::{self, Gateway},
     name::ModelName,
     proto::{
         health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
@@ -40,6 +41,9 @@ use crate::listen::{
 /// Fields of a message that becomes a generated type: few, because each takes more in memory than on the wire.
 const MAX_FIELDS: usize = 4096;
 
+/// Bytes of a message that comes without a key.
+const MAX_SHORT_BYTES: usize = 256;
+
 pub(super) async fn answer(
     gateway: &Arc<Gateway>,
     principal: &Principal,
@@ -57,7 +61,7 @@ pub(super) async fn answer(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: control::EXTENSIONS.map(str::to_owned).to_vec(),
         }),
-        GrpcRoute::HealthCheck => health(gateway, &call.message::<HealthCheckRequest>().await?.0.service),
+        GrpcRoute::HealthCheck => health(gateway, &call.short::<HealthCheckRequest>().await?.service),
         GrpcRoute::ModelReady => model_ready(gateway, principal, &call.message().await?.0),
         GrpcRoute::ModelMetadata => model_metadata(gateway, principal, &call.message().await?.0),
         GrpcRoute::RepositoryIndex => index(gateway, principal, &call.message().await?.0),
@@ -71,7 +75,8 @@ pub(super) async fn answer(
         GrpcRoute::SharedMemory => Err(Problem::no_shared_memory()),
         GrpcRoute::ModelConfig => reply(&described::config(gateway, principal, &call.message().await?.0)?),
         GrpcRoute::ModelStatistics => {
-            reply(&described::statistics(gateway, principal, &call.message().await?.0)?)
+            let statistics = described::statistics(gateway, principal, &call.message().await?.0)?;
+            counted(gateway, principal, &statistics)
         }
         GrpcRoute::LogSettings => reply(&described::log_settings(principal, &call.message().await?.0)?),
         GrpcRoute::TraceSetting => {
@@ -98,6 +103,20 @@ impl Received<'_> {
         self.message_within(MAX_CONTROL_BYTES).await
     }
 
+    /// The message of one who has no key: in nobody's count, and so short that it needs none.
+    async fn short<M: Message + Default>(self) -> Result<M, Problem> {
+        let listen = &self.gateway.limits.listen;
+        let mut messages = Messages::new(self.body, self.headers, listen, true);
+        if !messages.begins(listen.body_idle_timeout).await? {
+            return Err(MessageError::None.into());
+        }
+        let bytes = messages.read(MAX_SHORT_BYTES, |_| Ok::<_, Problem>(())).await?;
+        match messages.encoding() {
+            None => decoded(bytes),
+            Some(_) => Err(Problem::not_implemented("this message is taken without compression only")),
+        }
+    }
+
     async fn message_within<M: Message + Default>(self, limit: usize) -> Result<(M, Reservation), Problem> {
         let listen = &self.gateway.limits.listen;
         let mut messages = Messages::new(self.body, self.headers, listen, true);
@@ -119,13 +138,32 @@ pub(super) async fn read<M: Message + Default>(
     let bytes = messages.read(limit, |bytes| reservation.grow(bytes).map_err(Problem::from)).await?;
     let bytes = match messages.encoding() {
         None => bytes,
-        Some(encoding) => decode::grpc::decompress(bytes, encoding, limit)?,
+        Some(encoding) if limit <= MAX_CONTROL_BYTES => decode::grpc::decompress(bytes, encoding, limit)?,
+        Some(_) => {
+            return Err(Problem::not_implemented("this message is taken without compression only"));
+        }
     };
-    reservation.resize(bytes.len())?;
+    // Texts are copied.
+    reservation.resize(2 * bytes.len())?;
+    infer::off_the_sockets(bytes.len(), || decoded(bytes))
+}
+
+fn decoded<M: Message + Default>(bytes: Bytes) -> Result<M, Problem> {
     if Fields(&bytes).take(MAX_FIELDS + 1).count() > MAX_FIELDS {
         return Err(Problem::bad_request(format!("the message has more than {MAX_FIELDS} fields")));
     }
     M::decode(bytes).map_err(|error| Problem::bad_request(format!("the message is malformed: {error}")))
+}
+
+/// An answer whose length grows with what the tenant has: it counts until it is sent.
+fn counted(
+    gateway: &Gateway,
+    principal: &Principal,
+    message: &impl Message,
+) -> Result<Response<ReplyBody>, Problem> {
+    let mut reservation = gateway.reservation(&principal.tenant);
+    reservation.grow(message.encoded_len())?;
+    Ok(reply(message)?.map(|body| body.holding(reservation)))
 }
 
 fn reply(message: &impl Message) -> Result<Response<ReplyBody>, Problem> {
@@ -187,7 +225,7 @@ fn index(
         state: entry.state.name().to_owned(),
         reason: entry.reason.unwrap_or_default(),
     });
-    reply(&RepositoryIndexResponse { models: models.collect() })
+    counted(gateway, principal, &RepositoryIndexResponse { models: models.collect() })
 }
 
 async fn load(call: Received<'_>) -> Result<Response<ReplyBody>, Problem> {

@@ -127,8 +127,16 @@ async fn asked(
             *ran = route == GrpcRoute::ModelStreamInfer;
             let messages = Messages::new(body, &head.headers, limits, false);
             let address = visitor.address;
-            let stream =
-                stream::Stream { gateway: Arc::clone(gateway), address, head, route, messages, latest, stop };
+            let stream = stream::Stream {
+                gateway: Arc::clone(gateway),
+                address,
+                head,
+                route,
+                messages,
+                latest,
+                stop,
+                spoke: false,
+            };
             Ok(Response::new(ReplyBody::from_source(stream.source())))
         }
         _ => Box::pin(calls::answer(gateway, &principal, route, &head.headers, body)).await,

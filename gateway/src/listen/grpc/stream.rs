@@ -44,6 +44,8 @@ pub(super) struct Stream {
     pub(super) messages: Messages,
     pub(super) latest: Option<Deadline>,
     pub(super) stop: Stop,
+    /// It had a message.
+    pub(super) spoke: bool,
 }
 
 /// Why there is no answer, and whether there can be further ones.
@@ -75,8 +77,15 @@ impl Stream {
 
     async fn next(&mut self) -> Result<Part, Problem> {
         if !self.begins().await? {
+            if !self.spoke {
+                // What no model ran for, as any other call.
+                let authenticator = &self.gateway.authenticator;
+                let principal = authorise_again(authenticator, self.address, &self.head, self.route)?;
+                keep_pace(&self.gateway, &principal).await;
+            }
             return Ok(Part::Trailers(status::ok()));
         }
+        self.spoke = true;
         match self.answer().await {
             Ok(message) => Ok(Part::Message(Box::new(message))),
             Err(Refused::Call(problem)) => Err(problem),
