@@ -3,6 +3,8 @@
 //! REST hands over a principal, a target and a body; gRPC a principal and a message, of which the target is a part: so it is read
 //! before the model is found. From there on both are one road. Authorisation, limits and metering are below the doors.
 
+mod neighbours;
+
 use std::{
     path::PathBuf,
     sync::{
@@ -24,24 +26,26 @@ use crate::{
     decode::{self, DecodeError, Decoded, Head},
     encode::{self, EncodeError, Encoded, Generated},
     error::Problem,
-    execute::{BoxFuture, Call, ExecuteError, Models, NestedError, Share, wasm::Sandbox},
+    execute::{Call, ExecuteError, Share, wasm::Sandbox},
     limits::{DecodeLimits, Limits, Quota, Quotas},
     listen::{Traffic, body, messages::Messages},
     log_allowance::LogAllowance,
     memory_watch::MemoryWatch,
     meter::{self, Meter, Station, Usage},
     metrics::Metrics,
-    name::{ModelName, NameError, TenantName},
+    name::TenantName,
     quarantine::Quarantine,
     reply::{NonFinite, Reply},
     repository::{
         FindError, Model, Repository,
-        namespaces::{Namespace, Namespaces, Wanted},
+        namespaces::{Namespaces, Wanted},
         uploads::Uploads,
     },
     route::{self, Target},
     tensor::{InferRequest, InferResponse, Signature, Tensor},
 };
+
+use neighbours::Neighbours;
 
 /// Everything that a request may need; built once, by `server.rs`.
 #[derive(Debug)]
@@ -170,8 +174,7 @@ pub async fn infer(
     body: Incoming,
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
-    usage.called(headers.get("x-request-id").and_then(|id| id.to_str().ok()));
-    usage.traced(headers.get("traceparent").and_then(|parent| parent.to_str().ok()));
+    follow(&mut usage, headers);
     let travelled = travel(gateway, principal, target, wire, headers, body, &mut usage).await;
     noted(gateway, travelled, usage)
 }
@@ -243,8 +246,7 @@ pub async fn infer_message(
     head: &MessageHead<'_>,
 ) -> Result<Answer, Refusal> {
     let mut usage = meter::start_unnamed(&gateway.meter, &principal.tenant);
-    usage.called(head.headers.get("x-request-id").and_then(|id| id.to_str().ok()));
-    usage.traced(head.headers.get("traceparent").and_then(|parent| parent.to_str().ok()));
+    follow(&mut usage, head.headers);
     let mut id = String::new();
     let travelled = travel_message(gateway, principal, messages, head, &mut usage, &mut id).await;
     noted(gateway, travelled, usage).map_err(|problem| Refusal { problem, id })
@@ -515,74 +517,19 @@ pub(crate) fn tensor_bytes(tensors: &[Tensor]) -> usize {
     tensors.iter().map(|tensor| tensor.bytes.len()).sum()
 }
 
-/// The models that a guest can call: those of the namespace that it lives in.
-struct Neighbours {
-    gateway: Arc<Gateway>,
-    namespace: Namespace,
-    /// Whether the guest waits for another model, or got none of it in time.
-    waits: Arc<AtomicBool>,
-}
-
-/// `models.infer`: the part of the road that a guest's own calls take. Same deadline, and the caller's permit.
-impl Models for Neighbours {
-    fn infer<'a>(
-        &'a self,
-        model: &'a str,
-        version: Option<&'a str>,
-        inputs: Vec<Tensor>,
-        caller: &'a Call,
-    ) -> BoxFuture<'a, Result<Vec<Tensor>, NestedError>> {
-        Box::pin(async move {
-            // The guest's own texts may be megabytes long: a name is quoted only once it is known to be one.
-            let unnamed = |error: NameError| NestedError::Failed(error.to_string());
-            let name: ModelName = model.parse().map_err(unnamed)?;
-            let version = version.map(str::parse).transpose().map_err(unnamed)?;
-            let failed =
-                |error: &dyn std::fmt::Display| NestedError::Failed(format!("model '{name}': {error}"));
-            let wanted = Wanted::new(version.as_ref(), None);
-            let found = self.gateway.models.find_for_guest(&self.namespace, &name, &wanted);
-            let found = found.map_err(|error| failed(&error))?;
-            let invalid =
-                |error: &dyn std::fmt::Display| NestedError::InvalidInput(format!("model '{name}': {error}"));
-            decode::check(found.executor.signature(), &inputs, &[]).map_err(|error| invalid(&error))?;
-            // A client's tensors were laid out or checked by decode; a guest's are whatever it says they are.
-            for input in &inputs {
-                let name = &input.name;
-                input.check_layout().map_err(|error| invalid(&format_args!("input '{name}': {error}")))?;
-            }
-            let request = InferRequest { inputs, ..InferRequest::default() };
-            found.check_batch(&request).map_err(|error| invalid(&error))?;
-            let deadline = found.limits.within(caller.deadline);
-            let tenant = &caller.share.tenant;
-            let allowed = allowed(&found, &self.gateway.quotas.of(tenant));
-            let pair = (tenant, &found.name, &found.content);
-            let visit = self.gateway.quarantine.enter(pair, Arc::clone(&caller.consumed), deadline, allowed);
-            let visit = visit.map_err(|error| failed(&error))?;
-            let models = Self {
-                gateway: Arc::clone(&self.gateway),
-                namespace: found.namespace.clone(),
-                waits: visit.waits(),
-            };
-            let call = Call { deadline, depth: caller.depth + 1, models: Arc::new(models), ..caller.clone() };
-            self.waits.store(true, Ordering::Relaxed);
-            let ran = found.executor.infer(request, call).await;
-            self.waits.store(matches!(ran, Err(ExecuteError::Deadline)), Ordering::Relaxed);
-            visit.ended(&ran);
-            match ran {
-                Ok(response) => Ok(response.outputs),
-                Err(ExecuteError::InvalidInput(text)) => Err(invalid(&text)),
-                Err(error) => Err(failed(&error)),
-            }
-        })
-    }
-}
-
 /// Bytes from which decoding or encoding would hold up the other connections of a serving thread for too long.
 const MAX_INLINE_BYTES: usize = 256 << 10;
 
 /// Does work whose time grows with `bytes`; a large one gives up its place among the serving threads first.
 pub(crate) fn off_the_sockets<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes > MAX_INLINE_BYTES { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// Under which name and in which trace the request is followed.
+pub(crate) fn follow(usage: &mut Usage, headers: &HeaderMap) {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    usage.called(text("x-request-id"));
+    usage.traced(text("traceparent"));
 }
 
 /// The headers that decoding needs.

@@ -67,8 +67,7 @@ pub async fn verify(
 ) -> Result<Answer, Problem> {
     // It counts as a call of each model: the first has the bytes, each what its own run took.
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
-    usage.called(headers.get("x-request-id").and_then(|id| id.to_str().ok()));
-    usage.traced(headers.get("traceparent").and_then(|parent| parent.to_str().ok()));
+    infer::follow(&mut usage, headers);
     let mut against = None;
     match travel(gateway, &principal.tenant, target, headers, body, &mut usage, &mut against).await {
         Ok(report) => {
