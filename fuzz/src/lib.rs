@@ -140,7 +140,8 @@ pub fn decode_generate(input: &[u8]) {
                 .filter(|text| !text.contains(&b'\n') && !text.contains(&b'\r'))
                 .expect("an event is one line"),
         };
-        serde_json::from_slice::<serde_json::Value>(json).expect("JSON");
+        // A parameter comes back as it was: a number may be beyond what serde_json has a type for.
+        serde_json::from_slice::<serde::de::IgnoredAny>(json).expect("JSON");
     }
 }
 
