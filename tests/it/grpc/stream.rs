@@ -161,13 +161,14 @@ async fn a_thousand_streams_of_slow_readers_hold_what_they_may_and_no_more() {
     let folder = repository.path().to_str().expect("UTF-8");
     let process =
         Process::serve(&["--model-repository", folder, "--max-buffered", "64MiB", "--send-timeout", "10s"]);
-    let other = Client::connect(process.grpc).await;
+    let port = process.grpc.expect("a port");
+    let other = Client::connect(port).await;
     works(&other).await;
     let before = own(&process);
     let values = vec![1.0; 16 << 10];
     let (mut clients, mut streams) = (Vec::new(), Vec::new());
     for _ in 0..CONNECTIONS {
-        let client = Client::connect(process.grpc).await;
+        let client = Client::connect(port).await;
         for _ in 0..STREAMS {
             let requests = vec![fp32("good", &values); MESSAGES];
             streams.push(client.stream(futures_util::stream::iter(requests)).await.expect("a stream"));
