@@ -525,9 +525,9 @@ def _(url):
             c.update_log_settings({"log_verbose_level": 5})
         with refused(501):
             c.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
-        with refused(501, "shares no memory"):
+        with refused(501, "shared memory is not offered"):
             c.register_system_shared_memory("region", "/region", 64)
-        with refused(501, "shares no memory"):
+        with refused(501, "shared memory is not offered"):
             c.get_system_shared_memory_status()
 
 

@@ -146,7 +146,7 @@ def _(url):
             c.infer("no-such-model", [put])
         with refused("INVALID_ARGUMENT", "INPUT0", "INT32"):
             c.infer("identity", [tensor("INPUT0", INTS.reshape(1, 3), "INT32")])
-        with refused("INVALID_ARGUMENT", "shared memory"):
+        with refused("UNIMPLEMENTED", "shared memory"):
             shared = triton.InferInput("INPUT0", [1, 4], "FP32")
             shared.set_shared_memory("region", 16)
             c.infer("identity", [shared])
