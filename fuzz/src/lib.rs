@@ -198,7 +198,7 @@ pub fn decode_grpc(input: &[u8]) {
         assert!(input.bytes.len() <= 8 * message.len());
     }
     let response = InferResponse { parameters: decoded.request.parameters, outputs: decoded.request.inputs };
-    let call = encode::grpc::Call::Stream;
+    let call = encode::grpc::Call::Stream { last: true };
     encode::grpc::infer("m", "1", &response, &decoded.reply, call).expect("what came can go");
 }
 

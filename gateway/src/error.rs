@@ -423,6 +423,7 @@ impl From<ExecuteError> for Problem {
     fn from(error: ExecuteError) -> Self {
         let (status, code) = match &error {
             ExecuteError::InvalidInput(_) => (StatusCode::BAD_REQUEST, "invalid_input"),
+            ExecuteError::Several => (StatusCode::BAD_REQUEST, "several_responses"),
             ExecuteError::Failed(_) | ExecuteError::Trapped { .. } => {
                 (StatusCode::BAD_GATEWAY, "model_failed")
             }

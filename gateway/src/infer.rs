@@ -4,6 +4,8 @@
 //! before the model is found. From there on both are one road. Authorisation, limits and metering are below the doors.
 
 mod neighbours;
+mod received;
+mod stream;
 
 use std::{
     path::PathBuf,
@@ -22,11 +24,12 @@ use crate::{
     admin::Tenants,
     admit::{Admission, Permit, Reservation, Seat},
     authenticate::{Authenticator, Principal},
-    deadline::Deadline,
+    consumption::Consumption,
+    deadline::{Deadline, RunDeadline},
     decode::{self, DecodeError, Decoded, Head},
-    encode::{self, EncodeError, Encoded, Generated},
+    encode::{self, EncodeError, Encoded, Generated, grpc::Call},
     error::Problem,
-    execute::{Call, ExecuteError, Share, wasm::Sandbox},
+    execute::{self, ExecuteError, Responses, Share, wasm::Sandbox},
     limits::{DecodeLimits, Limits, Quota, Quotas},
     listen::{Traffic, body, messages::Messages},
     log_allowance::LogAllowance,
@@ -46,6 +49,10 @@ use crate::{
 };
 
 use neighbours::Neighbours;
+pub(crate) use received::{Received, decode_body, decode_limits, follow, head, off_the_sockets, receive};
+use received::{decoded, single};
+pub use stream::Answers;
+use stream::Form;
 
 /// Everything that a request may need; built once, by `server.rs`.
 #[derive(Debug)]
@@ -113,13 +120,11 @@ impl Gateway {
     }
 }
 
-/// What a request and its answer are written as.
+/// What a request over REST is written as, and each response to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
     Infer,
     Generate,
-    /// The answer is a stream of events.
-    GenerateStream,
 }
 
 impl Wire {
@@ -132,36 +137,18 @@ impl Wire {
     ) -> Result<Decoded, DecodeError> {
         match self {
             Self::Infer => decode::infer(head, body, signature, limits),
-            Self::Generate | Self::GenerateStream => decode::generate(head, body, signature, limits),
+            Self::Generate => decode::generate(head, body, signature, limits),
         }
-    }
-
-    fn encode(
-        self,
-        model: &Model,
-        response: &InferResponse,
-        reply: &Reply,
-        accept_encoding: Option<&[u8]>,
-        non_finite: NonFinite,
-    ) -> Result<Encoded, EncodeError> {
-        let (name, version) = (model.name.as_str(), model.version.as_str());
-        let generated = match self {
-            Self::Infer => {
-                return encode::infer(name, version, response, reply, accept_encoding, non_finite);
-            }
-            Self::Generate => Generated::Text { accept_encoding },
-            Self::GenerateStream => Generated::Event,
-        };
-        encode::generate(name, version, response, reply, generated, non_finite)
     }
 }
 
-/// A result on its way out, and what it holds until it is sent.
+/// A response on its way out, and what it holds until it is sent.
 #[derive(Debug)]
 pub struct Answer {
     pub encoded: Encoded,
     pub held: (Reservation, Option<Seat>),
-    pub usage: Usage,
+    /// Of the whole request; comes with its last response.
+    pub usage: Option<Usage>,
 }
 
 /// Runs one request on the model that `target` names.
@@ -175,8 +162,46 @@ pub async fn infer(
 ) -> Result<Answer, Problem> {
     let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
     follow(&mut usage, headers);
-    let travelled = travel(gateway, principal, target, wire, headers, body, &mut usage).await;
+    let travelled = async {
+        let arrived = arrive(gateway, principal, target, wire, headers, body, &mut usage).await?;
+        let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
+        let encode = |model: &Model, response: &InferResponse, reply: &Reply| {
+            let (name, version) = (model.name.as_str(), model.version.as_str());
+            match wire {
+                Wire::Infer => {
+                    encode::infer(name, version, response, reply, accept_encoding, gateway.non_finite)
+                }
+                Wire::Generate => {
+                    let form = Generated::Text { accept_encoding };
+                    encode::generate(name, version, response, reply, form, gateway.non_finite)
+                }
+            }
+        };
+        answer(gateway, arrived, &mut usage, encode).await
+    };
+    let travelled = travelled.await;
     noted(gateway, travelled, usage)
+}
+
+/// Begins to run one request on the model that `target` names, which may give any number of responses: as events.
+pub async fn infer_stream(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    target: &Target,
+    wire: Wire,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<Answers, Problem> {
+    let mut usage = meter::start(&gateway.meter, &principal.tenant, &target.model);
+    follow(&mut usage, headers);
+    match arrive(gateway, principal, target, wire, headers, body, &mut usage).await {
+        Ok(mut arrived) => {
+            // There is no place for bytes in an event.
+            arrived.received.decoded.reply.no_binary();
+            Answers::begin(gateway, arrived, usage, Form::Events).await
+        }
+        Err(problem) => Err(refused(gateway, problem, usage)),
+    }
 }
 
 /// Notes what became of a request.
@@ -188,20 +213,31 @@ fn noted(
     match travelled {
         Ok((encoded, held)) => {
             usage.succeeded(encoded.length());
-            Ok(Answer { encoded, held, usage })
+            Ok(Answer { encoded, held, usage: Some(usage) })
         }
-        Err(problem) => {
-            usage.failed(problem.code);
-            usage.status(problem.status.as_u16());
-            Err(problem.told_within(&gateway.log, usage.tenant()))
-        }
+        Err(problem) => Err(refused(gateway, problem, usage)),
     }
+}
+
+fn refused(gateway: &Gateway, problem: Problem, mut usage: Usage) -> Problem {
+    usage.failed(problem.code);
+    usage.status(problem.status.as_u16());
+    problem.told_within(&gateway.log, usage.tenant())
 }
 
 /// An answer, and what it holds until it is sent.
 type Travelled = (Encoded, (Reservation, Option<Seat>));
 
-async fn travel(
+/// A request that is in memory as a whole, and the model that it fits.
+struct Arrived {
+    model: Arc<Model>,
+    quota: Quota,
+    received: Received,
+    /// Its place among its tenant's requests.
+    seat: Option<Seat>,
+}
+
+async fn arrive(
     gateway: &Arc<Gateway>,
     principal: &Principal,
     target: &Target,
@@ -209,7 +245,7 @@ async fn travel(
     headers: &HeaderMap,
     body: Incoming,
     usage: &mut Usage,
-) -> Result<Travelled, Problem> {
+) -> Result<Arrived, Problem> {
     let head = head(headers)?;
     let tenant = &principal.tenant;
     let quota = gateway.quotas.of(tenant);
@@ -222,12 +258,7 @@ async fn travel(
     gateway.quarantine.check(tenant, &model.name, &model.content)?;
 
     let received = receive(gateway, &model, &quota, wire, &head, body, usage).await?;
-    let accept_encoding = headers.get("accept-encoding").map(hyper::header::HeaderValue::as_bytes);
-    let encode = |response: &InferResponse, reply: &Reply| {
-        wire.encode(&model, response, reply, accept_encoding, gateway.non_finite)
-    };
-    let (encoded, reservation) = arrived(gateway, &model, &quota, received, usage, encode).await?;
-    Ok((encoded, (reservation, seat)))
+    Ok(Arrived { model, quota, received, seat })
 }
 
 /// A request of a gRPC call that gets no answer.
@@ -248,8 +279,34 @@ pub async fn infer_message(
     let mut usage = meter::start_unnamed(&gateway.meter, &principal.tenant);
     follow(&mut usage, head.headers);
     let mut id = String::new();
-    let travelled = travel_message(gateway, principal, messages, head, &mut usage, &mut id).await;
+    let travelled = async {
+        let arrived = arrive_message(gateway, principal, messages, head, &mut usage, &mut id).await?;
+        let encode = |model: &Model, response: &InferResponse, reply: &Reply| {
+            encode::grpc::infer(model.name.as_str(), model.version.as_str(), response, reply, Call::Single)
+        };
+        answer(gateway, arrived, &mut usage, encode).await
+    };
+    let travelled = travelled.await;
     noted(gateway, travelled, usage).map_err(|problem| Refusal { problem, id })
+}
+
+/// The same of a call in which each request may get any number of responses.
+pub async fn infer_message_stream(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    messages: &mut Messages,
+    head: &MessageHead<'_>,
+) -> Result<Answers, Refusal> {
+    let mut usage = meter::start_unnamed(&gateway.meter, &principal.tenant);
+    follow(&mut usage, head.headers);
+    let mut id = String::new();
+    match arrive_message(gateway, principal, messages, head, &mut usage, &mut id).await {
+        Ok(arrived) => {
+            let begun = Answers::begin(gateway, arrived, usage, Form::Messages).await;
+            begun.map_err(|problem| Refusal { problem, id })
+        }
+        Err(problem) => Err(Refusal { problem: refused(gateway, problem, usage), id }),
+    }
 }
 
 /// What is said of a message outside of it.
@@ -258,17 +315,16 @@ pub struct MessageHead<'a> {
     pub headers: &'a HeaderMap,
     /// By when the client wants its answer; it has no more time than it would have without.
     pub latest: Option<Deadline>,
-    pub call: encode::grpc::Call,
 }
 
-async fn travel_message(
+async fn arrive_message(
     gateway: &Arc<Gateway>,
     principal: &Principal,
     messages: &mut Messages,
     head: &MessageHead<'_>,
     usage: &mut Usage,
     id: &mut String,
-) -> Result<Travelled, Problem> {
+) -> Result<Arrived, Problem> {
     let sticky = single(head.headers, "airlock-session")?;
     let tenant = &principal.tenant;
     let quota = gateway.quotas.of(tenant);
@@ -312,13 +368,7 @@ async fn travel_message(
     usage.weighs(model.batch_of(&received.decoded.request));
     usage.passed(Station::Decode);
     received.deadline = head.latest.map_or(received.deadline, |latest| latest.min(received.deadline));
-    drop(message);
-
-    let encode = |response: &InferResponse, reply: &Reply| {
-        encode::grpc::infer(model.name.as_str(), model.version.as_str(), response, reply, head.call)
-    };
-    let (encoded, reservation) = arrived(gateway, &model, &quota, received, usage, encode).await?;
-    Ok((encoded, (reservation, seat)))
+    Ok(Arrived { model, quota, received, seat })
 }
 
 /// Route: which version answers.
@@ -339,16 +389,35 @@ fn find(
     found
 }
 
-/// The rest of the road of a request that is in memory as a whole: its turn, its run and its answer.
-async fn arrived(
+/// The rest of the road of a request that gets one response: its turn, its run and its answer.
+async fn answer(
     gateway: &Arc<Gateway>,
+    arrived: Arrived,
+    usage: &mut Usage,
+    encode: impl FnOnce(&Model, &InferResponse, &Reply) -> Result<Encoded, EncodeError>,
+) -> Result<Travelled, Problem> {
+    let Arrived { model, quota, received: Received { decoded, mut reservation, deadline }, seat } = arrived;
+    let permit = turn(gateway, &model, &quota, deadline, usage).await?;
+    let terms = Terms::new(&quota, model.limits.within(deadline).into(), usage, &permit);
+    let ran = run(gateway, &model, decoded.request, terms).await;
+    usage.passed(Station::Run);
+    let encoded =
+        written(&model, &quota, ran?, &decoded.reply, |response, reply| encode(&model, response, reply))?;
+    usage.passed(Station::Encode);
+    drop(permit);
+    // Until the last of it is sent, the answer takes the request's place in the budget.
+    reservation.resize(encoded.length())?;
+    Ok((encoded, (reservation, seat)))
+}
+
+/// Admit: waits for a place among the running.
+async fn turn(
+    gateway: &Gateway,
     model: &Model,
     quota: &Quota,
-    received: Received,
+    deadline: Deadline,
     usage: &mut Usage,
-    encode: impl FnOnce(&InferResponse, &Reply) -> Result<Encoded, EncodeError>,
-) -> Result<(Encoded, Reservation), Problem> {
-    let Received { decoded, mut reservation, deadline } = received;
+) -> Result<Permit, Problem> {
     let waits = model.queue.join();
     let permit = tokio::select! {
         biased;
@@ -361,151 +430,95 @@ async fn arrived(
         return Err(Problem::draining());
     }
     usage.passed(Station::Wait);
-    let ran = run(gateway, model, quota, decoded.request, deadline, usage, &permit).await;
-    usage.passed(Station::Run);
-    let mut response = ran?;
+    Ok(permit)
+}
 
+/// Encode: the response as the client asked for it.
+fn written(
+    model: &Model,
+    quota: &Quota,
+    mut response: InferResponse,
+    reply: &Reply,
+    encode: impl FnOnce(&InferResponse, &Reply) -> Result<Encoded, EncodeError>,
+) -> Result<Encoded, EncodeError> {
     // What lists of classes take is known when they are there.
-    let lists = decoded.reply.outputs.iter().any(|output| output.classification.is_some());
+    let lists = reply.outputs.iter().any(|output| output.classification.is_some());
     let weight = if lists { usize::MAX } else { tensor_bytes(&response.outputs) };
-    let encoded = off_the_sockets(weight, || {
-        encode::as_asked(&mut response, &decoded.reply, &model.classes, quota.output.bytes())?;
-        encode(&response, &decoded.reply)
-    })?;
-    usage.passed(Station::Encode);
-    drop((response, permit));
-    // Until the last of it is sent, the answer takes the request's place in the budget.
-    reservation.resize(encoded.length())?;
-    Ok((encoded, reservation))
-}
-
-/// A request that was read and fits its model, what it holds in memory, and by when it wants its answer.
-pub(crate) struct Received {
-    pub(crate) decoded: Decoded,
-    pub(crate) reservation: Reservation,
-    pub(crate) deadline: Deadline,
-}
-
-/// Reads and decodes a body for a model.
-pub(crate) async fn receive(
-    gateway: &Gateway,
-    model: &Model,
-    quota: &Quota,
-    wire: Wire,
-    head: &Head<'_>,
-    body: Incoming,
-    usage: &mut Usage,
-) -> Result<Received, Problem> {
-    let max_bytes = decode_limits(gateway, model, quota).max_body_bytes;
-    // Reserve, then read: nothing is held in memory that was not asked for.
-    let mut reservation = gateway.admission.reservation(usage.tenant(), quota);
-    let body = body::read(body, max_bytes, &gateway.limits.listen, |bytes| {
-        usage.received(bytes);
-        reservation.grow(bytes).map_err(Problem::from)
+    off_the_sockets(weight, || {
+        encode::as_asked(&mut response, reply, &model.classes, quota.output.bytes())?;
+        encode(&response, reply)
     })
-    .await?;
-    usage.arrived();
-    let received = decode_body(gateway, model, quota, wire, head, body, reservation).await?;
-    usage.weighs(model.batch_of(&received.decoded.request));
-    usage.passed(Station::Decode);
-    Ok(received)
 }
 
-/// The least that the gateway, the caller's tenant and the model say.
-pub(crate) fn decode_limits(gateway: &Gateway, model: &Model, quota: &Quota) -> DecodeLimits {
-    let limits = model.limits.decode(&gateway.limits.decode);
-    DecodeLimits { max_body_bytes: limits.max_body_bytes.min(quota.max_body.bytes()), ..limits }
+/// Whom a run is for, and what bounds it.
+pub(crate) struct Terms<'a> {
+    pub(crate) quota: &'a Quota,
+    pub(crate) deadline: RunDeadline,
+    pub(crate) tenant: &'a TenantName,
+    pub(crate) consumed: Arc<Consumption>,
+    pub(crate) permit: &'a Permit,
+    /// Who takes responses ahead of the last one.
+    pub(crate) responses: Option<Arc<dyn Responses>>,
 }
 
-/// Decodes a body that has just arrived, and that the reservation counts, for a model.
-pub(crate) async fn decode_body(
-    gateway: &Gateway,
-    model: &Model,
-    quota: &Quota,
-    wire: Wire,
-    head: &Head<'_>,
-    body: Bytes,
-    reservation: Reservation,
-) -> Result<Received, Problem> {
-    let bytes = body.len();
-    let weight = if head.content_encoding.is_some() { usize::MAX } else { bytes };
-    let decode = |signature: &Signature, limits: &DecodeLimits| wire.decode(head, body, signature, limits);
-    decoded(gateway, model, quota, Instant::now(), (bytes, weight), reservation, decode).await
+impl<'a> Terms<'a> {
+    /// Those of a run that gives one response.
+    pub(crate) fn new(quota: &'a Quota, deadline: RunDeadline, usage: &'a Usage, permit: &'a Permit) -> Self {
+        Self { quota, deadline, tenant: usage.tenant(), consumed: usage.consumed(), permit, responses: None }
+    }
 }
 
-/// Decodes a request of so many bytes, which weighs as much as so many; its time runs since it was received.
-async fn decoded(
-    gateway: &Gateway,
-    model: &Model,
-    quota: &Quota,
-    received: Instant,
-    (bytes, weight): (usize, usize),
-    mut reservation: Reservation,
-    decode: impl FnOnce(&Signature, &DecodeLimits) -> Result<Decoded, DecodeError>,
-) -> Result<Received, Problem> {
-    let decode_limits = decode_limits(gateway, model, quota);
-    let signature = model.executor.signature();
-    let most = quota.deadline.0;
-    let latest = Deadline::at(received + most);
-    let turn = if weight > MAX_INLINE_BYTES { Some(gateway.admission.decode(latest).await?) } else { None };
-    let decoded = off_the_sockets(weight, || decode(signature, &decode_limits))?;
-    drop(turn);
-    model.check_batch(&decoded.request).map_err(Problem::bad_request)?;
-    // Decompressed, or parsed from JSON, a request may hold more than it sent.
-    reservation.resize(bytes.max(tensor_bytes(&decoded.request.inputs)))?;
-
-    let time = decoded.timeout.map_or(most, |timeout| timeout.min(most));
-    Ok(Received { decoded, reservation, deadline: Deadline::at(received + time) })
-}
-
-/// Runs a request, which has its place among the running, on a model.
+/// Execute: runs a request, which has its place among the running, on a model.
 pub(crate) async fn run(
     gateway: &Arc<Gateway>,
     model: &Model,
-    quota: &Quota,
     request: InferRequest,
-    deadline: Deadline,
-    usage: &Usage,
-    permit: &Permit,
+    terms: Terms<'_>,
 ) -> Result<InferResponse, Problem> {
-    let deadline = model.limits.within(deadline);
-    let consumed = usage.consumed();
+    let Terms { quota, deadline, tenant, consumed, permit, responses } = terms;
     let before = consumed.cpu_nanos();
     let allowed = allowed(model, quota);
-    let pair = (usage.tenant(), &model.name, &model.content);
-    let visit = gateway.quarantine.enter(pair, Arc::clone(&consumed), deadline, allowed)?;
+    let pair = (tenant, &model.name, &model.content);
+    let visit = gateway.quarantine.enter(pair, Arc::clone(&consumed), deadline.clone(), allowed)?;
     let models =
         Neighbours { gateway: Arc::clone(gateway), namespace: model.namespace.clone(), waits: visit.waits() };
     let weight = u32::try_from(quota.weight).unwrap_or(u32::MAX);
-    let share = Share { tenant: usage.tenant().clone(), weight };
-    let call = Call {
-        deadline,
+    let share = Share { tenant: tenant.clone(), weight };
+    let call = execute::Call {
+        deadline: deadline.clone(),
         depth: 0,
-        consumed,
+        consumed: Arc::clone(&consumed),
         share: Arc::new(share),
         log: Arc::clone(&gateway.log),
         models: Arc::new(models),
+        responses,
     };
     let run = model.executor.infer(request, call);
     // The executor keeps the deadline too; this holds even where it cannot stop the work at once.
     let ran = tokio::select! {
         biased;
-        ran = tokio::time::timeout_at(deadline.instant().into(), run) => ran.unwrap_or(Err(ExecuteError::Deadline)),
+        ran = run => ran,
+        () = deadline.passed() => Err(ExecuteError::Deadline),
         // Its answer has to be on its way before the connections are cut.
         () = gateway.interrupted() => Err(ExecuteError::Deadline),
     };
     visit.ended(&ran);
     if matches!(ran, Ok(_) | Err(ExecuteError::Deadline)) {
-        permit.took(Duration::from_nanos(usage.consumed().cpu_nanos().saturating_sub(before)));
+        permit.took(Duration::from_nanos(consumed.cpu_nanos().saturating_sub(before)));
     }
     let response = ran?;
-    // The model's own limit is kept where it runs; the caller's tenant may have a lower one.
+    within_quota(quota, &response)?;
+    Ok(response)
+}
+
+/// The model's own limit is kept where it runs; the caller's tenant may have a lower one.
+fn within_quota(quota: &Quota, response: &InferResponse) -> Result<(), ExecuteError> {
     let bytes = tensor_bytes(&response.outputs);
     if bytes > quota.output.bytes() {
         let reason = format!("it has {bytes} bytes, and this tenant may get {}", quota.output.0);
-        return Err(ExecuteError::Output(reason).into());
+        return Err(ExecuteError::Output(reason));
     }
-    Ok(response)
+    Ok(())
 }
 
 /// The time that a run could have, if its request came with none of it spent.
@@ -515,33 +528,4 @@ fn allowed(model: &Model, quota: &Quota) -> Duration {
 
 pub(crate) fn tensor_bytes(tensors: &[Tensor]) -> usize {
     tensors.iter().map(|tensor| tensor.bytes.len()).sum()
-}
-
-/// Bytes from which decoding or encoding would hold up the other connections of a serving thread for too long.
-const MAX_INLINE_BYTES: usize = 256 << 10;
-
-/// Does work whose time grows with `bytes`; a large one gives up its place among the serving threads first.
-pub(crate) fn off_the_sockets<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    if bytes > MAX_INLINE_BYTES { tokio::task::block_in_place(work) } else { work() }
-}
-
-/// Under which name and in which trace the request is followed.
-pub(crate) fn follow(usage: &mut Usage, headers: &HeaderMap) {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    usage.called(text("x-request-id"));
-    usage.traced(text("traceparent"));
-}
-
-/// The headers that decoding needs.
-pub(crate) fn head(headers: &HeaderMap) -> Result<Head<'_>, Problem> {
-    Ok(Head {
-        inference_header_content_length: single(headers, "inference-header-content-length")?,
-        content_encoding: single(headers, "content-encoding")?,
-    })
-}
-
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a [u8]>, Problem> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next().map(hyper::header::HeaderValue::as_bytes);
-    if values.next().is_some() { Err(Problem::repeated_header(name)) } else { Ok(value) }
 }

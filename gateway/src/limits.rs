@@ -38,6 +38,10 @@ pub struct ListenLimits {
     pub stream_idle_timeout: Duration,
     /// Time for a client to read an answer.
     pub send_timeout: Duration,
+    /// Time for a client to read one response of a stream. It is nobody's time to compute: the run waits.
+    pub stream_send_timeout: Duration,
+    /// How long the run of a stream may wait for its client, for all responses together.
+    pub stream_wait: Duration,
     /// Bytes of a request's path and query.
     pub max_uri_bytes: usize,
     pub max_headers: usize,
@@ -59,6 +63,8 @@ impl Default for ListenLimits {
             min_body_rate: 16 * KIB,
             stream_idle_timeout: Duration::from_secs(300),
             send_timeout: Duration::from_secs(60),
+            stream_send_timeout: Duration::from_secs(30),
+            stream_wait: Duration::from_secs(300),
             max_uri_bytes: 2 * KIB,
             max_headers: 64,
             max_header_bytes: 16 * KIB,

@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     consumption::Consumption,
-    deadline::Deadline,
+    deadline::RunDeadline,
     digest::Digest,
     execute::ExecuteError,
     limits::QuarantineLimits,
@@ -113,7 +113,7 @@ impl Quarantine {
         self: &Arc<Self>,
         (tenant, model, content): (&TenantName, &ModelName, &Digest),
         consumed: Arc<Consumption>,
-        deadline: Deadline,
+        deadline: RunDeadline,
         allowed: Duration,
     ) -> Result<Visit, Quarantined> {
         self.check(tenant, model, content)?;
@@ -237,7 +237,7 @@ impl Visit {
 /// A run that nobody waits for any more says something only if that is because its time is over.
 impl Drop for Visit {
     fn drop(&mut self) {
-        if !self.noted && self.run.deadline.passed() {
+        if !self.noted && self.run.deadline.now().passed() {
             self.note(&Err::<(), _>(ExecuteError::Deadline));
         }
     }
@@ -248,7 +248,7 @@ impl Drop for Visit {
 struct Run {
     begun: Instant,
     cpu_nanos: u64,
-    deadline: Deadline,
+    deadline: RunDeadline,
     /// The time that the model and the tenant allow, which a client may have shortened, or spent on waiting.
     allowed: Duration,
 }
@@ -266,6 +266,7 @@ impl Run {
                 ExecuteError::Deadline
                 | ExecuteError::InvalidInput(_)
                 | ExecuteError::Failed(_)
+                | ExecuteError::Several
                 | ExecuteError::Busy,
             ) => Outcome::Unclear,
         }
@@ -273,7 +274,7 @@ impl Run {
 
     /// Whether it had all the time that it could have, but for what arriving takes, and a good part of that on a processor.
     fn had_its_time(&self, cpu_nanos: u64) -> bool {
-        let given = self.deadline.instant().saturating_duration_since(self.begun);
+        let given = self.deadline.first().instant().saturating_duration_since(self.begun);
         let used = Duration::from_nanos(cpu_nanos.saturating_sub(self.cpu_nanos));
         given >= self.allowed * 9 / 10 && used >= given / PART_OF_TIME
     }

@@ -13,6 +13,8 @@ pub struct Reply {
     /// The request's parameter `content_type`.
     pub content_type: Option<ContentType>,
     pub form: Form,
+    /// A response without outputs is to tell the end of several, as Triton's clients may ask for it.
+    pub tells_end: bool,
     /// The outputs that the request names; empty means all.
     pub outputs: Vec<RequestedOutput>,
 }
@@ -40,6 +42,12 @@ pub struct RequestedOutput {
 }
 
 impl Reply {
+    /// Nothing is sent as binary, whatever the request says.
+    pub fn no_binary(&mut self) {
+        self.binary_default = false;
+        self.outputs.iter_mut().for_each(|output| output.binary = None);
+    }
+
     /// Whether the output of that name is sent as binary.
     pub fn is_binary(&self, output: &str) -> bool {
         self.requested(output).and_then(|requested| requested.binary).unwrap_or(self.binary_default)

@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use crate::{
     admit::AdmitError,
+    deadline::RunDeadline,
     decode::Head,
     error::Problem,
-    execute::{LoadError, Step},
-    infer::{self, Gateway, Received, Wire},
+    execute::{BoxFuture, LoadError, Responses, Step},
+    infer::{self, Gateway, Received, Terms, Wire},
     listen::body::BodyError,
     meter::{self, Station, Usage},
     name::TenantName,
@@ -17,7 +18,17 @@ use crate::{
         Model,
         uploads::{Trial, UploadError},
     },
+    tensor::InferResponse,
 };
+
+/// The client of a trial, which takes any number of responses and reads none.
+struct Unread;
+
+impl Responses for Unread {
+    fn take<'a>(&'a self, _: InferResponse, _: &'a RunDeadline) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+}
 
 /// A trial with that sample: the JSON of an infer request. It has the bounds of an infer request and is metered like one.
 pub fn of(gateway: &Arc<Gateway>, tenant: &TenantName, sample: Bytes) -> Trial {
@@ -82,7 +93,9 @@ async fn run(
         _ => error.into(),
     })?;
     usage.passed(Station::Wait);
-    infer::run(gateway, model, &quota, decoded.request, deadline, usage, &permit).await?;
+    let deadline = RunDeadline::from(model.limits.within(deadline));
+    let terms = Terms { responses: Some(Arc::new(Unread)), ..Terms::new(&quota, deadline, usage, &permit) };
+    infer::run(gateway, model, decoded.request, terms).await?;
     usage.passed(Station::Run);
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod log;
 pub mod models;
 mod request;
 mod response;
+pub mod responses;
 mod signature;
 mod tensor;
 
@@ -32,7 +33,7 @@ pub use tensor::Element;
 pub mod prelude {
     pub use crate::{
         Config, Datatype, Error, Files, Parameter, Plugin, Request, Response, Result, Signature, Tensor,
-        debug, error, export, info, models, trace, warn,
+        debug, error, export, info, models, responses, trace, warn,
     };
 }
 
@@ -50,7 +51,7 @@ pub trait Plugin: 'static {
     /// The tensors that `infer` takes and gives. Called once, after `load`.
     fn signature(&self) -> Signature;
 
-    /// Answers one request. Its inputs have been checked against the signature: all are there, and their datatypes,
+    /// Answers one request; [`responses::emit`] gives other responses ahead of the one that is returned. Its inputs have been checked against the signature: all are there, and their datatypes,
     /// shapes and sizes are right. The request is the plugin's own, so an input's memory may become an output's.
     ///
     /// # Errors

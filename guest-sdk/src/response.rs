@@ -8,6 +8,12 @@ impl Response {
         Self { parameters: Vec::new(), outputs: outputs.into_iter().collect() }
     }
 
+    /// What `infer` returns if [`responses::emit`](crate::responses::emit) has given all there is.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new([])
+    }
+
     /// Adds a parameter to the response.
     #[must_use]
     pub fn with_parameter(mut self, name: impl Into<String>, value: impl Into<Parameter>) -> Self {

@@ -33,7 +33,7 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("tract_onnx", &["execute/native"]),
     ("prost", &["execute/native", "proto", "encode/grpc.rs", "listen/grpc"]),
     ("prost_types", &["listen/grpc"]),
-    ("hyper", &["listen", "route", "authenticate", "infer.rs", "verify", "error.rs"]),
+    ("hyper", &["listen", "route", "authenticate", "infer", "verify", "error.rs"]),
     ("anyhow", &["cli", "main.rs"]),
     ("object_store", &["repository"]),
     ("ring", &["digest.rs", "secret.rs"]),

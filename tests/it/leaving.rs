@@ -24,10 +24,10 @@ const BODY: &str = r#"{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1],
 
 /// The threads that run guests. They wait without looking at the clock when there is nothing to run, so that all their time
 /// is a guest's.
-struct Guests(Vec<PathBuf>);
+pub(crate) struct Guests(Vec<PathBuf>);
 
 impl Guests {
-    fn of(process: &Process) -> Self {
+    pub(crate) fn of(process: &Process) -> Self {
         let threads = fs::read_dir(format!("/proc/{}/task", process.id())).expect("it lives");
         let named = |thread: &PathBuf| {
             fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("guest-"))
@@ -36,7 +36,7 @@ impl Guests {
     }
 
     /// Processor time of all of them, as the kernel's scheduler counts it.
-    fn used(&self) -> Duration {
+    pub(crate) fn used(&self) -> Duration {
         let used = self.0.iter().map(|thread| {
             let text = fs::read_to_string(thread.join("schedstat")).expect("it lives");
             text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).expect("nanoseconds")
@@ -54,7 +54,7 @@ impl Guests {
     }
 
     /// The time from now until none of them has done anything for a tenth of a second.
-    async fn stop(&self) -> Duration {
+    pub(crate) async fn stop(&self) -> Duration {
         let left = Instant::now();
         let (mut latest, mut since) = (self.used(), left);
         while since.elapsed() < Duration::from_millis(100) {

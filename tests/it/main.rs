@@ -28,6 +28,7 @@ mod s3;
 mod sandbox;
 mod statistics;
 mod storage_faults;
+mod streaming;
 mod tenants;
 mod tls;
 mod uploads;

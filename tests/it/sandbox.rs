@@ -93,12 +93,13 @@ impl Models for Alone {
 
 fn call(time: Duration) -> Call {
     Call {
-        deadline: Deadline::after(time),
+        deadline: Deadline::after(time).into(),
         depth: 0,
         consumed: Arc::default(),
         share: Arc::default(),
         log: Arc::default(),
         models: Arc::new(Alone),
+        responses: None,
     }
 }
 

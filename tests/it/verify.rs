@@ -403,6 +403,8 @@ async fn a_sample_is_tried_before_anybody_can_call_the_version() {
         (fixture(hostile::INVALID_INPUT), &sample, "too few elements"),
         (fixture(hostile::MISSING_OUTPUT), &sample, "OUTPUT0"),
         (fixture(hostile::LOOP_IN_INFER), &timed.to_string(), "deadline"),
+        (fixture(hostile::EMIT_FOR_EVER), &timed.to_string(), "deadline"),
+        (fixture(hostile::EMIT_NOTHING), &sample, "OUTPUT0"),
         (guest::good(), &"{".to_owned(), "JSON"),
         (guest::good(), &json!({ "inputs": [] }).to_string(), "INPUT0"),
     ] {
@@ -419,13 +421,16 @@ async fn a_sample_is_tried_before_anybody_can_call_the_version() {
         let answer = try_with(version, artifact, &sample).await;
         assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("READY")), "{}", answer.error());
     }
+    // A trial takes any number of responses.
+    let answer = try_with("3", fixture(guest::STREAM), &sample.replace("1.0", "3.0")).await;
+    assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("READY")), "{}", answer.error());
     let small =
         [("config", "model.toml", "[limits]\nmax_body = 10"), ("sample", "sample.json", sample.as_str())];
     let small = upload_parts(at, &path("small", "1"), &guest::good(), &small).await;
     assert_eq!((small.status, &small.json()["step"]), (422, &json!("trial")));
     assert!(small.error().contains("10 bytes"), "{}", small.error());
     let usage = get(at, "/v2/usage").await.json();
-    assert_eq!(usage["total"]["calls"], 9, "a trial is billed as a call: {usage}");
+    assert_eq!(usage["total"]["calls"], 12, "a trial is billed as a call: {usage}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

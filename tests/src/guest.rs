@@ -7,6 +7,11 @@ use wit_parser::Resolve;
 const PRELUDE: &str = include_str!("../hostile/_prelude.wat");
 const WIT: &str = include_str!("../../wit/inference.wit");
 
+/// The package as the fixtures name it: they are guests of an earlier version, which later ones still serve.
+fn wit() -> String {
+    WIT.replacen("airlock:inference@0.1.1", "airlock:inference@0.1.0", 1)
+}
+
 /// The hostile fixtures, one constant each.
 pub mod hostile {
     include!(concat!(env!("OUT_DIR"), "/hostile.rs"));
@@ -117,11 +122,32 @@ pub const MIRROR: &str = r#"
   (i32.const 256))
 "#;
 
+/// Emits its input as often as its first element says. Then it traps, if that is negative; it returns its input as well, if that
+/// has a fraction; and no response otherwise.
+pub const STREAM: &str = r#"
+;; replaces: infer
+(import "airlock:inference/responses@0.1.0" "emit" (func $emit (param i32 i32 i32 i32)))
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (local $value f32) (local $left i32)
+  (local.set $value (f32.load (i32.load offset=28 (local.get $input))))
+  (local.set $left (i32.trunc_f32_s (f32.abs (local.get $value))))
+  (drop (call $echo (local.get $input)))
+  (block $done
+    (loop $again
+      (br_if $done (i32.eqz (local.get $left)))
+      (call $emit (i32.const 0) (i32.const 0) (i32.const 512) (i32.const 1))
+      (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+      (br $again)))
+  (if (f32.lt (local.get $value) (f32.const 0)) (then (unreachable)))
+  (call $ok (i32.const 512) (f32.ne (local.get $value) (f32.trunc (local.get $value)))))
+"#;
+
 /// A core module that carries its component type, as a linker makes it.
 pub fn module(fixture: &str) -> Result<Vec<u8>> {
     let mut module = wat::parse_str(text(fixture)).context("the fixture is not valid WebAssembly text")?;
     let mut resolve = Resolve::default();
-    let package = resolve.push_str("inference.wit", WIT)?;
+    let package = resolve.push_str("inference.wit", &wit())?;
     let world = resolve.select_world(&[package], Some("model"))?;
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     Ok(module)

@@ -144,6 +144,7 @@ impl Clients {
         for (script, python, url) in [
             ("conformance.py", &self.python, &http),
             ("grpc_client.py", &self.python, &grpc),
+            ("streaming.py", &self.python, &grpc),
             ("raw_http.py", &self.python, &http),
             ("examples.py", &self.python_of_examples, &http),
             ("codecs.py", &self.python_of_codecs, &http),

@@ -9,7 +9,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -90,7 +93,7 @@ impl Backlog {
         }
         known.under_way += 1;
         drop(state);
-        Work { backlog: Arc::clone(self), tenant: tenant.clone() }
+        Work { backlog: Arc::clone(self), tenant: tenant.clone(), counts: AtomicBool::new(true) }
     }
 }
 
@@ -103,9 +106,24 @@ fn as_float(number: u64) -> f64 {
 pub(super) struct Work {
     backlog: Arc<Backlog>,
     tenant: TenantName,
+    counts: AtomicBool,
 }
 
 impl Work {
+    /// It wants little of the processor from now on, and is not waited for.
+    pub(super) fn leave(&self) {
+        if !self.counts.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.backlog.lock();
+        let State { tenants, weights } = &mut *state;
+        let Some(known) = tenants.get_mut(&self.tenant) else { return };
+        known.under_way -= 1;
+        if known.under_way == 0 {
+            *weights = weights.saturating_sub(known.weight);
+        }
+    }
+
     /// Notes what it took of the processor.
     pub(super) fn took(&self, time: Duration) {
         let mut state = self.backlog.lock();
@@ -119,13 +137,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let mut state = self.backlog.lock();
-        let State { tenants, weights } = &mut *state;
-        let Some(known) = tenants.get_mut(&self.tenant) else { return };
-        known.under_way -= 1;
-        if known.under_way == 0 {
-            *weights = weights.saturating_sub(known.weight);
-        }
+        self.leave();
     }
 }
 

@@ -243,6 +243,13 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// The run waits for its client: it is not among the work that others have to wait for, now nor later.
+    pub fn waits(&self) {
+        if let Some(work) = &self.work {
+            work.leave();
+        }
+    }
+
     /// Notes the time of the processor that the run took, by which later requests are judged.
     pub fn took(&self, time: Duration) {
         if let Some(work) = &self.work {

@@ -129,6 +129,11 @@ impl Client {
         Ok(response.bytes().await.map_err(|error| self.failed(&error))?)
     }
 
+    /// The next piece of an answer; none at its end.
+    pub(super) async fn piece(&self, response: &mut Response) -> Result<Option<bytes::Bytes>> {
+        Ok(response.chunk().await.map_err(|error| self.failed(&error))?)
+    }
+
     fn failed(&self, error: &reqwest::Error) -> ClientError {
         ClientError::new(&self.base, error)
     }

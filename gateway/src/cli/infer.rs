@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use reqwest::{Method, header::CONTENT_TYPE};
-use serde_json::{Value, json};
+use reqwest::{Method, Response, header::CONTENT_TYPE};
+use serde_json::{Map, Value, json};
 
 use super::{
     client::{self, Client},
@@ -33,6 +33,7 @@ Examples:
   airlock infer iris -i x=@flowers.npy            what numpy.save wrote
   airlock infer photos -i image=@cat.jpg          a file's bytes, as one BYTES element
   airlock infer greet -i name=World               a text, as one BYTES element
+  airlock infer babble -i PROMPT=the -p max_words=5 --stream   each response as it comes
 
 `airlock show MODEL` says which inputs there are. In JSON answers, what is no number (NaN, infinity) is null, and bytes that are no text are {\"base64\": …}.")]
 pub(super) struct Infer {
@@ -44,6 +45,12 @@ pub(super) struct Infer {
     /// An input tensor; once for each
     #[arg(long = "input", short, value_name = "NAME=VALUE|NAME=@FILE")]
     inputs: Vec<Input>,
+    /// A parameter of the request, as JSON or else as a text; once for each
+    #[arg(long = "parameter", short, value_name = "NAME=VALUE", value_parser = parameter)]
+    parameters: Vec<(String, Value)>,
+    /// Take any number of responses, each as a line of JSON when it comes
+    #[arg(long)]
+    stream: bool,
     #[command(flatten)]
     answer: super::Answer,
     #[command(flatten)]
@@ -62,13 +69,21 @@ impl Infer {
             path.push_str(&format!("/versions/{version}"));
         }
         let (entries, binary) = tensors_of(client, &path, &self.model, &self.inputs).await?;
-        let header = json!({ "inputs": entries, "parameters": { "binary_data_output": true } }).to_string();
+        let mut parameters: Map<String, Value> = self.parameters.iter().cloned().collect();
+        if !self.stream {
+            parameters.insert("binary_data_output".into(), true.into());
+        }
+        let header = json!({ "inputs": entries, "parameters": parameters }).to_string();
+        let last = if self.stream { "infer_stream" } else { "infer" };
         let request = client
-            .request(Method::POST, &format!("{path}/infer"))
+            .request(Method::POST, &format!("{path}/{last}"))
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(HEADER_LENGTH, header.len())
             .body([header.as_bytes(), &binary].concat());
         let response = client.send(request).await?;
+        if self.stream {
+            return told(client, response).await;
+        }
         let length = match response.headers().get(HEADER_LENGTH) {
             None => None,
             Some(length) => {
@@ -89,6 +104,31 @@ impl Infer {
             }
         }
     }
+}
+
+/// Prints the events of an answer, each as it comes. An error among them is the last, and this command's own.
+async fn told(client: &Client, mut response: Response) -> Result<()> {
+    let mut read = Vec::new();
+    while let Some(piece) = client.piece(&mut response).await? {
+        read.extend_from_slice(&piece);
+        while let Some(end) = read.windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = read.drain(..end + 2).collect();
+            let json = event.strip_prefix(b"data: ").context("the answer is no stream of events")?;
+            let response: Value = serde_json::from_slice(json).context("an event is not JSON")?;
+            if let Some(error) = response["error"].as_str() {
+                let code = response["code"].as_str().unwrap_or_default();
+                bail!("{} [{}]", plain(error), plain(code));
+            }
+            say(response)?;
+        }
+    }
+    Ok(())
+}
+
+fn parameter(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("it has to be NAME=VALUE")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_owned(), value))
 }
 
 /// The inputs of a request as the model at that path takes them: their JSON, and the bytes that follow it.

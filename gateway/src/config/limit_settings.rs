@@ -77,6 +77,10 @@ limit_settings! {
     stream_idle_timeout: Span, "AIRLOCK_STREAM_IDLE_TIMEOUT" => listen.stream_idle_timeout;
     /// Time for a client to read an answer [default: 1m]
     send_timeout: Span, "AIRLOCK_SEND_TIMEOUT" => listen.send_timeout;
+    /// Time for a client to read one response of a stream, while the model waits [default: 30s]
+    stream_send_timeout: Span, "AIRLOCK_STREAM_SEND_TIMEOUT" => listen.stream_send_timeout;
+    /// Time that a model may wait in all for the reader of its stream; what is more counts for its deadline [default: 5m]
+    stream_wait: Span, "AIRLOCK_STREAM_WAIT" => listen.stream_wait;
     /// Bytes of a request's path and query [default: 2KiB]
     max_uri: ByteSize, "AIRLOCK_MAX_URI" => listen.max_uri_bytes;
     /// Headers of a request [default: 64]

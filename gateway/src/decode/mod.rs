@@ -73,10 +73,7 @@ pub fn generate(
     if json::is_infer(&body, signature, limits)? {
         let mut decoded = json_request(&body, body.len(), limits)?;
         // There is no place for bytes in the answer.
-        decoded.reply.binary_default = false;
-        for output in &mut decoded.reply.outputs {
-            output.binary = None;
-        }
+        decoded.reply.no_binary();
         return checked(decoded, signature);
     }
     let mut decoded = assembled(json::generate(&body, signature, limits)?, &body, body.len())?;

@@ -74,7 +74,7 @@ pub fn config(
         max_batch_size: model.max_batch_size.filter(|_| batches).unwrap_or(0),
         input: tensors(&signature.inputs),
         output: tensors(&signature.outputs),
-        model_transaction_policy: TransactionPolicy { decoupled: false },
+        model_transaction_policy: TransactionPolicy { decoupled: model.executor.streams() },
     })
 }
 

@@ -24,8 +24,8 @@ use super::{EncodeError, Encoded};
 pub enum Call {
     /// `ModelInfer`: it is the answer.
     Single,
-    /// `ModelStreamInfer`: it is wrapped, and says that no other response to this request follows.
-    Stream,
+    /// `ModelStreamInfer`: it is wrapped, and says whether no other response to this request follows.
+    Stream { last: bool },
 }
 
 /// Of `ModelInferResponse`.
@@ -53,8 +53,8 @@ pub fn infer(
         outputs: response.outputs.iter().map(output).collect(),
         raw_output_contents: Vec::new(),
     };
-    if call == Call::Stream {
-        let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+    if let Call::Stream { last } = call {
+        let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(last)) };
         described.parameters.insert(FINAL_RESPONSE.to_owned(), last);
     }
     // The fields behind the described ones, each in front of its tensor.
@@ -67,7 +67,7 @@ pub fn infer(
         parts.extend([Bytes::from(key), output.bytes.clone()]);
     }
     let mut front = Vec::with_capacity(2 * PREFIX + 2 + described.encoded_len());
-    if call == Call::Stream {
+    if matches!(call, Call::Stream { .. }) {
         wire::put_bytes_field(&mut front, INFER_RESPONSE, length);
         length += front.len();
     }

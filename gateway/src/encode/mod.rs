@@ -58,11 +58,14 @@ pub enum EncodeError {
     TooLarge { length: usize },
 }
 
+/// The content type of a stream of events.
+pub const EVENTS: &str = "text/event-stream; charset=utf-8";
+
 const BINARY_DATA: &str =
     "its parameter 'binary_data': true, or the request parameter 'binary_data_output': true";
 
-/// Writes the answer to a `generate` in the form of its body, as one JSON text, or as the one event of a stream: an event is
-/// not compressed, so that who waits for it can read it when it comes.
+/// Writes a response in the form of its request's body, as one JSON text or as an event of a stream: an event is not
+/// compressed, so that who waits for it can read it when it comes.
 pub fn generate(
     model: &str,
     version: &str,
@@ -82,7 +85,7 @@ pub fn generate(
             json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
             return Ok(Encoded {
                 parts: vec![Bytes::from_static(b"data: "), json.into(), Bytes::from_static(b"\n\n")],
-                content_type: "text/event-stream; charset=utf-8",
+                content_type: EVENTS,
                 inference_header_content_length: None,
                 content_encoding: None,
             });
@@ -91,7 +94,7 @@ pub fn generate(
     Ok(compressed(vec![json.into()], "application/json", None, accept_encoding))
 }
 
-/// How the answer to a `generate` is sent.
+/// How a response without a place for bytes is sent.
 #[derive(Clone, Copy, Debug)]
 pub enum Generated<'a> {
     Text { accept_encoding: Option<&'a [u8]> },

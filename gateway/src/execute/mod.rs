@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     consumption::Consumption,
-    deadline::Deadline,
+    deadline::RunDeadline,
     digest::{Digest, Hasher},
     limits::ModelLimits,
     log_allowance::LogAllowance,
@@ -38,15 +38,21 @@ pub trait Executor: Send + Sync + fmt::Debug {
     /// Bytes of memory that it takes for as long as it is loaded, as far as they are known.
     fn loaded_bytes(&self) -> u64;
 
+    /// Whether it may give several responses to a request.
+    fn streams(&self) -> bool {
+        false
+    }
+
     /// Runs a request whose inputs were checked against [`Executor::signature`]. The answer is checked likewise, and
-    /// holds only outputs that were asked for. Dropping the future stops the work, or lets it end unseen.
+    /// holds only outputs that were asked for; it has none at all if the last response is among those that
+    /// [`Call::responses`] took. Dropping the future stops the work, or lets it end unseen.
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>>;
 }
 
 /// What a run inherits from the request that caused it.
 #[derive(Clone)]
 pub struct Call {
-    pub deadline: Deadline,
+    pub deadline: RunDeadline,
     /// 0 for the client's own call, one more for each `models.infer` on the way.
     pub depth: u32,
     /// Shared by nested calls: all that they use is billed to the tenant of the client's own call, whoever owns the models.
@@ -56,6 +62,8 @@ pub struct Call {
     /// What that tenant's models may still say in the log.
     pub log: Arc<LogAllowance>,
     pub models: Arc<dyn Models>,
+    /// Who takes the responses that are not the last one. Without it the run may give one response only.
+    pub responses: Option<Arc<dyn Responses>>,
 }
 
 /// Whose processor time a run takes, and how much of it that tenant gets beside others.
@@ -102,6 +110,13 @@ pub trait Models: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<Tensor>, NestedError>>;
 }
 
+/// The client of a run that gives several responses.
+pub trait Responses: Send + Sync {
+    /// Takes a response of a run with that deadline, and returns when there is room for the next one. Where none can follow
+    /// it does not return: the run is dropped then.
+    fn take<'a>(&'a self, response: InferResponse, deadline: &'a RunDeadline) -> BoxFuture<'a, ()>;
+}
+
 /// What `models.infer` answers a guest; the texts are for the guest and, if it passes them on, for the client.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NestedError {
@@ -112,7 +127,7 @@ pub enum NestedError {
 }
 
 /// Why a run gave no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ExecuteError {
     /// The model says that its caller sent something it cannot work with.
     #[error("{0}")]
@@ -129,6 +144,11 @@ pub enum ExecuteError {
     /// The answer contradicts the model's own signature, or is too large.
     #[error("the model's answer is not valid: {0}")]
     Output(String),
+    /// A second response to a client that takes one.
+    #[error(
+        "the model gives several responses to this request: ask with infer_stream, generate_stream or ModelStreamInfer"
+    )]
+    Several,
     #[error("the deadline passed before the model answered")]
     Deadline,
     /// No instance or compute thread was free.

@@ -52,18 +52,26 @@ impl Models for Neighbours {
             }
             let request = InferRequest { inputs, ..InferRequest::default() };
             found.check_batch(&request).map_err(|error| invalid(&error))?;
-            let deadline = found.limits.within(caller.deadline);
+            let deadline = found.limits.within(caller.deadline.now());
             let tenant = &caller.share.tenant;
             let allowed = allowed(&found, &self.gateway.quotas.of(tenant));
             let pair = (tenant, &found.name, &found.content);
-            let visit = self.gateway.quarantine.enter(pair, Arc::clone(&caller.consumed), deadline, allowed);
+            let visit =
+                self.gateway.quarantine.enter(pair, Arc::clone(&caller.consumed), deadline.into(), allowed);
             let visit = visit.map_err(|error| failed(&error))?;
             let models = Self {
                 gateway: Arc::clone(&self.gateway),
                 namespace: found.namespace.clone(),
                 waits: visit.waits(),
             };
-            let call = Call { deadline, depth: caller.depth + 1, models: Arc::new(models), ..caller.clone() };
+            let call = Call {
+                deadline: deadline.into(),
+                depth: caller.depth + 1,
+                models: Arc::new(models),
+                // They are the caller's to give.
+                responses: None,
+                ..caller.clone()
+            };
             self.waits.store(true, Ordering::Relaxed);
             let ran = found.executor.infer(request, call).await;
             self.waits.store(matches!(ran, Err(ExecuteError::Deadline)), Ordering::Relaxed);

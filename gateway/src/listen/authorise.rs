@@ -91,7 +91,8 @@ fn scope(route: &Route) -> Option<Scope> {
         | Route::Usage
         | Route::Infer(_)
         | Route::Generate(_)
-        | Route::GenerateStream(_) => Some(Scope::Infer),
+        | Route::GenerateStream(_)
+        | Route::InferStream(_) => Some(Scope::Infer),
         // What is logged is the operator's.
         Route::Extension(Extension::SetLogging | Extension::SetTrace) => Some(Scope::Admin),
         Route::Extension(_) => Some(Scope::Infer),

@@ -249,6 +249,11 @@ impl ReplyBody {
         self
     }
 
+    /// Whether its messages are made while it is sent.
+    pub fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// Lets the connection see for how long it is on its way.
     #[must_use]
     pub fn on_its_way(mut self, mut answer: sending::Answer, version: Version) -> Self {
@@ -264,8 +269,8 @@ impl ReplyBody {
 
     /// Notes what is handed over. Of a body that is dropped before its end, the rest was not sent.
     #[must_use]
-    pub fn metered(mut self, usage: Usage) -> Self {
-        self.usage = Some(usage);
+    pub fn metered(mut self, usage: impl Into<Option<Usage>>) -> Self {
+        self.usage = usage.into();
         self
     }
 
@@ -299,13 +304,14 @@ impl ReplyBody {
     /// Takes the next message from the source; `false` if there is none.
     fn refill(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         let Some(source) = &mut self.source else { return Poll::Ready(false) };
-        // Whoever asks has sent what there was.
         if let Some(answer) = &mut self.on_its_way {
+            // What no peer reads piles up no further. Else whoever asks has sent what there was.
+            ready!(answer.poll_writable(context));
             answer.pause();
         }
         match ready!(source.as_mut().poll_next(context)) {
             Some(Part::Message(message)) => {
-                self.parts.extend(message.parts.into_iter().filter(|part| !part.is_empty()));
+                self.parts = joined(message.parts);
                 self.usage = message.usage;
                 self.held = message.held.map(|held| Box::new(held) as Box<dyn Any + Send>);
                 if let Some(answer) = &mut self.on_its_way {
@@ -320,6 +326,15 @@ impl ReplyBody {
         }
         Poll::Ready(true)
     }
+}
+
+/// The parts of a message as they are handed over: small ones as one, for each takes a frame of its own.
+fn joined(parts: Vec<Bytes>) -> VecDeque<Bytes> {
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    if length <= MAX_PIECE_HTTP2 && parts.len() > 1 {
+        return VecDeque::from([Bytes::from(parts.concat())]);
+    }
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
 }
 
 impl std::fmt::Debug for ReplyBody {

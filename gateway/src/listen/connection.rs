@@ -150,7 +150,12 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
                 if gateway.memory.no_queue() && version < HttpVersion::HTTP_2 {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(answer.map(|body| body.on_its_way(under_way.answer(), version)))
+                Ok::<_, Infallible>(answer.map(|body| {
+                    let limits = &gateway.limits.listen;
+                    let patience =
+                        if body.has_source() { limits.stream_send_timeout } else { limits.send_timeout };
+                    body.on_its_way(under_way.answer(patience), version)
+                }))
             })
         }
     });
@@ -176,7 +181,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
                 tracing::debug!(%error, "connection ended");
             }
         }
-        () = sending.stalled(limits.send_timeout) => {
+        () = sending.stalled(limits.send_timeout, limits.stream_send_timeout) => {
             tracing::debug!("connection cut: an answer was not read in time");
         }
     }
@@ -267,7 +272,8 @@ fn http2(limits: &ListenLimits) -> http2::Builder<TokioExecutor> {
         .max_frame_size(16 << 10)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .max_send_buf_size(1 << 20)
+        // What waits here for a peer that has given a window and does not read is in nobody's budget.
+        .max_send_buf_size(64 << 10)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     builder

@@ -7,6 +7,7 @@ pub mod body;
 mod connection;
 mod control;
 mod etag;
+mod events;
 mod extensions;
 mod grpc;
 pub mod head;

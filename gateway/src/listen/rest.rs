@@ -38,7 +38,7 @@ use super::{
     body::{self, ReplyBody},
     control::{self, Described, Needs, until_interrupted},
     etag::tagged,
-    extensions, head,
+    events, extensions, head,
     places::Visitor,
     uploads::{self, LoadRequest},
 };
@@ -138,8 +138,14 @@ async fn asked(
 ) -> Result<Response<ReplyBody>, Problem> {
     head::check(head, &gateway.limits.listen)?;
     let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
-    let metered =
-        matches!(route, Route::Infer(_) | Route::Generate(_) | Route::GenerateStream(_) | Route::Verify(_));
+    let metered = matches!(
+        route,
+        Route::Infer(_)
+            | Route::InferStream(_)
+            | Route::Generate(_)
+            | Route::GenerateStream(_)
+            | Route::Verify(_)
+    );
     course.ran = metered || matches!(route, Route::Upload(..));
     control::enough_memory(gateway, needs(&route))?;
     course.metered = metered;
@@ -164,8 +170,10 @@ async fn routed(
             Box::pin(generate).await.map(inferred)
         }
         Route::GenerateStream(target) => {
-            let stream = infer::infer(gateway, principal, &target, Wire::GenerateStream, &head.headers, body);
-            Box::pin(stream).await.map(inferred)
+            Box::pin(events::answer(gateway, principal, &target, Wire::Generate, head, body)).await
+        }
+        Route::InferStream(target) => {
+            Box::pin(events::answer(gateway, principal, &target, Wire::Infer, head, body)).await
         }
         Route::Verify(target) => {
             let verify = verify::verify(gateway, principal, &target, &head.headers, body);
@@ -419,17 +427,22 @@ fn control(body: &[u8]) -> Result<serde_json::Value, Problem> {
 
 /// The error object of V2, with the code word beside the text.
 #[derive(Serialize)]
-struct ErrorBody<'a> {
+pub(super) struct ErrorBody<'a> {
     error: &'a str,
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<String>,
 }
 
+impl<'a> From<&'a Problem> for ErrorBody<'a> {
+    fn from(problem: &'a Problem) -> Self {
+        let step = problem.step.map(|step| step.to_string());
+        Self { error: &problem.text, code: problem.code, step }
+    }
+}
+
 pub(super) fn refuse(problem: &Problem) -> Response<ReplyBody> {
-    let step = problem.step.map(|step| step.to_string());
-    let error = ErrorBody { error: &problem.text, code: problem.code, step };
-    let mut response = json_reply(problem.status, &error);
+    let mut response = json_reply(problem.status, &ErrorBody::from(problem));
     let headers = response.headers_mut();
     if let Some(seconds) = retry_after(problem) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -4,9 +4,10 @@
 use std::{
     collections::BTreeMap,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -23,10 +24,12 @@ struct UnderWay {
     begun: u64,
     requests: usize,
     quiet_since: Instant,
-    /// By the order in which they began.
+    /// By the order in which they began: when the peer is to have read what there is of them.
     answers: BTreeMap<u64, Instant>,
     /// Since when the peer has taken nothing of what is written to it.
     blocked_since: Option<Instant>,
+    /// Answers that wait for it to take something.
+    waiting: Vec<Waker>,
 }
 
 /// One request, from its head to the end of its answer.
@@ -42,13 +45,21 @@ pub struct Answer {
     request: Request,
     /// None between the messages of an answer that has several.
     number: Option<u64>,
+    patience: Duration,
 }
 
 impl Default for Sending {
     fn default() -> Self {
         let answers = BTreeMap::new();
         let quiet_since = Instant::now();
-        let quiet = UnderWay { begun: 0, requests: 0, quiet_since, answers, blocked_since: None };
+        let quiet = UnderWay {
+            begun: 0,
+            requests: 0,
+            quiet_since,
+            answers,
+            blocked_since: None,
+            waiting: Vec::new(),
+        };
         Self(Arc::new(Mutex::new(quiet)))
     }
 }
@@ -59,31 +70,34 @@ impl Sending {
         Request { sending: self.clone(), visitor }
     }
 
-    /// Returns when an answer has been on its way for longer than `timeout`, or when nothing could be written for that
-    /// long: what is under way does not cover answers that hyper has taken and the peer has not.
-    pub(super) async fn stalled(&self, timeout: Duration) {
-        let since = |under_way: &UnderWay| {
-            let oldest = under_way.answers.first_key_value().map(|(_, begun)| *begun);
-            oldest.into_iter().chain(under_way.blocked_since).min()
+    /// Returns when an answer has been on its way for longer than it may be, or when nothing could be written for longer than
+    /// `timeout`: what is under way does not cover answers that hyper has taken and the peer has not. No answer may be on its
+    /// way for less than `shortest`.
+    pub(super) async fn stalled(&self, timeout: Duration, shortest: Duration) {
+        let due = |under_way: &UnderWay| {
+            let blocked = under_way.blocked_since.map(|since| since + timeout);
+            under_way.answers.values().copied().chain(blocked).min()
         };
-        self.passed(timeout, since).await;
+        self.passed(timeout.min(shortest), due).await;
     }
 
     /// Returns when there has been no request for longer than `timeout`.
     pub(super) async fn idle(&self, timeout: Duration) {
-        self.passed(timeout, |under_way| (under_way.requests == 0).then_some(under_way.quiet_since)).await;
+        let due = |under_way: &UnderWay| (under_way.requests == 0).then_some(under_way.quiet_since + timeout);
+        self.passed(timeout, due).await;
     }
 
-    /// Returns when what `since` tells is longer ago than `timeout`.
-    async fn passed(&self, timeout: Duration, since: impl Fn(&UnderWay) -> Option<Instant>) {
+    /// Returns when it is later than `due` tells. Nothing becomes due earlier than `soonest` after it began.
+    async fn passed(&self, soonest: Duration, due: impl Fn(&UnderWay) -> Option<Instant>) {
         loop {
-            // What begins while this sleeps is not due before it wakes.
-            let begun = self.with(|under_way| since(under_way));
-            let due = begun.unwrap_or_else(Instant::now) + timeout;
-            if due <= Instant::now() {
+            let now = Instant::now();
+            let due = self.with(|under_way| due(under_way));
+            if due.is_some_and(|due| due <= now) {
                 return;
             }
-            tokio::time::sleep_until(due.into()).await;
+            // What begins while this sleeps is not due before it wakes.
+            let wake = due.map_or(now + soonest, |due| due.min(now + soonest));
+            tokio::time::sleep_until(wake.into()).await;
         }
     }
 
@@ -97,8 +111,9 @@ impl Request {
         &self.visitor
     }
 
-    pub(super) fn answer(self) -> Answer {
-        let mut answer = Answer { request: self, number: None };
+    /// An answer, which is to be read within that time.
+    pub(super) fn answer(self, patience: Duration) -> Answer {
+        let mut answer = Answer { request: self, number: None, patience };
         answer.resume();
         answer
     }
@@ -108,12 +123,26 @@ impl Answer {
     /// A message of it is on its way: from now on the peer's time to read it passes.
     pub(super) fn resume(&mut self) {
         if self.number.is_none() {
+            let due = Instant::now() + self.patience;
             self.number = Some(self.request.sending.with(|under_way| {
                 under_way.begun += 1;
-                under_way.answers.insert(under_way.begun, Instant::now());
+                under_way.answers.insert(under_way.begun, due);
                 under_way.begun
             }));
         }
+    }
+
+    /// Ready unless the peer takes nothing of what is written to it.
+    pub(super) fn poll_writable(&self, context: &Context<'_>) -> Poll<()> {
+        self.request.sending.with(|under_way| {
+            if under_way.blocked_since.is_none() {
+                return Poll::Ready(());
+            }
+            if !under_way.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                under_way.waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
     }
 
     /// The peer has taken what there is of it so far.
@@ -156,7 +185,11 @@ impl<S> Watched<S> {
         if written.is_pending() != self.blocked {
             self.blocked = written.is_pending();
             let since = self.blocked.then(Instant::now);
-            self.sending.with(|under_way| under_way.blocked_since = since);
+            let waiting = self.sending.with(|under_way| {
+                under_way.blocked_since = since;
+                if self.blocked { Vec::new() } else { mem::take(&mut under_way.waiting) }
+            });
+            waiting.into_iter().for_each(Waker::wake);
         }
         written
     }

@@ -39,13 +39,15 @@ pub(super) struct Clock {
     begun: Instant,
     passed: Instant,
     ended: Option<Instant>,
+    /// What of the time since its begin the client took to read responses.
+    clients: Duration,
     pub(super) spent: Spent,
 }
 
 impl Clock {
     pub(super) fn start() -> Self {
         let now = Instant::now();
-        Self { begun: now, passed: now, ended: None, spent: Spent::default() }
+        Self { begun: now, passed: now, ended: None, clients: Duration::ZERO, spent: Spent::default() }
     }
 
     pub(super) fn begun(&self) -> Instant {
@@ -69,13 +71,19 @@ impl Clock {
         } += nanos;
     }
 
+    /// So much of what has passed is no station's.
+    pub(super) fn stand_still(&mut self, time: Duration) {
+        self.passed = (self.passed + time).min(Instant::now());
+        self.clients += time;
+    }
+
     pub(super) fn end(&mut self) {
         self.ended = Some(Instant::now());
     }
 
     /// Nanoseconds from begin to end, or so far.
     pub(super) fn nanos(&self) -> u64 {
-        nanos(self.ended.unwrap_or_else(Instant::now) - self.begun)
+        nanos((self.ended.unwrap_or_else(Instant::now) - self.begun).saturating_sub(self.clients))
     }
 }
 

@@ -12,7 +12,7 @@ mod totals;
 use std::{
     mem,
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -129,6 +129,11 @@ impl Usage {
     /// A station is behind it.
     pub fn passed(&mut self, station: Station) {
         self.clock.pass(station);
+    }
+
+    /// So much of the time that has just passed was its client's, who took what there was of the answer.
+    pub fn client_took(&mut self, time: Duration) {
+        self.clock.stand_still(time);
     }
 
     /// As how many inferences it counts: the size of its batch.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::deadline::Deadline;
 
 const LIMITS: QuarantineLimits = QuarantineLimits {
     faults: 20,
@@ -118,7 +119,7 @@ fn a_deadline_is_the_model_s_fault_only_if_it_had_its_time_and_used_it() {
     let second = Duration::from_secs(1);
     let late = |given: Duration, used: Duration, waits| {
         let begun = Instant::now();
-        let run = Run { begun, cpu_nanos: 5, deadline: Deadline::at(begun + given), allowed: second };
+        let run = Run { begun, cpu_nanos: 5, deadline: Deadline::at(begun + given).into(), allowed: second };
         let used = u64::try_from(used.as_nanos()).expect("a short time");
         run.outcome(&Err::<(), _>(ExecuteError::Deadline), 5 + used, waits)
     };
@@ -135,7 +136,12 @@ fn a_deadline_is_the_model_s_fault_only_if_it_had_its_time_and_used_it() {
 #[test]
 fn only_what_a_model_does_counts() {
     let second = Duration::from_secs(1);
-    let run = Run { begun: Instant::now(), cpu_nanos: 0, deadline: Deadline::after(second), allowed: second };
+    let run = Run {
+        begun: Instant::now(),
+        cpu_nanos: 0,
+        deadline: Deadline::after(second).into(),
+        allowed: second,
+    };
     let outcome = |error| run.outcome(&Err::<(), _>(error), 0, false);
     let text = String::new;
     for fault in [

@@ -35,6 +35,8 @@ pub enum Route {
     /// The same in the form of Triton's `generate`.
     Generate(Target),
     GenerateStream(Target),
+    /// An infer request whose responses come as events.
+    InferStream(Target),
     /// What other servers answer beyond V2.
     Extension(Extension),
     /// What the tenant used.
@@ -93,6 +95,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
         ["models", model] => (Route::ModelMetadata(target(model, None)?), "GET"),
         ["models", model, "ready"] => (Route::ModelReady(target(model, None)?), "GET"),
         ["models", model, "infer"] => (Route::Infer(target(model, None)?), "POST"),
+        ["models", model, "infer_stream"] => (Route::InferStream(target(model, None)?), "POST"),
         ["models", model, "generate"] => (Route::Generate(target(model, None)?), "POST"),
         ["models", model, "generate_stream"] => (Route::GenerateStream(target(model, None)?), "POST"),
         ["models", model, "versions", version] => {
@@ -103,6 +106,9 @@ pub fn route(method: &Method, path: &str) -> Result<Route, RouteError> {
         }
         ["models", model, "versions", version, "infer"] => {
             (Route::Infer(target(model, Some(version))?), "POST")
+        }
+        ["models", model, "versions", version, "infer_stream"] => {
+            (Route::InferStream(target(model, Some(version))?), "POST")
         }
         ["models", model, "versions", version, "generate"] => {
             (Route::Generate(target(model, Some(version))?), "POST")

@@ -26,6 +26,7 @@ fn both_url_forms_lead_to_the_same_model() {
     for (version, segment) in [(None, ""), (Some("3"), "/versions/3")] {
         let path = |last| format!("/v2/models/iris{segment}/{last}");
         assert_eq!(post(&path("generate")), Ok(Route::Generate(at("iris", version))));
+        assert_eq!(post(&path("infer_stream")), Ok(Route::InferStream(at("iris", version))));
         assert_eq!(post(&path("generate_stream")), Ok(Route::GenerateStream(at("iris", version))));
         assert_eq!(get(&path("generate")), Err(RouteError::Method { allow: "POST" }));
     }

@@ -189,8 +189,9 @@ impl Run<'_> {
         usage: &mut Usage,
     ) -> Result<(Vec<Tensor>, u64), Problem> {
         let begun = Instant::now();
-        let response =
-            infer::run(self.gateway, model, self.quota, request, self.deadline, usage, self.permit).await?;
+        let deadline = model.limits.within(self.deadline).into();
+        let terms = infer::Terms::new(self.quota, deadline, usage, self.permit);
+        let response = infer::run(self.gateway, model, request, terms).await?;
         usage.passed(Station::Run);
         let elapsed = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.bytes += infer::tensor_bytes(&response.outputs);

@@ -121,7 +121,7 @@ async fn a_gateway_that_stops_answers_what_runs_and_ends_its_streams() {
 async fn who_does_not_read_the_answers_is_cut_off_and_keeps_nobody_from_running() {
     let gateway = Gateway::serve_with(repository(), |settings| {
         settings.limits.max_running = Some(1);
-        settings.limits.send_timeout = Some("1s".parse().expect("a time"));
+        settings.limits.stream_send_timeout = Some("1s".parse().expect("a time"));
     })
     .await;
     let client = Client::connect(gateway.grpc_address()).await;
@@ -159,8 +159,14 @@ async fn a_thousand_streams_of_slow_readers_hold_what_they_may_and_no_more() {
     const MESSAGES: usize = 4;
     let repository = repository();
     let folder = repository.path().to_str().expect("UTF-8");
-    let process =
-        Process::serve(&["--model-repository", folder, "--max-buffered", "64MiB", "--send-timeout", "10s"]);
+    let process = Process::serve(&[
+        "--model-repository",
+        folder,
+        "--max-buffered",
+        "64MiB",
+        "--stream-send-timeout",
+        "10s",
+    ]);
     let port = process.grpc.expect("a port");
     let other = Client::connect(port).await;
     works(&other).await;

@@ -247,12 +247,13 @@ async fn chain(last: &str, depth: u32) -> Arc<Chain> {
 
 async fn infer_chain(chain: &Arc<Chain>, value: f32, time: Duration) -> Result<Vec<f32>, ExecuteError> {
     let call = Call {
-        deadline: Deadline::after(time),
+        deadline: Deadline::after(time).into(),
         depth: 0,
         consumed: Arc::default(),
         share: Arc::default(),
         log: Arc::default(),
         models: Arc::new(Linked(chain.clone())),
+        responses: None,
     };
     let request = InferRequest { inputs: vec![fp32(&[value])], ..InferRequest::default() };
     chain.pipeline.infer(request, call).await.map(|response| values(&response))

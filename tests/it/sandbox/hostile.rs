@@ -208,6 +208,17 @@ tests! {
     };
     log_out_of_memory => trapped!(LOG_OUT_OF_MEMORY, "out of bounds of memory");
 
+    // Responses ahead of the last.
+    emit_in_load => refused!(EMIT_IN_LOAD, Load, "emit is called while the model is being loaded");
+    emit_nothing => async {
+        assert_output(&fault(hostile::EMIT_NOTHING).await, "output 'OUTPUT0' is missing");
+    };
+    emit_out_of_memory => trapped!(EMIT_OUT_OF_MEMORY, "out of bounds of memory");
+    emit_for_ever => async {
+        let error = fault(hostile::EMIT_FOR_EVER).await;
+        assert!(matches!(error, ExecuteError::Several), "{error}");
+    };
+
     // Authority.
     load_calls_models => refused!(LOAD_CALLS_MODELS, Load, "cannot be called while the model is being loaded");
     wasi_import => refused!(WASI_IMPORT, Check, "\"wasi:clocks/monotonic-clock@0.2.0\": guests have no WASI");

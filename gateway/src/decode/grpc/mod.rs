@@ -27,7 +27,7 @@ const MAX_PARAMETERS: usize = 256;
 /// of JSON, where the same holds.
 const MAX_GROWTH: usize = 4;
 
-/// Asks a stream for a message that says that there is no further response.
+/// Asks for a response without outputs where only that can tell that there is no further one.
 const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 
 /// What a message says before anything of it is decoded.
@@ -79,10 +79,10 @@ pub fn infer(message: &Bytes, signature: &Signature, limits: &DecodeLimits) -> R
             _ => {}
         }
     }
-    // Each request has one response, which is the final one.
     let mut parameters = parameters.parameters;
-    parameters.retain(|(name, _)| name != EMPTY_FINAL_RESPONSE);
+    let tells_end = addressed::take_one(&mut parameters, EMPTY_FINAL_RESPONSE);
     let mut addressed = addressed::take(parameters)?;
+    addressed.reply.tells_end = tells_end == Some(Parameter::Boolean(true));
     let raw = (!raw.is_empty()).then_some(raw);
     if let Some(raw) = &raw
         && raw.len() != inputs.len()

@@ -128,7 +128,7 @@ proptest! {
 
         let response = InferResponse { parameters: Vec::new(), outputs: vec![tensor.clone()] };
         let reply = Reply { id: Some("i".into()), ..Reply::default() };
-        let call = if stream { Call::Stream } else { Call::Single };
+        let call = if stream { Call::Stream { last: true } } else { Call::Single };
         let encoded = grpc::infer("m", "1", &response, &reply, call).expect("an answer");
         let frame = encoded.parts.concat();
         let (prefix, message) = frame.split_at(PREFIX);
@@ -194,6 +194,7 @@ fn everything_that_a_request_says_is_read() {
     let decoded = decode_bytes(&message, Datatype::Int32).expect("a good request");
     assert_eq!(decoded.timeout, Some(std::time::Duration::from_micros(20)));
     assert_eq!(decoded.reply.id.as_deref(), Some("i"));
+    assert!(decoded.reply.tells_end);
     assert_eq!(decoded.request.outputs, ["X"]);
     let parameters = [
         ("b".to_owned(), Parameter::Boolean(true)),

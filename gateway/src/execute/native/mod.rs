@@ -111,7 +111,7 @@ impl Executor for NativeExecutor {
         let model = Arc::clone(&self.model);
         let consumed = call.consumed;
         // The engine computes on the thread that it is called on and on no other.
-        Box::pin(self.engine.pool.run(call.deadline, move |watch| {
+        Box::pin(self.engine.pool.run(call.deadline.first(), move |watch| {
             let _time = consumed.on_this_thread();
             model.infer(request, watch)
         }))

@@ -35,12 +35,13 @@ impl Models for NoModels {
 
 pub fn call(deadline: Duration) -> Call {
     Call {
-        deadline: Deadline::after(deadline),
+        deadline: Deadline::after(deadline).into(),
         depth: 0,
         consumed: Arc::default(),
         share: Arc::default(),
         log: Arc::default(),
         models: Arc::new(NoModels),
+        responses: None,
     }
 }
 

@@ -13,9 +13,15 @@ use crate::{
 };
 
 /// The package's interfaces, with the version that this gateway implements. wasmtime links any `0.1.x` to it.
-pub(super) const LOG: &str = "airlock:inference/log@0.1.0";
-pub(super) const MODELS: &str = "airlock:inference/models@0.1.0";
-pub(super) const PLUGIN: &str = "airlock:inference/plugin@0.1.0";
+pub(super) const LOG: &str = "airlock:inference/log@0.1.1";
+pub(super) const MODELS: &str = "airlock:inference/models@0.1.1";
+pub(super) const RESPONSES: &str = "airlock:inference/responses@0.1.1";
+pub(super) const PLUGIN: &str = "airlock:inference/plugin@0.1.1";
+
+/// Whether an import is the one of [`RESPONSES`], whatever patch version it names.
+pub(super) fn is_responses(import: &str) -> bool {
+    import.split_once('@').is_some_and(|(name, _)| RESPONSES.split('@').next() == Some(name))
+}
 
 #[derive(ComponentType, Lift, Lower, Clone, Copy, Debug)]
 #[component(enum)]
@@ -267,6 +273,10 @@ impl TryFrom<Response> for InferResponse {
 }
 
 impl Response {
+    pub(super) fn has_no_outputs(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
     /// Bytes of all tensors, names, shapes and parameters.
     pub(super) fn bytes(&self) -> usize {
         let parameters = |parameters: &[(String, Parameter)]| -> usize {

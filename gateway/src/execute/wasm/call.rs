@@ -1,8 +1,8 @@
 //! One request: a new store, a new instance, one call, and nothing of it left.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{
     Store, UpdateDeadline,
     component::{ComponentExportIndex, InstancePre},
@@ -10,7 +10,7 @@ use wasmtime::{
 
 use crate::{
     execute::{
-        BoxFuture, Call, ExecuteError, Executor, check_outputs,
+        BoxFuture, Call, ExecuteError, Executor,
         schedule::{Habit, Lost},
     },
     limits::SandboxLimits,
@@ -22,7 +22,7 @@ use super::{
     bindings::{GuestError, InferResult, Request, Response},
     fault,
     host::Guest,
-    text::{MAX_ERROR, shown},
+    responses::Outgoing,
     timed::Timed,
 };
 
@@ -35,6 +35,8 @@ pub(super) struct Model {
     pub(super) label: Arc<str>,
     /// It is an ONNX model, and the component the plugin that runs it.
     pub(super) is_onnx: bool,
+    /// It imports what it takes to give several responses.
+    pub(super) streams: bool,
     pub(super) compiled_bytes: u64,
     /// The sandbox's, or less.
     pub(super) limits: SandboxLimits,
@@ -55,6 +57,10 @@ impl Executor for WasmModel {
         &self.0.signature
     }
 
+    fn streams(&self) -> bool {
+        self.0.streams
+    }
+
     fn platform(&self) -> &'static str {
         if self.0.is_onnx { "onnx_onnxv1" } else { "wasm_component" }
     }
@@ -68,16 +74,16 @@ impl Executor for WasmModel {
         Box::pin(async move {
             let slots = self.0.sandbox.slots.clone();
             let slot = slots.try_acquire_owned().map_err(|_| ExecuteError::Busy)?;
-            let deadline = call.deadline.instant();
+            let deadline = call.deadline.clone();
             let (consumed, share) = (Arc::clone(&call.consumed), Arc::clone(&call.share));
             let nested = call.depth > 0;
             let run = Timed::new(run(self.0.clone(), request, call, slot), consumed);
             let run = self.0.sandbox.schedule.run(&share, &self.0.habit, nested, run);
             // The guest sees its deadline when it gets a turn; the caller's answer does not wait for that.
-            match timeout_at(deadline.into(), run).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(Lost)) => Err(engine_failed()),
-                Err(_) => Err(ExecuteError::Deadline),
+            tokio::select! {
+                biased;
+                ran = run => ran.unwrap_or_else(|Lost| Err(engine_failed())),
+                () = deadline.passed() => Err(ExecuteError::Deadline),
             }
         })
     }
@@ -98,30 +104,28 @@ async fn run(
     slot: OwnedSemaphorePermit,
 ) -> Result<InferResponse, ExecuteError> {
     let limits = &model.limits;
-    let requested = request.outputs.clone();
-    let end = call.deadline.instant();
-    if call.deadline.passed() {
+    let deadline = call.deadline.clone();
+    if deadline.now().passed() {
         return Err(ExecuteError::Deadline);
     }
-    let mut store = Store::new(&model.sandbox.engine, Guest::new(&model.label, limits, Some(call)));
+    let outgoing = Outgoing::new(&model, request.outputs.clone());
+    let guest = Guest::serving(&model.label, limits, call, outgoing);
+    let mut store = Store::new(&model.sandbox.engine, guest);
     store.limiter(|guest| &mut guest.limiter);
     store.set_hostcall_fuel(fault::hostcall_fuel(limits));
     store.set_max_component_handles(fault::MAX_HANDLES);
     // Set before instantiation: a store starts with a deadline that has passed.
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
-        Ok(if Instant::now() < end { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
+        Ok(if deadline.now().passed() { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
     });
     let answer = infer(&model, &mut store, request.into()).await;
     let answer = answer.map_err(|error| fault::classify(&error, &store.data().limiter, limits));
+    let outgoing = store.data_mut().outgoing.take().ok_or_else(engine_failed)?;
     drop(store);
     drop(slot);
     match answer? {
-        Ok(response) if response.bytes() > limits.output_bytes => Err(fault::too_large(limits)),
-        Ok(response) => InferResponse::try_from(response)
-            .map_err(|error| ExecuteError::Output(error.to_string()))
-            .and_then(|response| check_outputs(&model.signature, &requested, response))
-            .map_err(bounded),
+        Ok(response) => outgoing.last(response),
         Err(GuestError::InvalidInput(text)) => Err(ExecuteError::InvalidInput(fault::guest_text(&text))),
         Err(GuestError::Failed(text)) => Err(ExecuteError::Failed(fault::guest_text(&text))),
     }
@@ -135,12 +139,4 @@ async fn infer(
     let instance = model.instance.instantiate_async(&mut *store).await?;
     let infer = instance.get_typed_func::<(Request,), InferResult>(&mut *store, &model.infer)?;
     Ok(infer.call_async(store, (request,)).await?.0)
-}
-
-/// The text quotes what the guest answered, shapes included, at whatever length.
-fn bounded(error: ExecuteError) -> ExecuteError {
-    match error {
-        ExecuteError::Output(text) => ExecuteError::Output(shown(&text, MAX_ERROR)),
-        other => other,
-    }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 
 const WIT: &str = include_str!("../../../../wit/inference.wit");
-const PACKAGE: &str = "package airlock:inference@0.1.0;";
+const PACKAGE: &str = "package airlock:inference@0.1.1;";
 
 /// Makes an admitted core module a component of the world `airlock:inference/model`.
 ///

@@ -29,6 +29,10 @@ pub(super) fn too_large(limits: &SandboxLimits) -> ExecuteError {
 
 /// Sorts the error that ended a guest.
 pub(super) fn classify(error: &Error, limiter: &Limiter, limits: &SandboxLimits) -> ExecuteError {
+    // What a function of ours ended the guest for.
+    if let Some(error) = error.downcast_ref::<ExecuteError>() {
+        return error.clone();
+    }
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
         return ExecuteError::Deadline;

@@ -1,11 +1,11 @@
-//! What a guest can call: a bounded log, and other models.
+//! What a guest can call: a bounded log, other models, and its client for responses ahead of the last.
 
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
 use tracing::{debug, enabled, error, info, trace, warn};
 use wasmtime::{
-    Engine, Result, StoreContextMut, Trap,
+    Engine, Error, Result, StoreContextMut, Trap,
     component::{Linker, WasmStr},
 };
 
@@ -17,8 +17,9 @@ use crate::{
 };
 
 use super::{
-    bindings::{GuestError, LOG, Level, MODELS, Tensor},
+    bindings::{GuestError, LOG, Level, MODELS, RESPONSES, Response, Tensor},
     limiter::Limiter,
+    responses::Outgoing,
     text::quotable,
 };
 
@@ -26,19 +27,26 @@ use super::{
 const MAX_LINE: usize = 256;
 
 /// The state of one store: of one request, or of one `load`.
-#[derive(Debug)]
 pub(super) struct Guest {
     pub(super) limiter: Limiter,
     log: Log,
     /// The call that this store serves; none while the model is being loaded.
     call: Option<Call>,
+    /// What its responses go through; taken when it has given its last.
+    pub(super) outgoing: Option<Outgoing>,
 }
 
 impl Guest {
-    pub(super) fn new(label: &Arc<str>, limits: &SandboxLimits, call: Option<Call>) -> Self {
-        let teller = call.as_ref().map(|call| (Arc::clone(&call.log), Arc::clone(&call.share)));
-        let log = Log { label: Arc::clone(label), teller, left: limits.log_bytes, dropped: 0 };
-        Self { limiter: Limiter::new(limits), log, call }
+    pub(super) fn loading(label: &Arc<str>, limits: &SandboxLimits) -> Self {
+        let log = Log { label: Arc::clone(label), teller: None, left: limits.log_bytes, dropped: 0 };
+        Self { limiter: Limiter::new(limits), log, call: None, outgoing: None }
+    }
+
+    pub(super) fn serving(label: &Arc<str>, limits: &SandboxLimits, call: Call, outgoing: Outgoing) -> Self {
+        let mut guest = Self::loading(label, limits);
+        guest.log.teller = Some((Arc::clone(&call.log), Arc::clone(&call.share)));
+        (guest.call, guest.outgoing) = (Some(call), Some(outgoing));
+        guest
     }
 }
 
@@ -137,6 +145,16 @@ pub(super) fn serving(engine: &Engine) -> Result<Linker<Guest>> {
         let call = store.data().call.clone();
         Box::new(async move { Ok((call_model(call, model, version, inputs).await?,)) })
     })?;
+    linker.instance(RESPONSES)?.func_wrap_async(
+        "emit",
+        |mut store: StoreContextMut<'_, Guest>, (response,): (Response,)| {
+            Box::new(async move {
+                let Guest { call, outgoing, .. } = store.data_mut();
+                let (Some(call), Some(outgoing)) = (call, outgoing) else { return Err(no_client()) };
+                Ok(outgoing.emit(response, call).await?)
+            })
+        },
+    )?;
     Ok(linker)
 }
 
@@ -149,7 +167,12 @@ pub(super) fn loading(engine: &Engine) -> Result<Linker<Guest>> {
             GuestError::Failed("other models cannot be called while the model is being loaded".into());
         Ok((Err::<Vec<Tensor>, _>(refusal),))
     })?;
+    linker.instance(RESPONSES)?.func_wrap("emit", |_, _: (Response,)| Err::<(), _>(no_client()))?;
     Ok(linker)
+}
+
+fn no_client() -> Error {
+    Error::msg("responses.emit is called while the model is being loaded")
 }
 
 type InferParams = (String, Option<String>, Vec<Tensor>);
@@ -185,7 +208,7 @@ async fn call_model(
         Err(error) => return Ok(Err(GuestError::InvalidInput(error.to_string()))),
     };
     let nested = call.models.infer(&model, version.as_deref(), inputs, &call);
-    match timeout_at(call.deadline.instant().into(), nested).await {
+    match timeout_at(call.deadline.now().instant().into(), nested).await {
         Ok(answer) => Ok(answer
             .map(|outputs| outputs.into_iter().map(Tensor::from).collect())
             .map_err(NestedError::into)),

@@ -6,6 +6,7 @@
 //! - `artifact`: from compiled code to a component, the one place with `unsafe`
 //! - `engine`, `limiter`: settings and bounds
 //! - `bindings`, `host`: the types and imports of `wit/inference.wit`
+//! - `responses`: what a guest answers, at once or bit by bit
 //! - `onnx`: ONNX models, by a plugin of the gateway's own
 //! - `call`, `timed`, `fault`: one request, what it costs, and what can go wrong in it
 
@@ -21,6 +22,7 @@ mod limiter;
 mod onnx;
 mod prepare;
 pub mod profile;
+mod responses;
 mod signature;
 mod snapshot;
 mod text;
@@ -111,6 +113,8 @@ impl Sandbox {
             .linker
             .instantiate_pre(&component)
             .map_err(|error| LoadError::new(Step::Check, format_args!("{error:#}")))?;
+        let streams =
+            component.component_type().imports(&self.engine).any(|(name, _)| bindings::is_responses(name));
         let model = Model {
             sandbox: self.clone(),
             instance,
@@ -118,6 +122,7 @@ impl Sandbox {
             signature: report.signature,
             label,
             is_onnx,
+            streams,
             compiled_bytes,
             limits,
             habit: Habit::default(),

@@ -152,7 +152,7 @@ impl<'a> Loaded<'a> {
         let pre: InstancePre<Guest> =
             host::loading(engine).and_then(|linker| linker.instantiate_pre(component)).map_err(linked)?;
         let label: Arc<str> = label.into();
-        let mut store = Store::new(engine, Guest::new(&label, limits, None));
+        let mut store = Store::new(engine, Guest::loading(&label, limits));
         store.limiter(|guest| &mut guest.limiter);
         store.set_max_component_handles(fault::MAX_HANDLES);
         store.set_hostcall_fuel(fault::hostcall_fuel(limits));

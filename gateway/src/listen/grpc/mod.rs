@@ -25,7 +25,6 @@ use hyper::{
 use crate::{
     authenticate::Principal,
     deadline::Deadline,
-    encode::grpc::Call,
     error::Problem,
     infer::{self, Gateway, MessageHead},
     meter::OK,
@@ -136,6 +135,7 @@ async fn asked(
                 latest,
                 stop,
                 spoke: false,
+                answers: None,
             };
             Ok(Response::new(ReplyBody::from_source(stream.source())))
         }
@@ -164,7 +164,7 @@ async fn infer(
     if !messages.begins(limits.body_idle_timeout).await? {
         return Err(MessageError::None.into());
     }
-    let head = MessageHead { headers, latest, call: Call::Single };
+    let head = MessageHead { headers, latest };
     let answered = infer::infer_message(gateway, principal, &mut messages, &head).await;
     let answer = answered.map_err(|refusal| refusal.problem)?;
     let body = ReplyBody::new(answer.encoded.parts).metered(answer.usage).holding(answer.held);

@@ -15,9 +15,8 @@ use crate::{
     admit::TooMany,
     authenticate::Principal,
     deadline::Deadline,
-    encode::grpc::Call,
     error::Problem,
-    infer::{self, Gateway, MessageHead, Refusal},
+    infer::{self, Answer, Answers, Gateway, MessageHead, Refusal},
     proto::{
         inference::{ModelInferResponse, ModelStreamInferResponse},
         reflection::ServerReflectionRequest,
@@ -46,6 +45,8 @@ pub(super) struct Stream {
     pub(super) stop: Stop,
     /// It had a message.
     pub(super) spoke: bool,
+    /// The responses to the last message, which may not be over.
+    pub(super) answers: Option<(Answers, Arc<Principal>)>,
 }
 
 /// Why there is no answer, and whether there can be further ones.
@@ -76,32 +77,38 @@ impl Stream {
     }
 
     async fn next(&mut self) -> Result<Part, Problem> {
-        if !self.begins().await? {
-            if !self.spoke {
-                // What no model ran for, as any other call.
-                let authenticator = &self.gateway.authenticator;
-                let principal = authorise_again(authenticator, self.address, &self.head, self.route)?;
-                keep_pace(&self.gateway, &principal).await;
-            }
-            return Ok(Part::Trailers(status::ok()));
-        }
-        self.spoke = true;
-        match self.answer().await {
-            Ok(message) => Ok(Part::Message(Box::new(message))),
-            Err(Refused::Call(problem)) => Err(problem),
-            Err(Refused::Message(Refusal { problem, id })) => {
-                // Who cannot be told where the next message begins gets no other one.
-                if self.errors_end_it() || !self.messages.skip().await? {
-                    return Err(problem);
+        loop {
+            if self.answers.is_none() && !self.begins().await? {
+                if !self.spoke {
+                    // What no model ran for, as any other call.
+                    let authenticator = &self.gateway.authenticator;
+                    let principal = authorise_again(authenticator, self.address, &self.head, self.route)?;
+                    keep_pace(&self.gateway, &principal).await;
                 }
-                problem.log();
-                // Triton's clients find the request by its id.
-                let response = ModelInferResponse { id, ..ModelInferResponse::default() };
-                let told =
-                    ModelStreamInferResponse { error_message: problem.text, infer_response: Some(response) };
-                Ok(Part::Message(Box::new(Message { parts: vec![framed(&told)?], ..Message::default() })))
+                return Ok(Part::Trailers(status::ok()));
+            }
+            self.spoke = true;
+            match self.answer().await {
+                Ok(Some(message)) => return Ok(Part::Message(Box::new(message))),
+                // The next message is of the next request.
+                Ok(None) => {}
+                Err(Refused::Call(problem)) => return Err(problem),
+                Err(Refused::Message(refusal)) => return self.told(refusal).await,
             }
         }
+    }
+
+    /// The error of one request, after which there may be others.
+    async fn told(&mut self, Refusal { problem, id }: Refusal) -> Result<Part, Problem> {
+        // Who cannot be told where the next message begins gets no other one.
+        if self.errors_end_it() || !self.messages.skip().await? {
+            return Err(problem);
+        }
+        problem.log();
+        // Triton's clients find the request by its id.
+        let response = ModelInferResponse { id, ..ModelInferResponse::default() };
+        let told = ModelStreamInferResponse { error_message: problem.text, infer_response: Some(response) };
+        Ok(Part::Message(Box::new(Message { parts: vec![framed(&told)?], ..Message::default() })))
     }
 
     /// Waits for the next message, and no longer than is worth it.
@@ -122,8 +129,28 @@ impl Stream {
         }
     }
 
-    async fn answer(&mut self) -> Result<Message, Refused> {
+    /// The next message of the answer; none if the last request has had all of its own.
+    async fn answer(&mut self) -> Result<Option<Message>, Refused> {
         let gateway = &self.gateway;
+        if let Some((answers, principal)) = &mut self.answers {
+            return match answers.next().await {
+                Some(Ok(Answer { encoded, held, usage })) => {
+                    Ok(Some(Message { parts: encoded.parts, held: Some(held), usage }))
+                }
+                Some(Err(problem)) => {
+                    if problem.is_unpaid() {
+                        keep_pace(gateway, principal).await;
+                    }
+                    let id = answers.id().to_owned();
+                    self.answers = None;
+                    Err(Refused::Message(Refusal { problem, id }))
+                }
+                None => {
+                    self.answers = None;
+                    Ok(None)
+                }
+            };
+        }
         let principal = authorise_again(&gateway.authenticator, self.address, &self.head, self.route)?;
         if self.route == GrpcRoute::Reflection {
             let mut reservation = gateway.reservation(&principal.tenant);
@@ -132,19 +159,18 @@ impl Stream {
                 calls::read(&mut self.messages, limit, &mut reservation).await?;
             keep_pace(gateway, &principal).await;
             let message = framed(&reflection::answer(request))?;
-            return Ok(Message { parts: vec![message], ..Message::default() });
+            return Ok(Some(Message { parts: vec![message], ..Message::default() }));
         }
-        let head = MessageHead { headers: &self.head.headers, latest: self.latest, call: Call::Stream };
-        let answered = match control::enough_memory(gateway, Needs::Memory) {
-            Ok(()) => infer::infer_message(gateway, &principal, &mut self.messages, &head).await,
+        let head = MessageHead { headers: &self.head.headers, latest: self.latest };
+        let begun = match control::enough_memory(gateway, Needs::Memory) {
+            Ok(()) => infer::infer_message_stream(gateway, &principal, &mut self.messages, &head).await,
             Err(problem) => Err(Refusal { problem, id: String::new() }),
         };
-        match answered {
-            Ok(answer) => Ok(Message {
-                parts: answer.encoded.parts,
-                held: Some(answer.held),
-                usage: Some(answer.usage),
-            }),
+        match begun {
+            Ok(answers) => {
+                self.answers = Some((answers, principal));
+                Ok(None)
+            }
             Err(refusal) => {
                 if refusal.problem.is_unpaid() {
                     keep_pace(gateway, &principal).await;

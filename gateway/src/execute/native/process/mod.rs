@@ -205,7 +205,7 @@ impl Executor for IsolatedExecutor {
 
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {
         Box::pin(async move {
-            let deadline = call.deadline;
+            let deadline = call.deadline.first();
             if deadline.passed() {
                 return Err(ExecuteError::Deadline);
             }

@@ -45,11 +45,11 @@ fn refuse_import(name: &str) -> LoadError {
     }
     if name.starts_with(PACKAGE) {
         return refuse(format_args!(
-            "it imports {name:?}: this gateway offers log, models and types of airlock:inference@0.1; {REMEDY}"
+            "it imports {name:?}: this gateway offers log, models, responses and types of airlock:inference@0.1; {REMEDY}"
         ));
     }
     refuse(format_args!(
-        "it imports {name:?}: guests may import airlock:inference log, models and types alone"
+        "it imports {name:?}: guests may import airlock:inference log, models, responses and types alone"
     ))
 }
 
@@ -76,7 +76,7 @@ pub(super) fn check_core_imports(outline: &Outline) -> Result<(), LoadError> {
 }
 
 fn importable(interface: &str) -> bool {
-    matches!(interface, "types" | "log" | "models")
+    matches!(interface, "types" | "log" | "models" | "responses")
 }
 
 pub(super) fn check(types: TypesRef<'_>, outline: &Outline) -> Result<(), LoadError> {
@@ -257,12 +257,17 @@ fn tensor() -> String {
     )
 }
 
+fn response() -> String {
+    format!("record{{parameters: {PARAMETERS}, outputs: list<{}>}}", tensor())
+}
+
 /// The type of a function that may be imported, in the form of [`render_function`].
 fn expected_import(interface: &str, function: &str) -> Option<String> {
     match (interface, function) {
         ("log", "write") => {
             Some("func(level: enum{trace, debug, info, warn, error}, message: string)".into())
         }
+        ("responses", "emit") => Some(format!("func(response: {})", response())),
         ("models", "infer") => Some(format!(
             "func(model: string, version: option<string>, inputs: list<{0}>) -> result<list<{0}>, {ERROR}>",
             tensor()
@@ -283,8 +288,9 @@ fn expected_export(function: &str) -> Option<String> {
         }
         "infer" => Some(format!(
             "func(request: record{{id: option<string>, parameters: {PARAMETERS}, inputs: list<{0}>, outputs: \
-             list<string>}}) -> result<record{{parameters: {PARAMETERS}, outputs: list<{0}>}}, {ERROR}>",
-            tensor()
+             list<string>}}) -> result<{1}, {ERROR}>",
+            tensor(),
+            response()
         )),
         _ => None,
     }

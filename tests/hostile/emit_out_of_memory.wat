@@ -1,0 +1,7 @@
+;; Emits a list of outputs that lies beyond its memory.
+;; replaces: infer
+(import "airlock:inference/responses@0.1.0" "emit" (func $emit (param i32 i32 i32 i32)))
+(func (export "airlock:inference/plugin@0.1.0#infer")
+  (param i32 i32 i32) (param i32 i32) (param $input i32) (param i32) (param i32 i32) (result i32)
+  (call $emit (i32.const 0) (i32.const 0) (i32.const -64) (i32.const 1000))
+  (call $ok (i32.const 512) (i32.const 1)))
