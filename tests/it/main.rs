@@ -6,6 +6,7 @@ mod admin;
 mod architecture;
 mod cli;
 mod content_types;
+mod docs;
 mod fairness;
 mod fuzz_corpus;
 mod generate;

@@ -6,6 +6,7 @@ mod authorise;
 pub mod body;
 mod connection;
 mod control;
+mod docs;
 mod etag;
 mod extensions;
 mod grpc;
