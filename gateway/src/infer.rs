@@ -28,7 +28,7 @@ use crate::{
     error::Problem,
     execute::{Call, ExecuteError, Share, wasm::Sandbox},
     limits::{DecodeLimits, Limits, Quota, Quotas},
-    listen::{Traffic, body, messages::Messages},
+    listen::{Profiles, Traffic, body, messages::Messages},
     log_allowance::LogAllowance,
     memory_watch::MemoryWatch,
     meter::{self, Meter, Station, Usage},
@@ -55,6 +55,8 @@ pub struct Gateway {
     pub quotas: Arc<Quotas>,
     pub authenticator: Arc<Authenticator>,
     pub non_finite: NonFinite,
+    /// How the listeners answer where other servers differ.
+    pub profiles: Profiles,
     pub quarantine: Arc<Quarantine>,
     pub admission: Arc<Admission>,
     /// The operator's models on disk.
@@ -312,6 +314,7 @@ async fn travel_message(
     usage.weighs(model.batch_of(&received.decoded.request));
     usage.passed(Station::Decode);
     received.deadline = head.latest.map_or(received.deadline, |latest| latest.min(received.deadline));
+    gateway.profiles.grpc.identify(&mut received.decoded);
     drop(message);
 
     let encode = |response: &InferResponse, reply: &Reply| {
@@ -405,7 +408,8 @@ pub(crate) async fn receive(
     })
     .await?;
     usage.arrived();
-    let received = decode_body(gateway, model, quota, wire, head, body, reservation).await?;
+    let mut received = decode_body(gateway, model, quota, wire, head, body, reservation).await?;
+    gateway.profiles.http.identify(&mut received.decoded);
     usage.weighs(model.batch_of(&received.decoded.request));
     usage.passed(Station::Decode);
     Ok(received)

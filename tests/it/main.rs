@@ -24,6 +24,7 @@ mod metering;
 mod metrics;
 mod onnx_sandbox;
 mod otlp;
+mod profiles;
 mod road;
 mod s3;
 mod sandbox;

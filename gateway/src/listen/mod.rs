@@ -14,6 +14,7 @@ pub mod head;
 pub mod messages;
 mod metrics;
 mod places;
+mod profile;
 mod rest;
 mod sending;
 pub mod tls;
@@ -36,6 +37,7 @@ use crate::infer::Gateway;
 use places::{Place, Places};
 use tls::Tls;
 
+pub use profile::{Profile, Profiles};
 pub use traffic::Traffic;
 pub use uploads::multipart;
 
