@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::{
     execute::Isolation,
     limits::Limits,
-    listen::tls::TlsFiles,
+    listen::{Profile, Profiles, tls::TlsFiles},
     repository::artifacts::Location,
     store::{StoreError, StorePlace},
 };
@@ -62,6 +62,14 @@ pub struct Settings {
     /// Address of the gRPC port, or `off` [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDR", env = "AIRLOCK_GRPC")]
     pub grpc: Option<Port>,
+
+    /// Where servers of V2 differ, answer on the HTTP port as this one does; see docs/v2.md [default: airlock]
+    #[arg(long, value_name = "SERVER", env = "AIRLOCK_HTTP_PROFILE")]
+    pub http_profile: Option<Profile>,
+
+    /// The same on the gRPC port [default: airlock]
+    #[arg(long, value_name = "SERVER", env = "AIRLOCK_GRPC_PROFILE")]
+    pub grpc_profile: Option<Profile>,
 
     /// Listen beyond loopback although there are no API keys: whoever reaches the port may use every model
     #[arg(long, env = "AIRLOCK_INSECURE", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -210,6 +218,8 @@ impl Settings {
             poll_interval: self.poll_interval.or(other.poll_interval),
             http: self.http.or(other.http),
             grpc: self.grpc.or(other.grpc),
+            http_profile: self.http_profile.or(other.http_profile),
+            grpc_profile: self.grpc_profile.or(other.grpc_profile),
             insecure: self.insecure.or(other.insecure),
             admin: self.admin.or(other.admin),
             metrics: self.metrics.or(other.metrics),
@@ -244,6 +254,7 @@ pub struct Config {
     pub worker_program: Option<PathBuf>,
     pub http: SocketAddr,
     pub grpc: Port,
+    pub profiles: Profiles,
     /// Opened only with a store.
     pub admin: SocketAddr,
     pub metrics: Port,
@@ -326,6 +337,10 @@ impl TryFrom<Settings> for Config {
             worker_program: None,
             http,
             grpc,
+            profiles: Profiles {
+                http: settings.http_profile.unwrap_or_default(),
+                grpc: settings.grpc_profile.unwrap_or_default(),
+            },
             admin: settings.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8003))),
             metrics,
             insecure,

@@ -31,7 +31,7 @@ use crate::{
     error::Problem,
     execute::{self, ExecuteError, Responses, Share, wasm::Sandbox},
     limits::{DecodeLimits, Limits, Quota, Quotas},
-    listen::{Traffic, body, messages::Messages},
+    listen::{Profiles, Traffic, body, messages::Messages},
     log_allowance::LogAllowance,
     memory_watch::MemoryWatch,
     meter::{self, Meter, Station, Usage},
@@ -62,6 +62,8 @@ pub struct Gateway {
     pub quotas: Arc<Quotas>,
     pub authenticator: Arc<Authenticator>,
     pub non_finite: NonFinite,
+    /// How the listeners answer where other servers differ.
+    pub profiles: Profiles,
     pub quarantine: Arc<Quarantine>,
     pub admission: Arc<Admission>,
     /// The operator's models on disk.
@@ -368,6 +370,7 @@ async fn arrive_message(
     usage.weighs(model.batch_of(&received.decoded.request));
     usage.passed(Station::Decode);
     received.deadline = head.latest.map_or(received.deadline, |latest| latest.min(received.deadline));
+    gateway.profiles.grpc.identify(&mut received.decoded);
     Ok(Arrived { model, quota, received, seat })
 }
 

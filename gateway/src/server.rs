@@ -185,6 +185,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let gateway = Arc::new(Gateway {
         authenticator,
         non_finite: config.non_finite,
+        profiles: config.profiles,
         quarantine: Quarantine::new(&config.limits.quarantine),
         admission: Admission::new(&config.limits, Arc::clone(&memory)),
         repository: Arc::new(repository),

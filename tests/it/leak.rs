@@ -10,18 +10,24 @@ use airlock_tests::{
 use serde_json::json;
 
 /// Every header that this server ever sends.
-const HEADERS: [&str; 12] = [
+const HEADERS: [&str; 18] = [
     "accept-encoding",
     "allow",
+    "cache-control",
     "connection",
     "content-encoding",
     "content-length",
+    "content-security-policy",
     "content-type",
+    "cross-origin-opener-policy",
     "date",
     "inference-header-content-length",
+    "referrer-policy",
     "retry-after",
     "vary",
     "www-authenticate",
+    "x-content-type-options",
+    "x-frame-options",
     "x-request-id",
 ];
 
@@ -42,6 +48,10 @@ fn attempts() -> Vec<Attempt> {
     for model in ["secret", "nobody", "good", "traps", "broken", "%2e%2e"] {
         for path in ["", "/ready", "/versions/1", "/versions/9/ready"] {
             attempts.push(("GET", format!("/v2/models/{model}{path}"), vec![], vec![]));
+        }
+        for accept in ["*/*", "text/html"] {
+            let headers = vec![("accept", accept.into())];
+            attempts.push(("GET", format!("/v2/models/{model}/docs"), headers, vec![]));
         }
         for body in [infer("[1]"), infer("[\"x\"]"), infer("[1,2]"), b"{".to_vec(), vec![], vec![0xff; 64]] {
             attempts.push(("POST", format!("/v2/models/{model}/infer"), vec![], body));

@@ -299,8 +299,15 @@ async fn what_no_model_runs_for_is_told_at_a_pace_at_every_door() {
     });
     let gateway = gateway.await;
     let [acme, other] = keys.each_ref().map(|key| Caller::new(&gateway, key));
-    // A model that is not there, a scope that the key has not, a path that is none, and what is known of a model.
-    let doors = [("models/none", 404), ("repository/models", 403), ("nothing", 404), ("models/good", 200)];
+    // A model that is not there, a scope that the key has not, a path that is none, what is known of a model, and documents.
+    let doors = [
+        ("models/none", 404),
+        ("repository/models", 403),
+        ("nothing", 404),
+        ("models/good", 200),
+        ("models/good/docs", 200),
+        ("docs", 200),
+    ];
     for (path, status) in doors {
         let begun = Instant::now();
         assert_eq!(acme.get(&format!("/v2/{path}")).await.status, status, "{path}");

@@ -248,6 +248,8 @@ async fn tenants_neither_see_nor_reach_each_other() {
         ("GET", "/v2/models/NAME/versions/1"),
         ("GET", "/v2/models/NAME/ready"),
         ("GET", "/v2/models/NAME/versions/1/ready"),
+        ("GET", "/v2/models/NAME/docs"),
+        ("GET", "/v2/models/NAME/versions/1/docs/openapi.json"),
         ("POST", "/v2/models/NAME/infer"),
         ("POST", "/v2/models/NAME/versions/1/infer"),
         ("GET", "/v2/repository/models/NAME"),

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -147,6 +147,11 @@ impl Gateway {
 
     pub fn meter(&self) -> &Arc<Meter> {
         &self.server.gateway().meter
+    }
+
+    /// Lets it answer as at its end, although it goes on.
+    pub fn drain(&self) {
+        self.server.gateway().draining.store(true, Ordering::Relaxed);
     }
 
     pub async fn stop(self, drain_delay: Duration) -> usize {

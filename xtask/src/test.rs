@@ -116,6 +116,8 @@ struct Clients {
     python_of_examples: PathBuf,
     /// The one that has MLServer's codecs, which want other versions of much else.
     python_of_codecs: PathBuf,
+    /// The one that has a validator of OpenAPI documents.
+    python_of_openapi: PathBuf,
 }
 
 impl Clients {
@@ -126,7 +128,8 @@ impl Clients {
         let of_examples = shell::root().join("examples/requirements.txt");
         let python_of_examples = python::venv("examples", &[&of_examples])?;
         let python_of_codecs = python::venv("codecs", &[&folder.join("requirements-codecs.txt")])?;
-        Ok(Self { folder, python, python_of_examples, python_of_codecs })
+        let python_of_openapi = python::venv("openapi", &[&folder.join("requirements-openapi.txt")])?;
+        Ok(Self { folder, python, python_of_examples, python_of_codecs, python_of_openapi })
     }
 
     fn command(&self, python: &Path, script: &str) -> Command {
@@ -148,6 +151,7 @@ impl Clients {
             ("raw_http.py", &self.python, &http),
             ("examples.py", &self.python_of_examples, &http),
             ("codecs.py", &self.python_of_codecs, &http),
+            ("openapi.py", &self.python_of_openapi, &http),
         ] {
             total.add(checked(self.command(python, script).args(["--url", url]))?);
         }

@@ -3,6 +3,7 @@
 //! A model that is not the tenant's to see is one that is not there.
 
 mod config;
+mod openapi;
 mod settings;
 mod statistics;
 
@@ -12,6 +13,7 @@ use crate::{
 };
 
 pub use config::{ModelConfig, TensorConfig, TransactionPolicy, VersionChoice, config};
+pub use openapi::{model_openapi, openapi};
 pub use settings::{LogSettings, TraceSettings, log_settings, trace_settings};
 pub use statistics::{BatchStatistics, InferStatistics, ModelStatistics, StatisticDuration, statistics};
 

@@ -45,7 +45,8 @@ pub(crate) async fn receive(
     })
     .await?;
     usage.arrived();
-    let received = decode_body(gateway, model, quota, wire, head, body, reservation).await?;
+    let mut received = decode_body(gateway, model, quota, wire, head, body, reservation).await?;
+    gateway.profiles.http.identify(&mut received.decoded);
     usage.weighs(model.batch_of(&received.decoded.request));
     usage.passed(Station::Decode);
     Ok(received)

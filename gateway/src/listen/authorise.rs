@@ -10,7 +10,7 @@ use crate::{
     route::{self, AdminRoute, Extension, GrpcRoute, Route},
 };
 
-use super::places::Visitor;
+use super::{docs, places::Visitor};
 
 /// What a request asks for, and who asks, who may do so. Without a valid key nobody learns which paths there are.
 pub(super) fn authorise(
@@ -19,6 +19,7 @@ pub(super) fn authorise(
     head: &Parts,
 ) -> Result<(Route, Arc<Principal>), Problem> {
     let route = route::route(&head.method, head.uri.path());
+    let route = route.map(|route| docs::negotiated(route, &head.headers));
     let needed = route.as_ref().map_or(Some(Scope::Infer), scope);
     authorised(authenticator, visitor, head, route.map_err(Problem::from), needed)
 }
@@ -81,10 +82,11 @@ pub(super) fn authorise_admin(
     Ok(route::admin(&head.method, head.uri.path())?)
 }
 
-/// The scope that a route needs; `None` for what answers everybody: health, which probes ask for without a key.
+/// The scope that a route needs; `None` for what answers everybody: health, which probes ask for without a key, and the page of the
+/// documents, which browsers do.
 fn scope(route: &Route) -> Option<Scope> {
     match route {
-        Route::Live | Route::Ready => None,
+        Route::Live | Route::Ready | Route::Extension(Extension::Page) => None,
         Route::ServerMetadata
         | Route::ModelMetadata(_)
         | Route::ModelReady(_)

@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     body::ReplyBody,
+    docs,
     rest::{counted_reply, json_reply},
 };
 
@@ -52,6 +53,8 @@ pub(super) fn answer(
             }
             Ok(json_reply(StatusCode::OK, &describe::trace_settings()))
         }
+        Extension::Docs(of) | Extension::Document(of) => docs::document(gateway, tenant, of.as_ref()),
+        Extension::Page => Ok(docs::page()),
         Extension::SetLogging => Err(Problem::log_is_fixed()),
         Extension::SetTrace => Err(Problem::traces_are_fixed()),
         Extension::SharedMemory => Err(Problem::no_shared_memory()),

@@ -6,6 +6,7 @@ mod authorise;
 pub mod body;
 mod connection;
 mod control;
+mod docs;
 mod etag;
 mod events;
 mod extensions;
@@ -14,6 +15,7 @@ pub mod head;
 pub mod messages;
 mod metrics;
 mod places;
+mod profile;
 mod rest;
 mod sending;
 pub mod tls;
@@ -36,6 +38,7 @@ use crate::infer::Gateway;
 use places::{Place, Places};
 use tls::Tls;
 
+pub use profile::{Profile, Profiles};
 pub use traffic::Traffic;
 pub use uploads::multipart;
 

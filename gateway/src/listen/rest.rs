@@ -137,6 +137,10 @@ async fn asked(
     course: &mut Course,
 ) -> Result<Response<ReplyBody>, Problem> {
     head::check(head, &gateway.limits.listen)?;
+    if let Some(answer) = gateway.profiles.http.at_the_root(head) {
+        gateway.authenticator.visitor(&head.uri, &head.headers)?;
+        return Ok(answer);
+    }
     let (route, principal) = authorise(&gateway.authenticator, visitor, head)?;
     let metered = matches!(
         route,
@@ -159,7 +163,7 @@ async fn routed(
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let tenant = &principal.tenant;
+    let (tenant, profile) = (&principal.tenant, gateway.profiles.http);
     // A request for inference may stay for long: what is rarer and larger than that is in boxes, so that it holds no room for it.
     match route {
         Route::Infer(target) => {
@@ -179,7 +183,7 @@ async fn routed(
             let verify = verify::verify(gateway, principal, &target, &head.headers, body);
             Box::pin(verify).await.map(verified)
         }
-        Route::Live => Ok(json_reply(StatusCode::OK, &json!({ "live": true }))),
+        Route::Live => Ok(profile.done(&json!({ "live": true }))),
         Route::Ready => Ok(server_ready(gateway)),
         Route::ServerMetadata => Ok(json_reply(
             StatusCode::OK,
@@ -200,12 +204,12 @@ async fn routed(
                 control::load(gateway, principal, &model, request).await
             });
             until_interrupted(gateway, load).await?;
-            Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "load": true })))
+            Ok(profile.done(&json!({ "name": model.as_str(), "load": true })))
         }
         Route::RepositoryUnload(model) => {
             control_body(gateway, tenant, body).await?;
             Box::pin(control::unload(gateway, principal, &model)).await?;
-            Ok(json_reply(StatusCode::OK, &json!({ "name": model.as_str(), "unload": true })))
+            Ok(profile.done(&json!({ "name": model.as_str(), "unload": true })))
         }
         Route::OwnModels => {
             let models = uploads::uploads(gateway)?.models(tenant);
@@ -272,14 +276,11 @@ fn verified(answer: verify::Answer) -> Response<ReplyBody> {
 }
 
 fn server_ready(gateway: &Gateway) -> Response<ReplyBody> {
+    let profile = gateway.profiles.http;
     match gateway.ready() {
-        Ok(()) => json_reply(StatusCode::OK, &json!({ "ready": true })),
-        Err(problem) => {
-            let mut response = refuse(&problem);
-            *response.body_mut() =
-                json_body(&json!({ "ready": false, "error": problem.text, "code": problem.code }));
-            response
-        }
+        Ok(()) => profile.done(&json!({ "ready": true })),
+        Err(problem) => profile
+            .not_ready(&problem, &json!({ "ready": false, "error": problem.text, "code": problem.code })),
     }
 }
 
@@ -343,17 +344,14 @@ fn model_ready(
     tenant: &TenantName,
     target: &Target,
 ) -> Result<Response<ReplyBody>, Problem> {
-    let name = target.model.as_str();
-    match control::model_ready(gateway, tenant, target)? {
-        Ok(()) => Ok(json_reply(StatusCode::OK, &json!({ "name": name, "ready": true }))),
-        Err(problem) => {
-            let mut response = refuse(&problem);
-            *response.body_mut() = json_body(
-                &json!({ "name": name, "ready": false, "error": problem.text, "code": problem.code }),
-            );
-            Ok(response)
-        }
-    }
+    let (name, profile) = (target.model.as_str(), gateway.profiles.http);
+    let problem = match control::model_ready(gateway, tenant, target) {
+        Ok(Ok(())) => return Ok(profile.done(&json!({ "name": name, "ready": true }))),
+        Err(missing) if !profile.missing_is_not_ready() => return Err(missing),
+        Ok(Err(problem)) | Err(problem) => problem,
+    };
+    let body = json!({ "name": name, "ready": false, "error": problem.text, "code": problem.code });
+    Ok(profile.not_ready(&problem, &body))
 }
 
 #[derive(Serialize)]

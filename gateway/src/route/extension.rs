@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::{RouteError, Target, name, target};
+use super::{RouteError, Target, docs::docs, name, target};
 use crate::name::ModelName;
 
 /// What is asked for.
@@ -22,10 +22,18 @@ pub enum Extension {
     SetTrace,
     /// Tensors in memory that client and server share, which is not offered.
     SharedMemory,
+    /// The OpenAPI document of everything, or of a model; for a browser the page.
+    Docs(Option<Target>),
+    Document(Option<Target>),
+    /// The page to try calls: the same everywhere.
+    Page,
 }
 
 /// The extension at that path, if there is one.
 pub(super) fn extension(method: &Method, segments: &[&str]) -> Option<Result<Extension, RouteError>> {
+    if let Some(docs) = docs(method, segments) {
+        return Some(docs);
+    }
     let allow = match segments {
         ["models"] | ["models", "stats"] | ["models", _, "stats" | "config"] => "GET",
         ["models", _, "versions", _, "stats" | "config"] => "GET",

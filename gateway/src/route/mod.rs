@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use crate::name::{ModelName, Version};
 
 mod admin;
+mod docs;
 mod extension;
 mod grpc;
 
