@@ -16,8 +16,9 @@ use crate::{
 };
 
 /// Models that a plugin of the same or another name serves. What else they need lies in `examples/models`.
-const PLUGINS: [(&str, &str); 9] = [
+const PLUGINS: [(&str, &str); 10] = [
     ("add", "add"),
+    ("batched", "echo"),
     ("digits-pipeline", "digits_pipeline"),
     ("failing", "failing"),
     ("identity", "echo"),
