@@ -1,6 +1,7 @@
 //! Which parts of the V2 (Open Inference) Protocol a server keeps, whoever wrote it. Knows the server by its answers alone.
 
 mod cases;
+mod grpc;
 mod http;
 mod model;
 
@@ -11,7 +12,8 @@ use clap::Parser;
 use serde::Serialize;
 use serde_json::Value;
 
-use cases::{Outcome, PARTS, Part, Subject};
+use cases::{Door, Outcome, PARTS, Part, Subject};
+use grpc::Grpc;
 use http::Server;
 use model::Model;
 
@@ -27,6 +29,9 @@ struct Cli {
     /// The server, as http://host:port, with a base path or without one
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     url: String,
+    /// Its gRPC port, as http://host:port; without it, gRPC is left out
+    #[arg(long)]
+    grpc_url: Option<String>,
     /// The model to call; the first that the server lists if none is named
     #[arg(long)]
     model: Option<String>,
@@ -78,6 +83,11 @@ fn main() -> ExitCode {
 
 /// Whether everything was kept.
 fn run(cli: &Cli) -> Result<bool> {
+    let over_grpc =
+        PARTS.iter().find(|part| part.door == Door::Grpc && cli.only.iter().any(|only| only == part.name));
+    if let (Some(part), None) = (over_grpc, &cli.grpc_url) {
+        bail!("'{}' is asked over gRPC: --grpc-url says where", part.name);
+    }
     let server = Server::new(&cli.url, cli.key.as_deref())?;
     let metadata = server.get("/v2")?.good().context("the server's metadata")?;
     let name = match &cli.model {
@@ -88,16 +98,19 @@ fn run(cli: &Cli) -> Result<bool> {
     let announced: Vec<&str> =
         metadata["extensions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     println!("{} {}, model {name}", shown(&metadata["name"]), shown(&metadata["version"]));
-    let subject = Subject { server, model };
+    let grpc = cli.grpc_url.as_deref().map(|url| Grpc::new(url, cli.key.as_deref())).transpose()?;
+    let announced = (!cli.all).then(|| announced.into_iter().map(str::to_owned).collect());
+    let subject = Subject { server, grpc, model, announced };
     let mut reports = Vec::new();
     for part in &PARTS {
         if !cli.only.is_empty() && !cli.only.iter().any(|only| only == part.name) {
             continue;
         }
-        if let Some(needed) = part.announced
-            && !announced.contains(&needed)
-            && !cli.all
-        {
+        if part.door == Door::Grpc && subject.grpc.is_none() {
+            println!("\n{}: no --grpc-url", part.name);
+            continue;
+        }
+        if part.announced.is_some_and(|needed| !subject.has(needed)) {
             println!("\n{}: not announced", part.name);
             continue;
         }

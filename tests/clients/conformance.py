@@ -1,8 +1,11 @@
-"""The unmodified Python client of NVIDIA Triton (`tritonclient[http]`, synchronous) against a running gateway."""
+"""The unmodified Python client of NVIDIA Triton (`tritonclient[http]`, synchronous and aio) against a running gateway."""
+
+import asyncio
 
 import ml_dtypes
 import numpy as np
 import tritonclient.http as triton
+import tritonclient.http.aio as aio
 from tritonclient.utils import InferenceServerException
 
 from harness import Suite, contains, same, shorten
@@ -543,6 +546,26 @@ def _(url, model):
             result = call.get_result()
             same(result.get_response()["id"], str(i), "id")
             equal(result.as_numpy("OUTPUT0"), array)
+
+
+@suite.case("the aio client: metadata, calls at once, refusals, compression")
+def _(url):
+    async def calls():
+        async with aio.InferenceServerClient(url) as c:
+            same((await c.is_server_live(), await c.is_model_ready("identity")), (True, True))
+            same((await c.get_model_metadata("identity"))["name"], "identity")
+            put = aio.InferInput("INPUT0", list(FLOATS.shape), "FP32").set_data_from_numpy(FLOATS)
+            options = [{}, {"request_compression_algorithm": "gzip", "response_compression_algorithm": "gzip"}]
+            asked = [c.infer("identity", [put], request_id=str(i), **options[i % 2]) for i in range(32)]
+            for i, result in enumerate(await asyncio.gather(*asked)):
+                same(result.get_response()["id"], str(i), "id")
+                equal(result.as_numpy("OUTPUT0"), FLOATS)
+            with refused(404, "no-such-model"):
+                await c.infer("no-such-model", [put])
+            success = (await c.get_inference_statistics("identity"))["model_stats"][0]["inference_stats"]["success"]
+            same(success["count"] >= 32, True, f"{success['count']} calls are counted")
+
+    asyncio.run(calls())
 
 
 @suite.case("good calls among failing ones")

@@ -12,6 +12,12 @@ class Suite:
     def __init__(self, title):
         self.title = title
         self.cases = []
+        # `host:port` of the gateway's gRPC port, for the suites that call both.
+        self.grpc_url = None
+        # `host:port` of its metrics port.
+        self.metrics_url = None
+        # The certificate to trust, as a file, where the gateway speaks TLS.
+        self.ca = None
 
     def case(self, name):
         """Adds the decorated function under that name."""
@@ -36,8 +42,12 @@ class Suite:
     def main(self):
         parser = argparse.ArgumentParser(description=self.title)
         parser.add_argument("--url", default="127.0.0.1:8000", help="host:port of a gateway that serves the examples")
+        parser.add_argument("--grpc-url", default="127.0.0.1:8001", help="host:port of the same gateway's gRPC port")
+        parser.add_argument("--metrics-url", default="127.0.0.1:8002", help="host:port of its metrics port")
+        parser.add_argument("--ca", help="speak TLS, and trust the certificate in this file")
         parser.add_argument("--only", default="", help="run only the cases whose name contains this")
         options = parser.parse_args()
+        self.grpc_url, self.metrics_url, self.ca = options.grpc_url, options.metrics_url, options.ca
         passed, failed = 0, []
         for name, function in self.cases:
             if options.only not in name:

@@ -9,6 +9,7 @@ import pathlib
 import struct
 import zlib
 
+import wire_grpc
 from harness import Suite, same
 from raw_http import Wire
 
@@ -54,6 +55,39 @@ class Bytes(Request):
         self.head, self.body = raw, b""
 
 
+class Metrics(Request):
+    """A request to the metrics port."""
+
+    def status(self, _):
+        return super().status(suite.metrics_url)
+
+
+class Pipelined(Request):
+    """The same request twice at once on one connection: the status of both answers."""
+
+    def status(self, url):
+        with Wire(url) as wire:
+            wire.socket.settimeout(10)
+            first = self.head.replace("Connection: close\r\n", "")
+            wire.send((first + self.head).replace("{host}", url).encode())
+            statuses = {wire.response()[0], wire.response()[0]}
+        return statuses.pop() if len(statuses) == 1 else statuses
+
+
+class Last:
+    """Requests of which the last is what the row is about; what they leave is put right again."""
+
+    def __init__(self, *requests, finally_=None):
+        self.requests, self.finally_ = requests, finally_
+
+    def status(self, url):
+        try:
+            return [request.status(url) for request in self.requests][-1]
+        finally:
+            if self.finally_:
+                self.finally_.status(url)
+
+
 def get(path, method="GET", headers=(), **options):
     return Request(method, path, None if method in ("GET", "HEAD", "OPTIONS") else b"", headers, **options)
 
@@ -90,6 +124,15 @@ def binary(size=16, raw=RAW, shape=(1, 4), datatype="FP32", length=None, model="
 
 def one(data, datatype, shape=None):
     return infer(tensor(data, [len(data)] if shape is None else shape, datatype), model=f"id_{datatype.lower()}")
+
+
+def control(what, model="id_int16", body=b""):
+    return post(f"/v2/repository/models/{model}/{what}", body)
+
+
+def unloaded(*then):
+    """What comes of a request to a model that was unloaded before; it is loaded again afterwards."""
+    return Last(control("unload"), *then, finally_=control("load"))
 
 
 def row(group, title, peers, ours, request, why=""):
@@ -149,6 +192,8 @@ say("an empty list of outputs", "200/200/200", 200, infer(outputs=[]))
 say("binary_data true", "200/200/200", 200, infer(outputs=[{"name": "OUTPUT0", "parameters": {"binary_data": True}}]))
 say("binary_data false", "200/200/200", 200, infer(outputs=[{"name": "OUTPUT0", "parameters": {"binary_data": False}}]))
 say("binary_data_output", "200/200/200", 200, infer(id="b", parameters={"binary_data_output": True}))
+say("one of two outputs", "200/200/200", 200, infer(tensor(), tensor([1, 2], [2], "INT32", "INPUT1"), model="two_io", outputs=[{"name": "OUTPUT1"}]))
+say("classification", "200/200/200", 200, infer(outputs=[{"name": "OUTPUT0", "parameters": {"classification": 2}}]), "the two best, as Triton; the others ignore it")
 say("parameters: text, number, boolean", "200/200/200", 200, infer(parameters={"s": "a", "i": 1, "b": True}))
 say("a parameter that is an object", "400/200/422", 200, infer(parameters={"o": {"a": 1}}), "plugins get it as JSON")
 say("a parameter that is null", "400/200/422", 200, infer(parameters={"o": None}), "plugins get it as JSON")
@@ -168,6 +213,8 @@ say = part("Tensors that do not fit")
 say("too few elements", "500/500/500", 400, infer(tensor(DATA[:3])), "the client's fault")
 say("too many elements", "500/500/500", 400, infer(tensor(DATA + [5])), "the client's fault")
 say("another rank", "400/200/200", 400, infer(tensor(shape=[4])))
+say("a fixed dimension of another size", "400/200/200", 400, infer(tensor([1, 2, 3, 4, 5], [1, 5]), tensor([1, 2], [2], "INT32", "INPUT1"), model="two_io"))
+say("a batch that is too large", "400/200/200", 400, infer(tensor([1.0] * 36, [9, 4]), model="batched"))
 say("a negative dimension", "500/200/500", 400, infer(tensor(shape=[-1, 4])), "the client's fault")
 say("a dimension of 0", "200/200/200", 200, infer(tensor([], [1, 0])))
 say("an empty shape", "400/200/200", 400, infer(tensor(shape=[])))
@@ -273,15 +320,42 @@ say("Accept-Encoding: gzip, a large answer", "200/200/200", 200, infer(tensor([1
 say("Accept-Encoding: gzip, binary out", "200/500/200", 200, infer(headers=["Accept-Encoding: gzip"], parameters={"binary_data_output": True}))
 
 say = part("Extensions")
+say("a model's configuration", "200/404/404", 200, get(MODEL + "/config"))
+say("statistics of a model", "200/404/404", 200, get(MODEL + "/stats"))
+say("… of a version", "200/404/404", 200, get(MODEL + "/versions/1/stats"))
+say("… of all models", "200/404/404", 200, get("/v2/models/stats"))
+say("… of an unknown model", "400/404/404", 404, get("/v2/models/nope/stats"), "what is not there is not found")
+say("log settings", "200/404/404", 200, get("/v2/logging"))
+say("… with a setting", "200/404/404", 501, post("/v2/logging", {"log_verbose_level": 1}), "they concern all tenants, and are chosen at the start")
+say("trace settings", "200/404/404", 200, get("/v2/trace/setting"))
+say("… of a model", "200/404/404", 200, get(MODEL + "/trace/setting"))
+say("… with a setting", "200/404/404", 501, post("/v2/trace/setting", {"trace_rate": "500"}), "the same; --otlp has traces")
+say("shared memory", "200/404/404", 501, get("/v2/systemsharedmemory/status"), "clients that share a gateway do not trust each other")
+say("CUDA's shared memory", "200/404/404", 501, get("/v2/cudasharedmemory/status"), "the same")
+say("generate", "200/422/404", 200, post(MODEL + "/generate", {"INPUT0": 1.0}), "MLServer's body is taken as well")
+say("generate_stream", "200/422/404", 200, post(MODEL + "/generate_stream", {"INPUT0": 1.0}), "the same")
+say("metrics on their own port", "200/200/200", 200, Metrics("GET", "/metrics"))
+say("metrics on the data port", "404/404/200", 404, get("/metrics"), "they tell of all tenants")
+say("MLServer's OpenAPI document", "404/200/404", 404, get("/v2/docs/dataplane.json"))
 say("the index without a body", "200/422/404", 200, post("/v2/repository/index", b""))
 say("the index with {}", "200/200/404", 200, post("/v2/repository/index", {}))
 say("GET of the index", "405/405/404", 405, get("/v2/repository/index"))
 say("load of an unknown model", "500/404/503", 404, post("/v2/repository/models/nope/load", {}), "what is not there is not found")
 say("unload of an unknown model", "200/404/404", 404, post("/v2/repository/models/nope/unload", {}), "the same")
 
+say = part("Loading and unloading")
+say("load", "200/200/200", 200, control("load"), "with KServe's body")
+say("load with a configuration", "200/200/503", 501, control("load", body=json.dumps({"parameters": {"config": "{}"}}).encode()), "that is an upload, and wants a store (--store)")
+say("unload", "200/200/200", 200, unloaded(), "with KServe's body")
+say("load after unload", "200/200/503", 200, unloaded(control("load")))
+say("the model's readiness after unload", "400/404/404", 503, unloaded(get("/v2/models/id_int16/ready")), "with the reason; it is known, and may be loaded again")
+say("infer after unload", "404/404/404", 503, unloaded(one([1], "INT16")), "the same")
+say("the server's readiness after unload", "400/200/200", 200, unloaded(get("/v2/health/ready")), "one model is not the server")
+
 say = part("Names")
 say("300 letters", "404/404/404", 404, get("/v2/models/" + "a" * 300))
 say("9,000 letters", "-/404/404", 414, get("/v2/models/" + "a" * 9000), "with an answer, and what is wrong")
+say("70,000 letters", "-/404/400", 431, get("/v2/models/" + "a" * 70000), "with an answer")
 say("a letter in percent form", "404/200/404", 200, get("/v2/models/iden%74ity"))
 say("a slash in percent form", "404/404/404", 404, get("/v2/models/a%2Fb"))
 say("a space", "404/404/404", 404, get("/v2/models/a%20b"))
@@ -297,12 +371,20 @@ say("a body in chunks", "200/200/404", 200, post(MODEL + "/infer", CHUNKS, ["Tra
 say("Expect: 100-continue", "200/200/404", 200, infer(headers=["Expect: 100-continue"]))
 say("no length", "400/422/422", 400, post(MODEL + "/infer", b"", length=False))
 say("HTTP/1.0", "200/200/404", 200, post(MODEL + "/infer", BODY, version="1.0"))
+say("two requests at once", "200/200/200", 200, Pipelined("GET", "/v2/health/live"), "two answers")
 say("no Host", "200/400/200", 400, get("/v2/health/live", host=False), "as HTTP/1.1 says")
 say("Content-Length beside Transfer-Encoding", "400/422/400", 200, post(MODEL + "/infer", CHUNKS, ["Transfer-Encoding: chunked"]), "the chunks count, as HTTP/1.1 says, and the connection is closed behind them")
 say("two Content-Lengths", "-/400/400", 400, post(MODEL + "/infer", BODY, ["Content-Length: 5"]))
 say("a head of 20 KB", "-/200/200", 431, get("/v2/health/live", headers=["X: " + "a" * 20000]), "with an answer; the bound is --max-header-size")
 say("a first line that is none", "-/400/400", 400, Bytes("NONSENSE\r\n\r\n"))
 say("a length that ends within the JSON", "500/422/400", 400, post(MODEL + "/infer", BODY[:-2]), "the client's fault")
+
+wire_grpc.rows(part)
+GRPC = [
+    "Over gRPC the same servers were asked with the messages of Triton's client; the cells are the status of the call, and behind `OK` what the answer",
+    "says: of `ModelReady` whether the model is ready, of `ModelInfer` whether its outputs are raw or typed. Streams have a word for each answer. KServe's",
+    "server has one model, and MLServer's takes any tensor: what they answer to the other models is told of these.",
+]
 
 
 def page():
@@ -316,18 +398,36 @@ def page():
     group = None
     for row_group, title, peers, ours, _, why in ROWS:
         if row_group != group:
+            if row_group.startswith("gRPC") and not group.startswith("gRPC"):
+                lines += ["", "# The same over gRPC", "", *GRPC]
             group = row_group
             lines += ["", f"## {group}", "", "| request | Triton | MLServer | KServe | Airlock | |", "|---|---|---|---|---|---|"]
         lines.append(f"| {title} | {' | '.join(peers)} | **{ours}** | {why} |")
+    lines += ["", "## gRPC: what is said of a refusal", "", "| request | Triton | MLServer | KServe | Airlock |", "|---|---|---|---|---|"]
+    for title, peers, ours, _ in wire_grpc.TEXTS:
+        lines.append(f"| {title} | {' | '.join(peers)} | **{ours}** |")
     return "\n".join(lines) + "\n"
 
 
 def case(group, title, ours, request):
-    suite.cases.append((f"{group}: {title}", lambda url: same(request.status(url), ours, "status")))
+    def run(url):
+        told = request.status(suite.grpc_url if isinstance(request, wire_grpc.Call) else url)
+        same(told, ours, "status")
+
+    suite.cases.append((f"{group}: {title}", run))
 
 
 for row_group, row_title, _, row_ours, row_request, _ in ROWS:
     case(row_group, row_title, row_ours, row_request)
+
+
+for row_title, _, row_ours, row_request in wire_grpc.TEXTS:
+
+    def said(_, ours=row_ours, request=row_request):
+        request.status(suite.grpc_url)
+        same(request.text, ours, "text")
+
+    suite.cases.append((f"gRPC: what is said: {row_title}", said))
 
 
 @suite.case("docs/compatibility.md says the same")

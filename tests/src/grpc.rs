@@ -15,9 +15,11 @@ use tonic::{
     client::Grpc,
     codec::CompressionEncoding,
     metadata::MetadataMap,
-    transport::{Channel, Endpoint},
+    transport::{self, Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_prost::ProstCodec;
+
+use crate::tls::Certificate;
 
 /// A connection.
 #[derive(Clone, Debug)]
@@ -33,6 +35,18 @@ impl Client {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect().await.expect("the gateway listens");
         Self { channel, metadata: MetadataMap::new(), compressed: false }
+    }
+
+    /// Connects over TLS, as tonic does it by itself, to whoever shows that certificate.
+    pub async fn connect_tls(
+        address: SocketAddr,
+        certificate: &Certificate,
+    ) -> Result<Self, transport::Error> {
+        let trusted = transport::Certificate::from_pem(certificate.pem());
+        let tls = ClientTlsConfig::new().ca_certificate(trusted).domain_name("localhost");
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("an address");
+        let channel = endpoint.tls_config(tls)?.connect().await?;
+        Ok(Self { channel, metadata: MetadataMap::new(), compressed: false })
     }
 
     /// Sends that with every call.

@@ -31,8 +31,13 @@ impl Certificate {
     }
 
     pub fn write(&self, files: &TlsFiles) {
-        fs::write(&files.certificate, pem("CERTIFICATE", &self.der)).expect("a writable folder");
+        fs::write(&files.certificate, self.pem()).expect("a writable folder");
         fs::write(&files.key, pem("PRIVATE KEY", &self.key)).expect("a writable folder");
+    }
+
+    /// The certificate without its key, for who is to trust it.
+    pub fn pem(&self) -> String {
+        pem("CERTIFICATE", &self.der)
     }
 
     /// A handshake that offers these protocols and trusts nobody else.

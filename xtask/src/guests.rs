@@ -16,9 +16,10 @@ use crate::{
 };
 
 /// Models that a plugin of the same or another name serves. What else they need lies in `examples/models`.
-const PLUGINS: [(&str, &str); 10] = [
+const PLUGINS: [(&str, &str); 11] = [
     ("add", "add"),
     ("babble", "babble"),
+    ("batched", "echo"),
     ("digits-pipeline", "digits_pipeline"),
     ("failing", "failing"),
     ("identity", "echo"),

@@ -8,6 +8,7 @@ mod guests;
 mod http;
 mod lint;
 mod onnx_plugin;
+mod perf_analyzer;
 mod plugin;
 mod promises;
 mod python;
@@ -33,6 +34,8 @@ enum Task {
     Demo(demo::Options),
     /// Run all tests: lints, Rust tests, stock clients
     Test(test::Options),
+    /// Run only the clients of others, against the gateway and the models that are built
+    Clients,
     /// Build the example plugins and models into target/models
     Guests,
     /// Build the plugin that runs ONNX models in the wasm sandbox: target/onnx-plugin.wasm
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Clients => test::clients(),
         Task::Guests => guests::run(),
         Task::OnnxPlugin => onnx_plugin::run(),
         Task::Plugin(options) => plugin::run(&options),

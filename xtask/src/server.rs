@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -42,13 +42,10 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
-/// Ports that nobody asks for, where they are free.
-fn ports(more: &[&str]) -> &'static [&'static str] {
-    if more.contains(&"--grpc") {
-        &["--admin", "127.0.0.1:0", "--metrics", "off"]
-    } else {
-        &["--admin", "127.0.0.1:0", "--grpc", "off", "--metrics", "off"]
-    }
+/// Ports that nobody asks for, where they are free or off.
+fn ports(more: &[&str]) -> Vec<&'static str> {
+    let ports = [("--admin", "127.0.0.1:0"), ("--grpc", "off"), ("--metrics", "off")];
+    ports.into_iter().filter(|(name, _)| !more.contains(name)).flat_map(|(name, at)| [name, at]).collect()
 }
 
 impl Server {
@@ -63,14 +60,35 @@ impl Server {
         let models = models.to_str().context("the path of the models is not UTF-8")?;
         let http = address.to_string();
         let arguments =
-            [&["serve", "--model-repository", models, "--http", &http], ports(more), more].concat();
+            [&["serve", "--model-repository", models, "--http", &http], &ports(more)[..], more].concat();
         Self::start(&binaries.join("airlock"), &arguments, core, address, LOAD_PATIENCE)
+    }
+
+    /// The same with `cert.pem` and `key.pem` of a folder. It is waited for until it listens and no longer: who trusts the
+    /// certificate has to ask whether it is ready.
+    pub fn gateway_over_tls(
+        binaries: &Path,
+        models: &Path,
+        address: SocketAddr,
+        pair: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
+        let (models, http) = (text(models)?, address.to_string());
+        let (cert, key) = (text(&pair.join("cert.pem"))?, text(&pair.join("key.pem"))?);
+        let own =
+            ["serve", "--model-repository", &models, "--http", &http, "--tls-cert", &cert, "--tls-key", &key];
+        let arguments = [&own[..], &ports(more), more].concat();
+        let program = binaries.join("airlock");
+        let mut server = Self::spawn(&program, &arguments, None, address)?;
+        server.wait_until(&program, LOAD_PATIENCE, |address| TcpStream::connect(address).is_ok())?;
+        Ok(server)
     }
 
     /// Starts the gateway with a store for uploads and nothing else.
     pub fn store(binaries: &Path, address: SocketAddr, more: &[&str]) -> Result<Self> {
         let http = address.to_string();
-        let arguments = [&["serve", "--http", &http], ports(more), more].concat();
+        let arguments = [&["serve", "--http", &http], &ports(more)[..], more].concat();
         Self::start(&binaries.join("airlock"), &arguments, None, address, LOAD_PATIENCE)
     }
 
@@ -82,6 +100,13 @@ impl Server {
         address: SocketAddr,
         patience: Duration,
     ) -> Result<Self> {
+        let mut server = Self::spawn(program, arguments, core, address)?;
+        let ready = |address| http::get(address, "/v2/health/ready").is_ok_and(|answer| answer.status == 200);
+        server.wait_until(program, patience, ready)?;
+        Ok(server)
+    }
+
+    fn spawn(program: &Path, arguments: &[&str], core: Option<usize>, address: SocketAddr) -> Result<Self> {
         eprintln!("==> {} {}", program.display(), arguments.join(" "));
         ensure!(http::get(address, "/").is_err(), "something else listens on {address} already");
         let mut command = Command::new("sh");
@@ -97,18 +122,21 @@ impl Server {
         let output = supervisor.stdout.take().context("the supervisor has no output")?;
         BufReader::new(output).read_line(&mut line)?;
         let pid = line.trim().parse().context("the supervisor gave no process id")?;
-        let mut server = Self { supervisor, pid, address };
-        server.wait_until_ready(program, patience)?;
-        Ok(server)
+        Ok(Self { supervisor, pid, address })
     }
 
-    fn wait_until_ready(&mut self, program: &Path, patience: Duration) -> Result<()> {
+    fn wait_until(
+        &mut self,
+        program: &Path,
+        patience: Duration,
+        ready: impl Fn(SocketAddr) -> bool,
+    ) -> Result<()> {
         let started = Instant::now();
         while started.elapsed() < patience {
             if let Some(status) = self.supervisor.try_wait()? {
                 bail!("{} ended before it was ready: {status}", program.display());
             }
-            if http::get(self.address, "/v2/health/ready").is_ok_and(|answer| answer.status == 200) {
+            if ready(self.address) {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(10));

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything, from lints to stock clients; the last line is `N passed, M failed`.
 
+mod clients;
+
 use std::{
     ffi::OsStr,
-    fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,14 +12,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use clients::Clients;
+
 use crate::{
-    bench, conformance, guests, lint, onnx_plugin, python,
+    bench, guests, lint, onnx_plugin, python,
     server::{Server, free_address},
     shell,
 };
-
-/// Both below `tests/clients`.
-const REQUIREMENTS: [&str; 2] = ["requirements.txt", "requirements-parity.txt"];
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -38,6 +38,13 @@ impl Count {
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+    }
+
+    /// Says it as the last line, and fails unless all is well.
+    fn finish(self) -> Result<()> {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        ensure!(self.failed == 0 && self.passed > 0, "{} checks failed", self.failed);
+        Ok(())
     }
 }
 
@@ -61,7 +68,7 @@ impl Steps {
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut count = Count::default();
-    let mut steps = Steps { done: 0, all: if options.quick { 7 } else { 12 } };
+    let mut steps = Steps { done: 0, all: if options.quick { 7 } else { 13 } };
     if !options.quick {
         steps.run("lints", lint::run)?;
     }
@@ -78,13 +85,22 @@ pub fn run(options: &Options) -> Result<()> {
     if !options.quick {
         let clients = steps.run("Python environments of the clients", Clients::prepare)?;
         count.add(steps.run("stock clients", || clients.conformance())?);
+        count.add(steps.run("perf_analyzer", || clients.perf_analyzer())?);
         count.add(steps.run("parity with onnxruntime", || clients.parity())?);
         steps.run("benchmark, answers only", bench::smoke)?;
     }
     eprintln!("\nall steps: {:.1} s", started.elapsed().as_secs_f64());
-    println!("{} passed, {} failed", count.passed, count.failed);
-    ensure!(count.failed == 0 && count.passed > 0, "{} checks failed", count.failed);
-    Ok(())
+    count.finish()
+}
+
+/// `cargo xtask clients`: the steps of the test that run clients of others, against what is built already.
+pub fn clients() -> Result<()> {
+    let mut count = Count::default();
+    let mut steps = Steps { done: 0, all: 3 };
+    let clients = steps.run("Python environments of the clients", Clients::prepare)?;
+    count.add(steps.run("stock clients", || clients.conformance())?);
+    count.add(steps.run("perf_analyzer", || clients.perf_analyzer())?);
+    count.finish()
 }
 
 /// Builds with the development profile, as the tests do: the two share all dependencies.
@@ -108,118 +124,17 @@ fn s3_server() -> Result<PathBuf> {
     python::venv("s3", &[&shell::root().join("tests/s3/requirements.txt")])
 }
 
-/// The scripts of `tests/clients`, and the Python that has what they need.
-struct Clients {
-    folder: PathBuf,
-    python: PathBuf,
-    /// The one that has what the examples' own clients need.
-    python_of_examples: PathBuf,
-    /// The one that has MLServer's codecs, which want other versions of much else.
-    python_of_codecs: PathBuf,
-    /// The one that has a validator of OpenAPI documents.
-    python_of_openapi: PathBuf,
-}
-
-impl Clients {
-    fn prepare() -> Result<Self> {
-        let folder = shell::root().join("tests/clients");
-        let requirements = REQUIREMENTS.map(|name| folder.join(name));
-        let python = python::venv("clients", &requirements.each_ref().map(PathBuf::as_path))?;
-        let of_examples = shell::root().join("examples/requirements.txt");
-        let python_of_examples = python::venv("examples", &[&of_examples])?;
-        let python_of_codecs = python::venv("codecs", &[&folder.join("requirements-codecs.txt")])?;
-        let python_of_openapi = python::venv("openapi", &[&folder.join("requirements-openapi.txt")])?;
-        Ok(Self { folder, python, python_of_examples, python_of_codecs, python_of_openapi })
-    }
-
-    fn command(&self, python: &Path, script: &str) -> Command {
-        let mut command = Command::new(python);
-        command.arg(self.folder.join(script));
-        command
-    }
-
-    /// The stock client, and what it cannot send, against the example models.
-    fn conformance(&self) -> Result<Count> {
-        let grpc = free_address()?.to_string();
-        let server = gateway("models", &["--grpc", &grpc])?;
-        let http = server.address.to_string();
-        let mut total = Count::default();
-        for (script, python, url) in [
-            ("conformance.py", &self.python, &http),
-            ("grpc_client.py", &self.python, &grpc),
-            ("streaming.py", &self.python, &grpc),
-            ("raw_http.py", &self.python, &http),
-            ("examples.py", &self.python_of_examples, &http),
-            ("codecs.py", &self.python_of_codecs, &http),
-            ("openapi.py", &self.python_of_openapi, &http),
-        ] {
-            total.add(checked(self.command(python, script).args(["--url", url]))?);
-        }
-        server.stop()?;
-        // As the servers were started whose answers it knows.
-        let server = gateway("models", &["--model-control-mode", "explicit", "--load-model", "*"])?;
-        total.add(checked(
-            self.command(&self.python, "wire.py").args(["--url", &server.address.to_string()]),
-        )?);
-        server.stop()?;
-        total.add(self.uploads()?);
-        Ok(total)
-    }
-
-    /// The stock client as two tenants that upload models of their own.
-    fn uploads(&self) -> Result<Count> {
-        let store = shell::target().join("store-of-clients");
-        if store.exists() {
-            fs::remove_dir_all(&store)?;
-        }
-        let folder = store.to_str().context("the path of the store is not UTF-8")?;
-        let key = |tenant: &str, scopes: &str| -> Result<String> {
-            let airlock = |arguments: &[&str]| {
-                let output = Command::new(shell::target().join("debug/airlock"))
-                    .args(arguments)
-                    .args(["--store", folder])
-                    .stderr(Stdio::inherit())
-                    .output()
-                    .context("cannot start airlock")?;
-                ensure!(output.status.success(), "airlock {} failed", arguments.join(" "));
-                Ok::<_, anyhow::Error>(String::from_utf8(output.stdout)?.trim().to_owned())
-            };
-            airlock(&["tenant", "create", tenant])?;
-            airlock(&["key", "create", "--tenant", tenant, "--scope", scopes])
-        };
-        let mut client = self.command(&self.python, "uploads.py");
-        client
-            .env("AIRLOCK_TEST_MODELS", shell::target().join("models"))
-            .env("AIRLOCK_TEST_KEY_ACME", key("acme", "infer,repository")?)
-            .env("AIRLOCK_TEST_KEY_UMBRELLA", key("umbrella", "infer,repository")?)
-            .env("AIRLOCK_TEST_KEY_READER", key("acme", "infer")?);
-        let server = gateway("models", &["--store", folder])?;
-        let count = checked(client.args(["--url", &server.address.to_string()]))?;
-        server.stop()?;
-        Ok(count)
-    }
-
-    /// Real ONNX models: the gateway's answers beside onnxruntime's.
-    fn parity(&self) -> Result<Count> {
-        let models = shell::target().join("parity");
-        shell::run("models from packages", self.command(&self.python, "models.py").arg(&models))?;
-        // The first request of each shape includes the engine's optimisation for it.
-        let server = gateway("parity", &["--deadline", "60s"])?;
-        let mut compare = self.command(&self.python, "onnx_parity.py");
-        let count = checked(compare.arg(server.address.to_string()).arg(&models))?;
-        server.stop()?;
-        Ok(count)
-    }
-}
-
 /// The conformance suite against this gateway, with models of different kinds.
 fn conforms() -> Result<Count> {
-    let server = gateway("models", &[])?;
+    let grpc = free_address()?.to_string();
+    let server = gateway("models", &["--grpc", &grpc])?;
     let url = format!("http://{}", server.address);
     let mut total = Count::default();
     for model in ["identity", "add", "two_io", "iris", "id_uint8", "id_bytes"] {
-        total
-            .add(counted(conformance::suite().args(["--url", &url, "--model", model]), parse_conformance)?.0);
+        // What the step before has built: alone, the suite would be built anew, with fewer features of its dependencies.
+        let mut suite = shell::command(shell::target().join("debug/airlock-conformance"));
+        suite.args(["--url", &url, "--grpc-url", &grpc, "--model", model]);
+        total.add(counted(&mut suite, parse_conformance)?.0);
     }
     ensure!(total.passed > 0, "the conformance suite checked nothing");
     server.stop()?;

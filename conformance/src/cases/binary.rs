@@ -147,7 +147,8 @@ fn agree(subject: &Subject) -> Result<Outcome> {
     Ok(Kept)
 }
 
-fn flatten(list: &[Value], into: &mut Vec<Value>) {
+/// The elements of a list, nested or flat.
+pub fn flatten(list: &[Value], into: &mut Vec<Value>) {
     for entry in list {
         match entry.as_array() {
             Some(inner) => flatten(inner, into),

@@ -75,7 +75,7 @@ fn model_ready(subject: &Subject) -> Result<Outcome> {
 }
 
 fn versions(subject: &Subject) -> Result<Outcome> {
-    let Subject { server, model } = subject;
+    let Subject { server, model, .. } = subject;
     if model.versions.is_empty() {
         return Ok(Skipped("the metadata name no version"));
     }

@@ -4,6 +4,7 @@ mod calls;
 mod hostile;
 mod keys;
 mod stream;
+mod tls;
 
 use airlock_tests::{
     gateway::{Gateway, Repository},
