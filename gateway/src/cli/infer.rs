@@ -109,10 +109,13 @@ impl Infer {
 /// Prints the events of an answer, each as it comes. An error among them is the last, and this command's own.
 async fn told(client: &Client, mut response: Response) -> Result<()> {
     let mut read = Vec::new();
+    // Bytes in which no event ends.
+    let mut searched = 0;
     while let Some(piece) = client.piece(&mut response).await? {
         read.extend_from_slice(&piece);
-        while let Some(end) = read.windows(2).position(|two| two == b"\n\n") {
-            let event: Vec<u8> = read.drain(..end + 2).collect();
+        while let Some(end) = read[searched..].windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = read.drain(..searched + end + 2).collect();
+            searched = 0;
             let json = event.strip_prefix(b"data: ").context("the answer is no stream of events")?;
             let response: Value = serde_json::from_slice(json).context("an event is not JSON")?;
             if let Some(error) = response["error"].as_str() {
@@ -121,6 +124,7 @@ async fn told(client: &Client, mut response: Response) -> Result<()> {
             }
             say(response)?;
         }
+        searched = read.len().saturating_sub(1);
     }
     Ok(())
 }
