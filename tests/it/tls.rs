@@ -119,6 +119,35 @@ async fn who_is_silent_in_or_after_the_handshake_is_cut_and_holds_up_nobody() {
     assert!(secured.alive().await);
 }
 
+/// The answer to a request that is refused before its body is read, by a client that reads nothing until it has sent all.
+async fn refused_while_it_sends<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S) -> String {
+    const BODY: usize = 8 << 20;
+    let head =
+        format!("POST /v2/models/none/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("an open connection");
+    for piece in vec![b' '; BODY].chunks(64 << 10) {
+        stream.write_all(piece).await.expect("what is sent is taken");
+    }
+    stream.flush().await.expect("what is sent is taken");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an end, and no reset");
+    String::from_utf8(answer).expect("UTF-8")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_while_it_sends_reads_the_answer() {
+    let repository = Repository::default().with("good", "1", "model.wasm", guest::good());
+    let (plain, secured) = (Gateway::serve(repository).await, Secured::serve().await);
+    for _ in 0..20 {
+        let stream = TcpStream::connect(plain.address()).await.expect("the gateway listens");
+        let answer = refused_while_it_sends(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("'none'"), "{answer}");
+        let stream = secured.certificate.dial(secured.address(), &[b"http/1.1"]).await.expect("a handshake");
+        let answer = refused_while_it_sends(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("'none'"), "{answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_on_the_tls_port_is_closed_cleanly() {
     let secured = Secured::serve().await;

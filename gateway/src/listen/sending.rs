@@ -7,11 +7,14 @@ use std::{
     mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
 
 use super::places::Visitor;
 
@@ -174,11 +177,26 @@ pub(super) struct Watched<S> {
     stream: S,
     sending: Sending,
     blocked: bool,
+    /// Since this side of the connection has ended.
+    lingers: Option<Lingers>,
+}
+
+/// Time for a peer that still sends when its connection ends. Closed with bytes unread, the connection would be reset, and who is
+/// refused before its body is read would see that instead of the answer (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+/// Who sends nothing for so long does not send any more.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// How long what the peer still sends is taken and thrown away.
+#[derive(Debug)]
+struct Lingers {
+    end: Instant,
+    quiet: Pin<Box<Sleep>>,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, sending: &Sending) -> Self {
-        Self { stream, sending: sending.clone(), blocked: false }
+        Self { stream, sending: sending.clone(), blocked: false, lingers: None }
     }
 
     fn note<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -205,7 +223,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -233,7 +251,24 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         self.note(flushed)
     }
 
+    /// Ends this side, and takes what the other one sends until it has ended as well, or is quiet.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.lingers.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            self.lingers =
+                Some(Lingers { end: Instant::now() + LINGER, quiet: Box::pin(tokio::time::sleep(QUIET)) });
+        }
+        let Self { stream, lingers: Some(lingers), .. } = &mut *self else { return Poll::Ready(Ok(())) };
+        let mut thrown_away = [0; 16 << 10];
+        loop {
+            let mut buffer = ReadBuf::new(&mut thrown_away);
+            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && Instant::now() < lingers.end => {
+                    lingers.quiet.as_mut().reset(tokio::time::Instant::now() + QUIET);
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return lingers.quiet.as_mut().poll(context).map(Ok),
+            }
+        }
     }
 }
