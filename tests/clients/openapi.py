@@ -64,6 +64,13 @@ def finite(text):
     return json.loads(text, parse_constant=lambda word: None)
 
 
+def event(answer):
+    """The JSON of a stream's only event."""
+    status, headers, body = answer
+    same((status, headers["content-type"]), (200, "text/event-stream; charset=utf-8"), shorten(body))
+    return finite(body.removeprefix(b"data: "))
+
+
 @suite.case("the document of everything is valid, under each of its names")
 def general(url):
     api = document(url, "/v2/docs")
@@ -103,6 +110,11 @@ def example(url, name):
     length = answered.get("Inference-Header-Content-Length")
     fits(api, "InferResponse", finite(response[: int(length)] if length else response))
 
+    stream = f"{path}/infer_stream"
+    same(stream in api["paths"], name != "id_bf16", stream)
+    if stream in api["paths"]:
+        fits(api, "InferResponse", event(call(url, "POST", stream, body, headers)))
+
     generate = f"{path}/generate"
     same(generate in api["paths"], name != "id_bf16", generate)
     if generate not in api["paths"]:
@@ -112,9 +124,7 @@ def example(url, name):
     status, _, response = call(url, "POST", generate, json.dumps(request))
     same(status, 200, shorten(response))
     fits(api, "GenerateResponse", finite(response))
-    status, headers, response = call(url, "POST", f"{path}/generate_stream", json.dumps(request))
-    same((status, headers["content-type"]), (200, "text/event-stream; charset=utf-8"), "stream")
-    fits(api, "GenerateResponse", finite(response.removeprefix(b"data: ")))
+    fits(api, "GenerateResponse", event(call(url, "POST", f"{path}/generate_stream", json.dumps(request))))
 
 
 @suite.case("what the gateway refuses does not fit either, and classes do")
