@@ -2,6 +2,9 @@
 //!
 //! REST hands over a principal, a target and a body; gRPC a principal and a message, of which the target is a part: so it is read
 //! before the model is found. From there on both are one road. Authorisation, limits and metering are below the doors.
+//!
+//! Two stretches are in files of their own: `received`, on which a body becomes a request that fits its model, and `stream`, which
+//! takes the place of `answer` where a request may get several responses.
 
 mod neighbours;
 mod received;
