@@ -280,5 +280,20 @@ pub struct InferResponse {
     pub outputs: Vec<Tensor>,
 }
 
+impl InferResponse {
+    /// Bytes of memory that its tensors and texts take.
+    pub fn bytes(&self) -> usize {
+        let texts = |parameters: &Parameters| -> usize {
+            let text = |value: &Parameter| match value {
+                Parameter::Text(text) | Parameter::Json(text) => text.len(),
+                _ => 0,
+            };
+            parameters.iter().map(|(name, value)| name.len() + text(value)).sum()
+        };
+        let outputs = self.outputs.iter().map(|output| output.bytes.len() + texts(&output.parameters));
+        texts(&self.parameters) + outputs.sum::<usize>()
+    }
+}
+
 #[cfg(test)]
 mod tests;

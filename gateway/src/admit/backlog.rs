@@ -110,14 +110,19 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// It wants little of the processor from now on, and is not waited for.
-    pub(super) fn leave(&self) {
-        if !self.counts.swap(false, Ordering::Relaxed) {
+    /// Whether it is among what is under way: not while it wants nothing of the processor.
+    pub(super) fn count(&self, counts: bool) {
+        let mut state = self.backlog.lock();
+        if self.counts.swap(counts, Ordering::Relaxed) == counts {
             return;
         }
-        let mut state = self.backlog.lock();
         let State { tenants, weights } = &mut *state;
         let Some(known) = tenants.get_mut(&self.tenant) else { return };
+        if counts {
+            *weights += if known.under_way == 0 { known.weight } else { 0 };
+            known.under_way += 1;
+            return;
+        }
         known.under_way -= 1;
         if known.under_way == 0 {
             *weights = weights.saturating_sub(known.weight);
@@ -137,7 +142,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.leave();
+        self.count(false);
     }
 }
 
@@ -169,6 +174,22 @@ mod tests {
         assert_eq!(backlog.check(&one, 1, TIME * 2), Ok(()));
         drop(work);
         assert_eq!(backlog.check(&one, 1, TIME), Ok(()));
+    }
+
+    #[test]
+    fn work_that_waits_for_its_client_keeps_nobody_waiting() {
+        let backlog = Backlog::new(1);
+        let idle = busy(&backlog, "idle", 3, Duration::from_secs(1));
+        let _one = busy(&backlog, "one", 6, Duration::from_millis(100));
+        assert!(backlog.check(&tenant("one"), 1, TIME).is_err(), "half of a core: 1.2 s");
+        idle.iter().for_each(|work| work.count(false));
+        idle[0].count(false);
+        assert_eq!(backlog.check(&tenant("one"), 1, TIME), Ok(()), "a whole core: 0.6 s");
+        idle[0].count(true);
+        assert!(backlog.check(&tenant("one"), 1, TIME).is_err());
+        idle[0].count(false);
+        drop(idle);
+        assert_eq!(backlog.check(&tenant("one"), 1, TIME), Ok(()));
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Admission {
     /// limits has no more than a part.
     pub fn reservation(self: &Arc<Self>, tenant: &TenantName, quota: &Quota) -> Reservation {
         let own = (quota.running > 0).then(|| self.account(tenant));
-        Reservation { admission: Arc::clone(self), own, bytes: 0 }
+        Reservation { admission: Arc::clone(self), own, bytes: 0, together: None }
     }
 
     /// Counts a request of a tenant before anything is done for it, and as long as what this returns is held: until its
@@ -233,7 +233,8 @@ async fn turn(places: &Arc<Semaphore>, deadline: Deadline) -> Result<Permit, Adm
 }
 
 /// A place among the running; given back when dropped, that is when the answer is encoded. A peer that reads its answer
-/// slowly holds memory, which its reservation counts, and its tenant's [`Seat`], but keeps nobody from running.
+/// slowly holds memory, which its reservation counts, and its tenant's [`Seat`], but keeps nobody from running; a run that gives
+/// several responses keeps its place until it has ended, however slowly they are read.
 #[derive(Debug)]
 pub struct Permit {
     _all: OwnedSemaphorePermit,
@@ -243,10 +244,10 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The run waits for its client: it is not among the work that others have to wait for, now nor later.
-    pub fn waits(&self) {
+    /// Whether the run waits for its client: then it is not among the work that others have to wait for.
+    pub fn waits(&self, waits: bool) {
         if let Some(work) = &self.work {
-            work.leave();
+            work.count(!waits);
         }
     }
 
@@ -265,14 +266,28 @@ pub struct Reservation {
     /// Of its tenant, if that has limits.
     own: Option<Arc<Account>>,
     bytes: usize,
+    /// Of all that belong to the same request, if there are several.
+    together: Option<Arc<AtomicUsize>>,
 }
 
 impl Reservation {
+    /// One more for the same request.
+    pub fn another(&mut self) -> Self {
+        let together = self.together.get_or_insert_with(|| Arc::new(AtomicUsize::new(self.bytes)));
+        Self {
+            admission: Arc::clone(&self.admission),
+            own: self.own.clone(),
+            bytes: 0,
+            together: Some(Arc::clone(together)),
+        }
+    }
+
     pub fn grow(&mut self, bytes: usize) -> Result<(), AdmitError> {
         let (max, each) = (self.admission.max_buffered, self.admission.max_buffered_each);
         if let Some(own) = &self.own {
             // One request alone may have more: else it would be refused however often it came.
-            let within = |taken: usize, sum: usize| sum <= each || taken == self.bytes;
+            let alone = self.together.as_ref().map_or(self.bytes, |bytes| bytes.load(Ordering::Relaxed));
+            let within = |taken: usize, sum: usize| sum <= each || taken == alone;
             take_bytes(&own.buffered, bytes, within).ok_or(AdmitError::TenantBytes(each))?;
         }
         if take_bytes(&self.admission.buffered, bytes, |_, sum| sum <= max).is_none() {
@@ -282,6 +297,9 @@ impl Reservation {
             return Err(AdmitError::Bytes);
         }
         self.bytes += bytes;
+        if let Some(together) = &self.together {
+            together.fetch_add(bytes, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -290,8 +308,13 @@ impl Reservation {
         if bytes > self.bytes {
             return self.grow(bytes - self.bytes);
         }
-        self.give_back(self.bytes - bytes);
+        self.shrink_to(bytes);
         Ok(())
+    }
+
+    /// Gives back what is more than that.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.give_back(self.bytes.saturating_sub(bytes));
     }
 
     fn give_back(&mut self, bytes: usize) {
@@ -300,6 +323,9 @@ impl Reservation {
             own.buffered.fetch_sub(bytes, Ordering::Relaxed);
         }
         self.bytes -= bytes;
+        if let Some(together) = &self.together {
+            together.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 

@@ -176,6 +176,13 @@ fn a_tenant_holds_no_more_than_its_part_of_the_bytes() {
     let mut large = of("one");
     assert_eq!((large.grow(200), large.grow(200)), (Ok(()), Ok(())));
     assert_eq!(of("one").grow(1), Err(AdmitError::TenantBytes(250)));
-    drop(large);
+    // So may a request and its responses together.
+    let mut response = large.another();
+    assert_eq!(response.grow(200), Ok(()));
+    large.shrink_to(0);
+    assert_eq!((response.resize(300), large.another().grow(100)), (Ok(()), Ok(())));
+    let mut beside = of("one");
+    assert_eq!((beside.grow(1), response.grow(100)), (Err(AdmitError::TenantBytes(250)), Ok(())));
+    drop((large, response));
     assert_eq!(of("one").grow(750), Ok(()));
 }

@@ -2,16 +2,17 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     admit::{Permit, Reservation, Seat},
+    consumption::Consumption,
     deadline::RunDeadline,
     encode::{self, Encoded, Generated, grpc::Call},
     error::Problem,
@@ -21,12 +22,10 @@ use crate::{
     name::TenantName,
     reply::Reply,
     repository::Model,
-    tensor::InferResponse,
+    tensor::{InferRequest, InferResponse},
 };
 
-use super::{
-    Answer, Arrived, Gateway, Received, Terms, refused, run, tensor_bytes, turn, within_quota, written,
-};
+use super::{Answer, Arrived, Gateway, Received, Terms, refused, run, turn, within_quota, written};
 
 /// What the responses of a stream are written as.
 #[derive(Clone, Copy, Debug)]
@@ -45,23 +44,28 @@ pub struct Answers {
     running: Option<Running>,
 }
 
-/// A run that may give responses while it goes on.
+/// A run that may give responses while it goes on, and goes on whether or not anybody asks for them.
 struct Running {
-    run: BoxFuture<'static, Result<InferResponse, Problem>>,
-    /// What it has given ahead of its last response.
-    ahead: mpsc::Receiver<Given>,
-    ended: Option<Result<InferResponse, Problem>>,
+    task: Task,
+    given: mpsc::Receiver<Given>,
     client: Arc<Client>,
     usage: Usage,
     seat: Option<Seat>,
-    /// Of the request, until the run has given something.
-    reservation: Option<Reservation>,
     /// Since when the client has a response to read.
     reads_since: Option<Instant>,
 }
 
-/// A response on its way from the run to its client, with its place in the budget.
-type Given = Result<(InferResponse, Reservation), Problem>;
+/// Stops when this is dropped.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A response on its way from the run to its client, with its place in the budget, and whether it is what the run has returned.
+type Given = Result<(InferResponse, Reservation, bool), Problem>;
 
 impl std::fmt::Debug for Answers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,7 +74,7 @@ impl std::fmt::Debug for Answers {
 }
 
 impl Answers {
-    /// Waits for a place among the running. The run begins when its first response is asked for.
+    /// Waits for a place among the running, and begins.
     pub(super) async fn begin(
         gateway: &Arc<Gateway>,
         arrived: Arrived,
@@ -79,12 +83,12 @@ impl Answers {
     ) -> Result<Self, Problem> {
         let Arrived { model, quota, received: Received { decoded, reservation, deadline }, seat } = arrived;
         let permit = match turn(gateway, &model, &quota, deadline, &mut usage).await {
-            Ok(permit) => permit,
+            Ok(permit) => Arc::new(permit),
             Err(problem) => return Err(refused(gateway, problem, usage)),
         };
         let id = decoded.reply.id.clone().unwrap_or_default();
         let deadline = RunDeadline::movable(model.limits.within(deadline), gateway.limits.listen.stream_wait);
-        let (sender, ahead) = mpsc::channel(1);
+        let (sender, given) = mpsc::channel(1);
         let client = Arc::new(Client {
             gateway: Arc::clone(gateway),
             model,
@@ -92,27 +96,14 @@ impl Answers {
             tenant: usage.tenant().clone(),
             reply: decoded.reply,
             form,
-            permit,
+            permit: Mutex::new(Some(Arc::clone(&permit))),
+            reservation: Mutex::new(reservation),
             sender,
             has_some: AtomicBool::new(false),
         });
-        let (runs_for, consumed) = (Arc::clone(&client), usage.consumed());
-        let run = async move {
-            let Client { gateway, model, quota, tenant, permit, .. } = &*runs_for;
-            let responses = Some(Arc::clone(&runs_for) as Arc<dyn Responses>);
-            let terms = Terms { quota, deadline, tenant, consumed, permit, responses };
-            run(gateway, model, decoded.request, terms).await
-        };
-        let running = Running {
-            run: Box::pin(run),
-            ahead,
-            ended: None,
-            client,
-            usage,
-            seat,
-            reservation: Some(reservation),
-            reads_since: None,
-        };
+        let run = goes_on(Arc::clone(&client), decoded.request, deadline, usage.consumed(), permit);
+        let task = Task(tokio::spawn(run));
+        let running = Running { task, given, client, usage, seat, reads_since: None };
         Ok(Self { gateway: Arc::clone(gateway), id, running: Some(running) })
     }
 
@@ -128,11 +119,9 @@ impl Answers {
             running.usage.client_took(since.elapsed());
         }
         let given = match running.next().await {
-            Some(given) => given.and_then(|(response, reservation)| {
-                running.reservation = None;
-                running.client.written(response, reservation, false)
-            }),
-            None => return self.last(),
+            Ok((response, reservation, true)) => return self.last(response, reservation),
+            Ok((response, reservation, false)) => running.client.written(response, reservation, false),
+            Err(problem) => Err(problem),
         };
         match given {
             Ok((encoded, reservation)) => {
@@ -147,38 +136,64 @@ impl Answers {
         }
     }
 
-    fn last(&mut self) -> Option<Result<Answer, Problem>> {
-        let Running { ended, client, mut usage, seat, .. } = self.running.take()?;
+    /// What the run has returned. After others, a response without outputs is none.
+    fn last(&mut self, response: InferResponse, reservation: Reservation) -> Option<Result<Answer, Problem>> {
+        let Running { client, mut usage, seat, .. } = self.running.take()?;
         usage.passed(Station::Run);
-        let last = ended?.and_then(|response| client.last(response));
-        usage.passed(Station::Encode);
-        match last {
-            Ok(Some((encoded, reservation))) => {
-                usage.succeeded(encoded.length());
-                Some(Ok(Answer { encoded, held: (reservation, seat), usage: Some(usage) }))
-            }
-            Ok(None) => {
-                usage.succeeded(0);
-                None
-            }
-            Err(problem) => Some(Err(refused(&self.gateway, problem, usage))),
+        let is_none = response.outputs.is_empty() && client.has_some.load(Ordering::Relaxed);
+        if is_none && !client.reply.tells_end {
+            usage.succeeded(0);
+            return None;
         }
+        let last = client.written(response, reservation, true);
+        usage.passed(Station::Encode);
+        Some(match last {
+            Ok((encoded, reservation)) => {
+                usage.succeeded(encoded.length());
+                Ok(Answer { encoded, held: (reservation, seat), usage: Some(usage) })
+            }
+            Err(problem) => Err(refused(&self.gateway, problem, usage)),
+        })
     }
 }
 
 impl Running {
-    /// The next response ahead of the last one; none when the run has ended.
-    async fn next(&mut self) -> Option<Given> {
-        while self.ended.is_none() {
-            tokio::select! {
-                biased;
-                // It may end early, however much there is to read.
-                ended = &mut self.run => self.ended = Some(ended),
-                Some(given) = self.ahead.recv() => return Some(given),
-            }
-        }
-        self.ahead.try_recv().ok()
+    async fn next(&mut self) -> Given {
+        let given = tokio::select! {
+            biased;
+            given = self.given.recv() => given,
+            ended = &mut self.task.0 => match ended {
+                // The last response may have come meanwhile.
+                Ok(()) => self.given.try_recv().ok(),
+                Err(error) => return Err(Problem::internal(error.to_string())),
+            },
+        };
+        given.unwrap_or_else(|| Err(Problem::internal("the run has ended without a word".to_owned())))
     }
+}
+
+/// Runs a request to its end, whether or not its client reads: what it then holds is what it has returned.
+async fn goes_on(
+    client: Arc<Client>,
+    request: InferRequest,
+    deadline: RunDeadline,
+    consumed: Arc<Consumption>,
+    permit: Arc<Permit>,
+) {
+    let Client { gateway, model, quota, tenant, .. } = &*client;
+    let responses = Some(Arc::clone(&client) as Arc<dyn Responses>);
+    let terms = Terms { quota, deadline, tenant, consumed, permit: &permit, responses };
+    let ended = run(gateway, model, request, terms).await;
+    // The run had the request's bytes until now.
+    lock(&client.reservation).shrink_to(0);
+    drop((lock(&client.permit).take(), permit));
+    let given = ended.and_then(|response| client.reserved(response, true));
+    // Without a receiver the task is about to be dropped.
+    let _ = client.sender.send(given).await;
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The client of a run, and what the run has for its sake.
@@ -189,18 +204,21 @@ struct Client {
     tenant: TenantName,
     reply: Reply,
     form: Form,
-    permit: Permit,
+    /// None once the run has ended.
+    permit: Mutex<Option<Arc<Permit>>>,
+    /// Of the request. Those of its responses belong to it.
+    reservation: Mutex<Reservation>,
     sender: mpsc::Sender<Given>,
     /// It was given a response.
     has_some: AtomicBool,
 }
 
 impl Client {
-    /// A place in the budget, for as long as a response is not sent.
-    fn reserved(&self, bytes: usize) -> Result<Reservation, Problem> {
-        let mut reservation = self.gateway.admission.reservation(&self.tenant, &self.quota);
-        reservation.grow(bytes)?;
-        Ok(reservation)
+    /// A response with its place in the budget, which it has until it is sent.
+    fn reserved(&self, response: InferResponse, last: bool) -> Given {
+        let mut reservation = lock(&self.reservation).another();
+        reservation.grow(response.bytes())?;
+        Ok((response, reservation, last))
     }
 
     fn written(
@@ -222,20 +240,16 @@ impl Client {
         Ok((encoded, reservation))
     }
 
-    /// What a run came to that has returned `response`.
-    fn last(&self, response: InferResponse) -> Result<Option<(Encoded, Reservation)>, Problem> {
-        let is_none = response.outputs.is_empty() && self.has_some.load(Ordering::Relaxed);
-        if is_none && !self.reply.tells_end {
-            return Ok(None);
+    /// Whether the run waits for this client.
+    fn keeps_waiting(&self, waits: bool, deadline: &RunDeadline) {
+        if waits {
+            deadline.wait();
+        } else {
+            deadline.go_on();
         }
-        let reservation = self.reserved(0)?;
-        self.written(response, reservation, true).map(Some)
-    }
-
-    fn given(&self, response: InferResponse) -> Given {
-        within_quota(&self.quota, &response)?;
-        let reservation = self.reserved(tensor_bytes(&response.outputs))?;
-        Ok((response, reservation))
+        if let Some(permit) = &*lock(&self.permit) {
+            permit.waits(waits);
+        }
     }
 }
 
@@ -243,17 +257,17 @@ impl Responses for Client {
     fn take<'a>(&'a self, response: InferResponse, deadline: &'a RunDeadline) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             self.has_some.store(true, Ordering::Relaxed);
-            let given = self.given(response);
+            let within = within_quota(&self.quota, &response).map_err(Problem::from);
+            let given = within.and_then(|()| self.reserved(response, false));
             let failed = given.is_err();
-            // What was given before is taken by now: there is room.
+            // There is room: the last one was waited for until it was taken, as this one is below.
             let sent = self.sender.send(given).await;
-            deadline.wait();
-            self.permit.waits();
+            self.keeps_waiting(true, deadline);
             if failed || sent.is_err() || self.sender.reserve().await.is_err() {
                 // Nothing is taken any more: whoever polls this is about to drop it.
                 std::future::pending::<()>().await;
             }
-            deadline.go_on();
+            self.keeps_waiting(false, deadline);
         })
     }
 }

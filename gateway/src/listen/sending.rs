@@ -31,8 +31,9 @@ struct UnderWay {
     answers: BTreeMap<u64, Instant>,
     /// Since when the peer has taken nothing of what is written to it.
     blocked_since: Option<Instant>,
-    /// Answers that wait for it to take something.
-    waiting: Vec<Waker>,
+    /// Answers that wait for it to take something, by their ids.
+    waiting: BTreeMap<u64, Waker>,
+    ids: u64,
 }
 
 /// One request, from its head to the end of its answer.
@@ -46,6 +47,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub struct Answer {
     request: Request,
+    id: u64,
     /// None between the messages of an answer that has several.
     number: Option<u64>,
     patience: Duration,
@@ -61,7 +63,8 @@ impl Default for Sending {
             quiet_since,
             answers,
             blocked_since: None,
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
+            ids: 0,
         };
         Self(Arc::new(Mutex::new(quiet)))
     }
@@ -116,7 +119,11 @@ impl Request {
 
     /// An answer, which is to be read within that time.
     pub(super) fn answer(self, patience: Duration) -> Answer {
-        let mut answer = Answer { request: self, number: None, patience };
+        let id = self.sending.with(|under_way| {
+            under_way.ids += 1;
+            under_way.ids
+        });
+        let mut answer = Answer { request: self, id, number: None, patience };
         answer.resume();
         answer
     }
@@ -141,9 +148,7 @@ impl Answer {
             if under_way.blocked_since.is_none() {
                 return Poll::Ready(());
             }
-            if !under_way.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                under_way.waiting.push(context.waker().clone());
-            }
+            under_way.waiting.insert(self.id, context.waker().clone());
             Poll::Pending
         })
     }
@@ -168,6 +173,7 @@ impl Drop for Request {
 impl Drop for Answer {
     fn drop(&mut self) {
         self.pause();
+        self.request.sending.with(|under_way| under_way.waiting.remove(&self.id));
     }
 }
 
@@ -183,7 +189,7 @@ pub(super) struct Watched<S> {
 
 /// Time for a peer that still sends when its connection ends. Closed with bytes unread, the connection would be reset, and who is
 /// refused before its body is read would see that instead of the answer (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(1);
 /// Who sends nothing for so long does not send any more.
 const QUIET: Duration = Duration::from_millis(250);
 
@@ -205,9 +211,9 @@ impl<S> Watched<S> {
             let since = self.blocked.then(Instant::now);
             let waiting = self.sending.with(|under_way| {
                 under_way.blocked_since = since;
-                if self.blocked { Vec::new() } else { mem::take(&mut under_way.waiting) }
+                if self.blocked { BTreeMap::new() } else { mem::take(&mut under_way.waiting) }
             });
-            waiting.into_iter().for_each(Waker::wake);
+            waiting.into_values().for_each(Waker::wake);
         }
         written
     }
@@ -254,7 +260,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     /// Ends this side, and takes what the other one sends until it has ended as well, or is quiet.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingers.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            let ended = Pin::new(&mut self.stream).poll_shutdown(context);
+            ready!(self.note(ended))?;
             self.lingers =
                 Some(Lingers { end: Instant::now() + LINGER, quiet: Box::pin(tokio::time::sleep(QUIET)) });
         }
