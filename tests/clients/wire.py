@@ -6,6 +6,7 @@ What Triton 2.51.0, MLServer 1.7.1 and KServe 0.21.0 answered was captured from 
 import gzip
 import json
 import pathlib
+import re
 import struct
 import zlib
 
@@ -387,6 +388,28 @@ GRPC = [
 ]
 
 
+# The clients of others that the test runs as they come: package, where its version is pinned, what it does, by which script.
+CLIENTS = [
+    ("tritonclient", "", "HTTP, with and without asyncio: every call, every datatype both ways, binary and JSON, compressed", "conformance.py"),
+    ("tritonclient", "", "gRPC, with and without asyncio: the same, and streams", "grpc_client.py"),
+    ("tritonclient", "", "streams of a model that gives several responses", "streaming.py"),
+    ("tritonclient", "", "all four forms over TLS", "tls.py"),
+    ("tritonclient", "", "uploads by `load_model(files=…)`, as two tenants", "uploads.py"),
+    ("kserve", "-kserve", "`InferenceRESTClient` and `InferenceGRPCClient`, plain and over TLS: every datatype both ways, readiness, refusals", "kserve_client.py"),
+    ("mlserver", "-codecs", "its codecs write requests and read answers: numpy, text, base64, dates, pandas", "codecs.py"),
+    ("perf-analyzer", "-perf-analyzer", "load over HTTP, gRPC and streams, and its reading of our statistics", "perf_analyzer.py"),
+]
+
+
+def clients():
+    lines = ["", "## Clients", "", "| client | version | what it does in the test run | script |", "|---|---|---|---|"]
+    for package, pins, does, script in CLIENTS:
+        text = pathlib.Path(__file__).with_name(f"requirements{pins}.txt").read_text()
+        version = re.search(rf"^{package}(?:\[.*\])?==([\w.]+)", text, re.M)[1]
+        lines.append(f"| {package} | {version} | {does} | `{script}` |")
+    return lines
+
+
 def page():
     lines = [
         "# Compatibility",
@@ -395,6 +418,7 @@ def page():
         "servers themselves; `-`: the connection was closed or nothing came. Ours are asked again in every test run, which fails where this",
         "page is not up to date (`tests/clients/wire.py --write` writes it). The last column says why ours is as it is, where it differs from Triton's or is worth a word.",
     ]
+    lines += clients()
     group = None
     for row_group, title, peers, ours, _, why in ROWS:
         if row_group != group:
