@@ -121,7 +121,15 @@ impl Worker {
             stream.write_all(&source.artifact)?;
             source.files.iter().try_for_each(|(_, bytes)| stream.write_all(bytes))
         });
-        let answer = told.and_then(|()| wire::read(&mut stream));
+        let answer = match told {
+            // It may have said something before it ended without listening.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                wire::read(&mut stream)
+            }
+            told => told.and_then(|()| wire::read(&mut stream)),
+        };
         let reason = match answer {
             Ok(Some(Answer::Loaded(signature))) => {
                 self.accounted = self.processor_time();
