@@ -145,13 +145,6 @@ async fn who_does_not_read_the_answers_is_cut_off_and_keeps_nobody_from_running(
     works(&other).await;
 }
 
-/// MiB that a process has to itself.
-fn own(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it lives");
-    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_streams_of_slow_readers_hold_what_they_may_and_no_more() {
     const CONNECTIONS: usize = 20;
@@ -170,7 +163,7 @@ async fn a_thousand_streams_of_slow_readers_hold_what_they_may_and_no_more() {
     let port = process.grpc.expect("a port");
     let other = Client::connect(port).await;
     works(&other).await;
-    let before = own(&process);
+    let before = process.own_mib();
     let values = vec![1.0; 16 << 10];
     let (mut clients, mut streams) = (Vec::new(), Vec::new());
     for _ in 0..CONNECTIONS {
@@ -185,7 +178,7 @@ async fn a_thousand_streams_of_slow_readers_hold_what_they_may_and_no_more() {
     let mut most = 0;
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        most = most.max(own(&process) - before.min(own(&process)));
+        most = most.max(process.own_mib() - before.min(process.own_mib()));
         works(&other).await;
     }
     println!("{} streams of slow readers hold {most} MiB", CONNECTIONS * STREAMS);

@@ -139,7 +139,7 @@ async fn a_peer_that_gives_every_window_and_reads_nothing_holds_little() {
 
     let process = serve(&["--deadline", "60s"]);
     let at = process.address;
-    let before = own(&process);
+    let before = process.own_mib();
     let connection = TokioIo::new(TcpStream::connect(at).await.expect("the gateway listens"));
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size((1 << 31) - 1)
@@ -160,19 +160,12 @@ async fn a_peer_that_gives_every_window_and_reads_nothing_holds_little() {
     // Nobody reads the bodies of the answers, and after a while nobody reads at all.
     let _ = timeout(Duration::from_millis(500), connection.as_mut()).await;
     sleep(Duration::from_secs(4)).await;
-    let most = own(&process).saturating_sub(before);
+    let most = process.own_mib().saturating_sub(before);
     println!("32 streams of a peer that gives every window hold {most} MiB");
     assert!(most <= 64, "{most} MiB");
     drop((connection, asked));
     let answer = post(at, "/v2/models/good/infer", &infer_body(1.0)).await;
     assert_eq!(answer.status, 200);
-}
-
-/// MiB that a process has to itself.
-fn own(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it lives");
-    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +189,7 @@ async fn a_thousand_streaming_models_whose_readers_do_not_read_hold_what_they_ma
         assert_eq!(answer.raw_output_contents, [bytes(&[1.0])]);
     };
     works().await;
-    let (before, guests) = (own(&process), Guests::of(&process));
+    let (before, guests) = (process.own_mib(), Guests::of(&process));
     // 16 KiB a response: what is read ahead of the readers are a few responses of each.
     let values = vec![1.0; 4 << 10];
     let (mut clients, mut streams) = (Vec::new(), Vec::new());
@@ -211,7 +204,7 @@ async fn a_thousand_streaming_models_whose_readers_do_not_read_hold_what_they_ma
     let mut most = 0;
     for _ in 0..20 {
         sleep(Duration::from_millis(200)).await;
-        most = most.max(own(&process).saturating_sub(before));
+        most = most.max(process.own_mib().saturating_sub(before));
         works().await;
     }
     guests.stop().await;
