@@ -25,7 +25,7 @@ use crate::{
     authenticate::{Authenticator, Trust},
     config::{Config, Port},
     execute::{
-        Isolation, LoadError, Source, Step,
+        Isolation, LoadError, Reserved, Source, Step,
         native::{Engine, Isolated},
         wasm::{Cache, OnnxPlugin, Sandbox},
         worker::Workers,
@@ -94,9 +94,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Time for the last usage to be written, once the grace period is over.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
-/// Threads that a gateway's runtime is to have for sockets: two at least, so that a guest's turn on one of them holds up nobody.
+/// Threads that a gateway's runtime is to have for sockets: one for each core, and one that is kept [in
+/// reserve](Server::keep_reserve) for when guests hold all others.
 pub fn serving_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).max(2)
+    std::thread::available_parallelism().map_or(1, usize::from) + 1
 }
 
 /// A gateway that serves.
@@ -374,6 +375,12 @@ async fn keep_loaded(gateway: Arc<Gateway>, surveys: Option<Surveys>, stopped: l
 }
 
 impl Server {
+    /// Takes a thread of the current runtime into reserve for as long as the returned value lives: see [`serving_threads`]. Not
+    /// for a runtime that has a single thread.
+    pub fn keep_reserve(&self) -> Reserved {
+        self.gateway.sandbox.keep_reserve()
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }

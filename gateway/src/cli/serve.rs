@@ -122,6 +122,7 @@ async fn serve(config: Config) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     let drain_delay = config.drain_delay;
     let mut server = server::start(config).await?;
+    let _reserve = server.keep_reserve();
     let asked = tokio::select! {
         asked = signals.next() => asked,
         () = server.ended() => bail!("the listener died; its last words are in the log above"),

@@ -25,6 +25,7 @@ use crate::{
 
 pub use isolation::Isolation;
 pub use output::check_outputs;
+pub use schedule::Reserved;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

@@ -11,6 +11,8 @@
 
 mod crowd;
 mod queue;
+mod reserve;
+mod timed;
 
 use std::{
     io,
@@ -22,7 +24,7 @@ use std::{
     },
     task::{Context, Poll},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use async_task::Runnable;
@@ -30,9 +32,15 @@ use rustix::process::setpriority_process;
 use tokio::runtime::Handle;
 
 use super::Share;
-use crate::{consumption::thread_nanos, name::TenantName};
+use crate::{
+    consumption::{Consumption, thread_nanos},
+    name::TenantName,
+};
 use crowd::Crowd;
 use queue::{Queue, TURN};
+pub use reserve::Reserved;
+use reserve::Turns;
+use timed::Timed;
 
 /// How much less than others a compute thread counts for the kernel: threads that serve go first whenever they have work.
 const NICE: i32 = 5;
@@ -41,8 +49,8 @@ const NICE: i32 = 5;
 #[derive(Debug)]
 pub struct Scheduler {
     shared: Arc<Shared>,
-    /// Turns that are being taken where requests are served.
-    here: AtomicUsize,
+    /// Those that are taken where requests are served.
+    turns: Arc<Turns>,
     crowd: Mutex<Crowd>,
 }
 
@@ -131,7 +139,7 @@ impl Scheduler {
             stuck: Condvar::new(),
         });
         let crowd = Mutex::new(Crowd::new(Instant::now()));
-        let scheduler = Self { shared, here: AtomicUsize::new(0), crowd };
+        let scheduler = Self { shared, turns: Arc::default(), crowd };
         for number in 0..2 * threads {
             let shared = Arc::clone(&scheduler.shared);
             // Not joined: a turn ends at the next tick, and nobody waits for it.
@@ -140,7 +148,8 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    /// Runs a future for a tenant, on compute threads if it needs more than a turn. Dropping what this returns stops it
+    /// Runs a future for a tenant, on compute threads if it needs more than a turn, and adds the time that it takes to what was
+    /// consumed. Dropping what this returns stops it
     /// before its next turn; it is dropped on a compute thread then.
     ///
     /// # Errors
@@ -150,13 +159,14 @@ impl Scheduler {
         share: &Arc<Share>,
         habit: &Habit,
         nested: bool,
+        consumed: Arc<Consumption>,
         run: F,
     ) -> Result<F::Output, Lost>
     where
-        F: Future + Send + Unpin + 'static,
+        F: Future + Send + 'static,
         F::Output: Send,
     {
-        let mut run = Watched { run, habit: habit.clone(), took: Duration::ZERO };
+        let mut run = Timed::new(run, consumed, habit.clone());
         // A guest that calls another one waits on its own thread already.
         if !nested
             && !habit.is_long()
@@ -168,7 +178,7 @@ impl Scheduler {
             });
             let first = first.await;
             drop(turn);
-            self.crowd().took(share, run.took);
+            self.crowd().took(share, run.took());
             if let Poll::Ready(output) = first? {
                 return Ok(output);
             }
@@ -181,11 +191,9 @@ impl Scheduler {
         if !self.crowd().admits(share, Instant::now()) {
             return None;
         }
-        // One of the threads that serve stays free for the sockets.
-        let max = Handle::current().metrics().num_workers().saturating_sub(1);
-        let taken = |here: usize| (here < max).then_some(here + 1);
-        self.here.try_update(Ordering::Relaxed, Ordering::Relaxed, taken).ok()?;
-        let place = Here(&self.here);
+        // One of the threads that serve stays free for the sockets, or in reserve.
+        let most = Handle::current().metrics().num_workers().saturating_sub(1);
+        let place = self.turns.begin(most).then(|| Here(&self.turns))?;
         if self.shared.waiting.load(Ordering::Relaxed) == 0 {
             return Some(TurnHere { _place: place, charged: None });
         }
@@ -195,6 +203,11 @@ impl Scheduler {
             state.queue.goes_first(share) || state.is_stuck()
         };
         goes_first.then(|| TurnHere { _place: place, charged: Some((&self.shared, share, thread_nanos())) })
+    }
+
+    /// The turns that are taken where requests are served: to be looked at every tick.
+    pub fn turns(&self) -> &Arc<Turns> {
+        &self.turns
     }
 
     fn crowd(&self) -> MutexGuard<'_, Crowd> {
@@ -288,11 +301,11 @@ impl Shared {
 }
 
 /// One of the turns that are taken where requests are served.
-struct Here<'a>(&'a AtomicUsize);
+struct Here<'a>(&'a Turns);
 
 impl Drop for Here<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.end();
     }
 }
 
@@ -307,28 +320,6 @@ impl Drop for TurnHere<'_> {
         if let Some((shared, share, start)) = self.charged {
             shared.state().queue.used_elsewhere(share, thread_nanos().saturating_sub(start));
         }
-    }
-}
-
-/// A run that notes how long it takes, also if it is never seen to end: as with one that its deadline stops.
-struct Watched<F> {
-    run: F,
-    habit: Habit,
-    took: Duration,
-}
-
-impl<F: Future + Unpin> Future for Watched<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // Of the processor, not of the clock: a run that others kept waiting is not a long one.
-        let start = thread_nanos();
-        let polled = Pin::new(&mut self.run).poll(context);
-        self.took += Duration::from_nanos(thread_nanos().saturating_sub(start));
-        if self.took > TURN || polled.is_ready() {
-            self.habit.note(self.took > TURN);
-        }
-        polled
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, sync::mpsc, task::Waker};
+use std::{collections::BTreeMap, sync::mpsc, task::Waker, time::Duration};
 
 use proptest::prelude::*;
 
@@ -162,18 +162,22 @@ async fn a_short_run_stays_where_it_is_and_a_long_one_moves() {
     let scheduler = Scheduler::new(1).expect("a thread");
     let (share, habit) = (share("one", 100), Habit::default());
     let here = thread::current().id();
-    assert_eq!(scheduler.run(&share, &habit, false, yields(0)).await, Ok(here));
-    assert_ne!(scheduler.run(&share, &habit, false, yields(3)).await, Ok(here));
+    assert_eq!(scheduler.run(&share, &habit, false, Arc::default(), yields(0)).await, Ok(here));
+    assert_ne!(scheduler.run(&share, &habit, false, Arc::default(), yields(3)).await, Ok(here));
     // The next run of the same model begins over there; a short one brings the model back.
-    assert_ne!(scheduler.run(&share, &habit, false, yields(0)).await, Ok(here));
-    assert_eq!(scheduler.run(&share, &habit, false, yields(0)).await, Ok(here));
-    assert_ne!(scheduler.run(&share, &habit, true, yields(0)).await, Ok(here), "a nested call");
+    assert_ne!(scheduler.run(&share, &habit, false, Arc::default(), yields(0)).await, Ok(here));
+    assert_eq!(scheduler.run(&share, &habit, false, Arc::default(), yields(0)).await, Ok(here));
+    assert_ne!(
+        scheduler.run(&share, &habit, true, Arc::default(), yields(0)).await,
+        Ok(here),
+        "a nested call"
+    );
 }
 
 #[tokio::test]
 async fn with_a_single_serving_thread_nothing_runs_on_it() {
     let scheduler = Scheduler::new(1).expect("a thread");
-    let run = scheduler.run(&share("one", 100), &Habit::default(), false, yields(0)).await;
+    let run = scheduler.run(&share("one", 100), &Habit::default(), false, Arc::default(), yields(0)).await;
     assert_ne!(run, Ok(thread::current().id()));
 }
 
@@ -183,11 +187,12 @@ async fn a_panic_costs_its_own_run_only() {
     let share = share("one", 100);
     for nested in [false, true] {
         let panics = std::future::poll_fn(|_| panic!("on purpose"));
-        let lost: Result<(), Lost> = scheduler.run(&share, &Habit::default(), nested, panics).await;
+        let lost: Result<(), Lost> =
+            scheduler.run(&share, &Habit::default(), nested, Arc::default(), panics).await;
         assert_eq!(lost, Err(Lost));
-        assert!(scheduler.run(&share, &Habit::default(), nested, yields(1)).await.is_ok());
+        assert!(scheduler.run(&share, &Habit::default(), nested, Arc::default(), yields(1)).await.is_ok());
     }
-    assert_eq!(scheduler.here.load(Ordering::Relaxed), 0);
+    assert_eq!(scheduler.turns.here(), 0);
 }
 
 /// Says when it is dropped.
@@ -213,7 +218,7 @@ async fn a_run_that_nobody_waits_for_ends() {
     let scheduler = Scheduler::new(1).expect("a thread");
     let (dropped, ended) = mpsc::channel();
     let (share, habit) = (share("one", 100), Habit::default());
-    let mut run = Box::pin(scheduler.run(&share, &habit, false, endless(dropped)));
+    let mut run = Box::pin(scheduler.run(&share, &habit, false, Arc::default(), endless(dropped)));
     for _ in 0..3 {
         assert!(run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
@@ -254,7 +259,7 @@ async fn behind_a_turn_that_does_not_end_other_tenants_go_on_and_its_own_does_no
     begins.recv_timeout(Duration::from_secs(10)).expect("it runs");
     let own = scheduler.spawn(holder, yields(0));
     for _ in 0..10 {
-        assert!(scheduler.run(&other, &habit, true, yields(3)).await.is_ok());
+        assert!(scheduler.run(&other, &habit, true, Arc::default(), yields(3)).await.is_ok());
     }
     assert!(!own.is_finished(), "who holds up a thread gets no other one");
     tell.send(()).expect("it waits");

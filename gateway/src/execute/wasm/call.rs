@@ -23,7 +23,6 @@ use super::{
     fault,
     host::Guest,
     responses::Outgoing,
-    timed::Timed,
 };
 
 /// A loaded model, ready to be instantiated.
@@ -77,8 +76,8 @@ impl Executor for WasmModel {
             let deadline = call.deadline.clone();
             let (consumed, share) = (Arc::clone(&call.consumed), Arc::clone(&call.share));
             let nested = call.depth > 0;
-            let run = Timed::new(run(self.0.clone(), request, call, slot), consumed);
-            let run = self.0.sandbox.schedule.run(&share, &self.0.habit, nested, run);
+            let run = run(self.0.clone(), request, call, slot);
+            let run = self.0.sandbox.schedule.run(&share, &self.0.habit, nested, consumed, run);
             // The guest sees its deadline when it gets a turn; the caller's answer does not wait for that.
             tokio::select! {
                 biased;

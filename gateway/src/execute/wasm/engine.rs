@@ -140,13 +140,14 @@ fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
     pool
 }
 
-/// Starts the thread that advances the engine's epoch; it ends when the engine is dropped.
-pub(super) fn start_ticker(engine: &Engine) -> Result<(), LoadError> {
+/// Starts the thread that advances the engine's epoch and then does `at_tick`; it ends when the engine is dropped.
+pub(super) fn start_ticker(engine: &Engine, at_tick: impl Fn() + Send + 'static) -> Result<(), LoadError> {
     let engine = engine.weak();
     let ticker = move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
+            at_tick();
             thread::sleep(TICK);
         }
     };

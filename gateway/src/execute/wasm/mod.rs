@@ -8,7 +8,7 @@
 //! - `bindings`, `host`: the types and imports of `wit/inference.wit`
 //! - `responses`: what a guest answers, at once or bit by bit
 //! - `onnx`: ONNX models, by a plugin of the gateway's own
-//! - `call`, `timed`, `fault`: one request, what it costs, and what can go wrong in it
+//! - `call`, `fault`: one request, what it costs, and what can go wrong in it
 
 mod artifact;
 mod bindings;
@@ -26,7 +26,6 @@ mod responses;
 mod signature;
 mod snapshot;
 mod text;
-mod timed;
 
 use std::{fmt, sync::Arc, thread::available_parallelism};
 
@@ -40,7 +39,7 @@ use crate::limits::SandboxLimits;
 
 use super::{
     Executor, LoadError, Report, Source, Step,
-    schedule::{Habit, Scheduler},
+    schedule::{Habit, Reserved, Scheduler},
     worker::Workers,
 };
 use call::{Model, WasmModel};
@@ -71,16 +70,22 @@ impl Sandbox {
         cache: Option<Cache>,
     ) -> Result<Arc<Self>, LoadError> {
         let (engine, memories) = engine::serving(&limits)?;
-        engine::start_ticker(&engine)?;
         let linker =
             host::serving(&engine).map_err(|error| LoadError::new(Step::Load, format_args!("{error:#}")))?;
         let cores = available_parallelism().map_or(1, usize::from);
         let threads = if limits.threads == 0 { cores } else { limits.threads };
         let schedule = Scheduler::new(threads)
             .map_err(|error| LoadError::new(Step::Load, format_args!("no threads for guests: {error}")))?;
+        let turns = Arc::clone(schedule.turns());
+        engine::start_ticker(&engine, move || turns.look())?;
         let slots = Arc::new(Semaphore::new(limits.max_instances as usize));
         let settings = Settings { limits, memories };
         Ok(Arc::new(Self { settings, engine, linker, workers, cache, slots, schedule }))
+    }
+
+    /// Takes a thread of the current runtime, which has to have another one, into reserve: it serves while guests hold all others.
+    pub fn keep_reserve(&self) -> Reserved {
+        self.schedule.turns().keep_reserve()
     }
 
     /// Where the instances live.

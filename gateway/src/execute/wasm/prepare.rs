@@ -86,7 +86,7 @@ fn run(settings: &Settings, source: Source, step: &mut dyn FnMut(Step)) -> Resul
     };
     // Said before the ticker is there, which shows from outside how far the worker is.
     step(Step::Snapshot);
-    engine::start_ticker(&loader)?;
+    engine::start_ticker(&loader, || ())?;
     let (context, instrumented) =
         Wizer::new().keep_init_func(true).instrument_component(&component).map_err(|error| {
             failed(Step::Snapshot, &error.context("a snapshot cannot keep the state of its instances"))
