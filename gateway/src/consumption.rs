@@ -4,7 +4,7 @@
 
 use std::{
     marker::PhantomData,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -15,6 +15,23 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Consumption {
     cpu_nanos: AtomicU64,
     peak_memory_bytes: AtomicU64,
+    called_others: AtomicBool,
+    batch: AtomicU64,
+}
+
+/// How the run for a request was an execution of its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// It ran alone.
+    Own,
+    /// With other requests, in a batch of so many rows; it counts for all of them.
+    First { rows: u64 },
+    /// With other requests, one of which counts for it.
+    Shared,
+}
+
+impl Consumption {
+    const SHARED: u64 = u64::MAX;
 }
 
 impl Consumption {
@@ -27,13 +44,40 @@ impl Consumption {
 
     /// Adds CPU time that another process took.
     pub fn elsewhere(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Adds CPU time in nanoseconds: its part of what was used for several requests.
+    pub fn nanos(&self, nanos: u64) {
         self.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Notes that it ran in a batch of so many rows, and whether it is the one that the batch is counted by.
+    pub fn in_batch(&self, rows: u64, first: bool) {
+        self.batch.store(if first { rows } else { Self::SHARED }, Ordering::Relaxed);
+    }
+
+    pub fn execution(&self) -> Execution {
+        match self.batch.load(Ordering::Relaxed) {
+            0 => Execution::Own,
+            Self::SHARED => Execution::Shared,
+            rows => Execution::First { rows },
+        }
     }
 
     /// Notes the most memory that one instance had, in bytes. Instances that call each other are not added up.
     pub fn memory(&self, bytes: usize) {
         self.peak_memory_bytes.fetch_max(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that a model called another one.
+    pub fn calls_another(&self) {
+        self.called_others.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one model alone ran.
+    pub fn is_of_one_model(&self) -> bool {
+        !self.called_others.load(Ordering::Relaxed)
     }
 
     pub fn cpu_nanos(&self) -> u64 {
@@ -58,7 +102,7 @@ impl OnThread<'_> {
     /// Ends it, and says how many nanoseconds it was.
     pub fn end(self) -> u64 {
         let used = thread_nanos().saturating_sub(self.since);
-        self.consumption.cpu_nanos.fetch_add(used, Ordering::Relaxed);
+        self.consumption.nanos(used);
         std::mem::forget(self);
         used
     }

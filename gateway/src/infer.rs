@@ -47,6 +47,7 @@ use crate::{
         namespaces::{Namespaces, Wanted},
         uploads::Uploads,
     },
+    response_cache::{self, ResponseCache},
     route::{self, Target},
     tensor::{InferRequest, InferResponse, Signature, Tensor},
 };
@@ -69,6 +70,8 @@ pub struct Gateway {
     pub profiles: Profiles,
     pub quarantine: Arc<Quarantine>,
     pub admission: Arc<Admission>,
+    /// Responses of models that may be answered without a run.
+    pub responses: ResponseCache,
     /// The operator's models on disk.
     pub repository: Arc<Repository>,
     /// What tenants uploaded; `None` without a store to keep it in.
@@ -403,17 +406,58 @@ async fn answer(
     encode: impl FnOnce(&Model, &InferResponse, &Reply) -> Result<Encoded, EncodeError>,
 ) -> Result<Travelled, Problem> {
     let Arrived { model, quota, received: Received { decoded, mut reservation, deadline }, seat } = arrived;
-    let permit = turn(gateway, &model, &quota, deadline, usage).await?;
-    let terms = Terms::new(&quota, model.limits.within(deadline).into(), usage, &permit);
-    let ran = run(gateway, &model, decoded.request, terms).await;
-    usage.passed(Station::Run);
+    let (key, kept) = kept(gateway, &model, &decoded.request, usage);
+    let (response, permit) = match kept {
+        Some(response) => {
+            // The tenant may get less than when it was kept.
+            within_quota(&quota, &response)?;
+            (response, None)
+        }
+        None => {
+            let permit = turn(gateway, &model, &quota, deadline, usage).await?;
+            let terms = Terms::new(&quota, model.limits.within(deadline).into(), usage, &permit);
+            let ran = run(gateway, &model, decoded.request, terms).await;
+            usage.passed(Station::Run);
+            (keep(gateway, key, ran?, usage), Some(permit))
+        }
+    };
     let encoded =
-        written(&model, &quota, ran?, &decoded.reply, |response, reply| encode(&model, response, reply))?;
+        written(&model, &quota, response, &decoded.reply, |response, reply| encode(&model, response, reply))?;
     usage.passed(Station::Encode);
     drop(permit);
     // Until the last of it is sent, the answer takes the request's place in the budget.
     reservation.resize(encoded.length())?;
     Ok((encoded, (reservation, seat)))
+}
+
+/// The response to an equal request of the same tenant, if the model's are kept and there is one; else where to keep it.
+fn kept(
+    gateway: &Gateway,
+    model: &Model,
+    request: &InferRequest,
+    usage: &mut Usage,
+) -> (Option<response_cache::Key>, Option<InferResponse>) {
+    if !model.response_cache || !gateway.responses.is_on() {
+        return (None, None);
+    }
+    let key =
+        off_the_sockets(tensor_bytes(&request.inputs), || response_cache::Key::new(&model.content, request));
+    let response = gateway.responses.get(usage.tenant(), &key);
+    usage.looked_up(response.is_some());
+    (Some(key), response.map(|response| InferResponse::clone(&response)))
+}
+
+/// Keeps a response for equal requests. What another model had a part in is not kept: that one may be replaced.
+fn keep(
+    gateway: &Gateway,
+    key: Option<response_cache::Key>,
+    response: InferResponse,
+    usage: &Usage,
+) -> InferResponse {
+    if let Some(key) = key.filter(|_| usage.consumed().is_of_one_model() && !gateway.memory.no_loads()) {
+        gateway.responses.put(usage.tenant(), key, &response);
+    }
+    response
 }
 
 /// Admit: waits for a place among the running.

@@ -9,7 +9,7 @@
 //! 3. [`route`] says what is asked for, and [`repository`] which version of the model answers;
 //! 4. [`admit`] reserves the bytes of the body before they are read;
 //! 5. [`decode`] turns the body into tensors and checks them against the model's signature;
-//! 6. [`admit`] gives a place among the running;
+//! 6. [`admit`] gives a place among the running, unless [`response_cache`] has the response already;
 //! 7. [`execute`] runs the model, unless [`quarantine`] keeps it from running: in a brand-new wasm instance, when it is the
 //!    tenant's turn, or natively, here or in a worker process;
 //! 8. [`encode`] writes the answer;
@@ -46,6 +46,7 @@ pub mod proto;
 pub mod quarantine;
 pub mod reply;
 pub mod repository;
+pub mod response_cache;
 pub mod route;
 pub mod secret;
 pub mod server;

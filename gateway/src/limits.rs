@@ -99,6 +99,8 @@ pub struct AdmitLimits {
     pub max_queued: usize,
     /// Sum of the requests and answers that are held in memory at a time, in bytes.
     pub max_buffered_bytes: usize,
+    /// Bytes of responses that are kept for models that ask for it; 0: none.
+    pub response_cache_bytes: usize,
     /// Time a request may take from its body's last byte to its answer; its `timeout` parameter may shorten it.
     pub deadline: Duration,
 }
@@ -109,6 +111,7 @@ impl Default for AdmitLimits {
             max_running: 128,
             max_queued: 1024,
             max_buffered_bytes: 1024 * MIB,
+            response_cache_bytes: 64 * MIB,
             deadline: Duration::from_secs(2),
         }
     }

@@ -50,6 +50,7 @@ use crate::{
         namespaces::Namespaces,
         uploads::Uploads,
     },
+    response_cache::ResponseCache,
     secret::{self, Purpose, Secret, SecretError},
     store::{Store, StoreError, StorePlace},
 };
@@ -188,6 +189,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         non_finite: config.non_finite,
         profiles: config.profiles,
         quarantine: Quarantine::new(&config.limits.quarantine),
+        responses: ResponseCache::new(config.limits.admit.response_cache_bytes),
         admission: Admission::new(&config.limits, Arc::clone(&memory)),
         repository: Arc::new(repository),
         uploads,
@@ -296,6 +298,12 @@ fn loader(
         own.map_err(|reason| LoadError::new(Step::Read, reason))?;
         if let Origin::Tenant(quota) = &origin {
             source.limits = source.limits.within_quota(quota, sandboxed);
+        }
+        if source.batching.is_some() && (kind, isolation) != (Kind::Onnx, Isolation::None) {
+            tracing::info!(
+                model = source.label,
+                "dynamic_batching makes no difference: it is for ONNX models in the gateway's own process"
+            );
         }
         match (kind, isolation) {
             (Kind::Wasm, _) => sandbox.load(source),

@@ -32,7 +32,7 @@ fn weights(name: &str, dims: &[u64]) -> Vec<u8> {
 }
 
 /// A small network for images of 16 x 16: two convolutions, a pool, a product and a softmax.
-fn network() -> Graph {
+pub fn network() -> Graph {
     let conv = |input: &str, weights: &str, output: &str| {
         node("Conv", &[input, weights], &[output], &[ints("kernel_shape", &[3, 3])])
     };

@@ -135,6 +135,8 @@ limit_settings! {
     max_queued: usize, "AIRLOCK_MAX_QUEUED" => admit.max_queued;
     /// Bytes of all requests and answers in memory at a time [default: 1GiB]
     max_buffered: ByteSize, "AIRLOCK_MAX_BUFFERED" => admit.max_buffered_bytes;
+    /// Bytes of responses that are kept for models whose configuration asks for it (response_cache); 0: none [default: 64MiB]
+    response_cache: ByteSize, "AIRLOCK_RESPONSE_CACHE" => admit.response_cache_bytes;
     /// Time for a model's answer; who would wait for more than half of it is refused with 503; a request's `timeout`
     /// parameter may shorten it [default: 2s]
     deadline: Span, "AIRLOCK_DEADLINE" => admit.deadline;

@@ -26,6 +26,8 @@ pub struct ModelConfig {
     pub input: Vec<TensorConfig>,
     pub output: Vec<TensorConfig>,
     pub model_transaction_policy: TransactionPolicy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_cache: Option<ResponseCache>,
 }
 
 /// A tensor; of a model that takes batches `dims` is its shape without the first dimension.
@@ -49,6 +51,12 @@ pub enum VersionChoice {
 pub struct TransactionPolicy {
     /// A request may have several answers, or none.
     pub decoupled: bool,
+}
+
+/// Whether responses are kept; told of models that say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ResponseCache {
+    pub enable: bool,
 }
 
 /// The configuration of a model, of that version or of the one that answers where none is named.
@@ -75,6 +83,7 @@ pub fn config(
         input: tensors(&signature.inputs),
         output: tensors(&signature.outputs),
         model_transaction_policy: TransactionPolicy { decoupled: model.executor.streams() },
+        response_cache: model.response_cache.then_some(ResponseCache { enable: true }),
     })
 }
 

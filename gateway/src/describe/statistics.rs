@@ -17,9 +17,9 @@ pub struct ModelStatistics {
     pub version: String,
     /// When a call ended last, in milliseconds since 1970.
     pub last_inference: u64,
-    /// Calls that were answered, each as many times as its batch was large.
+    /// Calls that a run answered, each as many times as its batch was large.
     pub inference_count: u64,
-    /// The same calls: each runs alone.
+    /// The runs that answered them.
     pub execution_count: u64,
     pub inference_stats: InferStatistics,
     /// By answer, of a model that gives several; none does.
@@ -88,7 +88,7 @@ pub fn statistics(
 impl ModelStatistics {
     fn new(served: Served, statistics: &Statistics) -> Self {
         let Statistics { success, spent, .. } = statistics;
-        let count = success.count;
+        let count = statistics.ran();
         let took = |ns| StatisticDuration { count, ns };
         let batches = statistics.batches.iter().map(|(size, batches)| {
             let (count, Spent { decode, run, encode, .. }) = (batches.count, batches.spent);
@@ -105,7 +105,7 @@ impl ModelStatistics {
             version: served.version.to_string(),
             last_inference: statistics.last_ms,
             inference_count: statistics.inferences,
-            execution_count: count,
+            execution_count: statistics.executions,
             inference_stats: InferStatistics {
                 success: (*success).into(),
                 fail: statistics.failed().into(),
@@ -113,9 +113,8 @@ impl ModelStatistics {
                 compute_input: took(spent.decode),
                 compute_infer: took(spent.run),
                 compute_output: took(spent.encode),
-                // Nothing is answered from a cache.
-                cache_hit: StatisticDuration::default(),
-                cache_miss: StatisticDuration::default(),
+                cache_hit: statistics.cache_hit.into(),
+                cache_miss: statistics.cache_miss.into(),
             },
             response_stats: BTreeMap::new(),
             batch_stats: batches.collect(),

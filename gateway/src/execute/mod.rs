@@ -262,11 +262,29 @@ pub struct Source {
     pub owner: Option<TenantName>,
     /// Where its configuration wants it to run, if it is an ONNX model.
     pub isolation: Option<Isolation>,
+    /// Requests for it that wait at the same time may run as one, where it runs in the gateway's own process.
+    pub batching: Option<Batching>,
     /// It comes from somebody who is not trusted: an ONNX file then has to keep within tighter bounds, see
     /// `native/preflight.rs`.
     pub untrusted: bool,
     /// The artifact is the gateway's own plugin for ONNX models, and the model lies beside it as [`MODEL_FILE`].
     pub artifact_is_plugin: bool,
+}
+
+/// How requests for a model are put together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batching {
+    /// Rows of the largest batch.
+    pub max: u64,
+    /// Sizes of batches, in rows, that the model is best at; empty if none is known to be better than others.
+    pub preferred: Vec<u64>,
+    /// Time that a request may wait for others, although there is a thread to run it.
+    pub delay: Duration,
+}
+
+impl Batching {
+    /// The longest delay that makes sense: several times the longest deadline.
+    pub const MAX_DELAY: Duration = Duration::from_secs(10);
 }
 
 /// What the plugin for ONNX models finds its model under.

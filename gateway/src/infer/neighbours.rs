@@ -73,6 +73,7 @@ impl Models for Neighbours {
                 ..caller.clone()
             };
             self.waits.store(true, Ordering::Relaxed);
+            caller.consumed.calls_another();
             let ran = found.executor.infer(request, call).await;
             self.waits.store(matches!(ran, Err(ExecuteError::Deadline)), Ordering::Relaxed);
             visit.ended(&ran);

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 pub enum Station {
     /// Reading tensors out of the body; a large one waits for its turn first.
     Decode,
+    /// Looking for a response that was kept; only of models whose responses are.
+    Cache,
     /// Waiting for a place among the running.
     Wait,
     /// The model's own run, and of a guest the turns of others meanwhile.
@@ -18,6 +20,7 @@ pub enum Station {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     pub decode: u64,
+    pub cache: u64,
     pub wait: u64,
     pub run: u64,
     pub encode: u64,
@@ -26,6 +29,7 @@ pub struct Spent {
 impl Spent {
     pub fn add(&mut self, other: &Self) {
         self.decode += other.decode;
+        self.cache += other.cache;
         self.wait += other.wait;
         self.run += other.run;
         self.encode += other.encode;
@@ -65,6 +69,7 @@ impl Clock {
         self.passed = now;
         *match station {
             Station::Decode => &mut self.spent.decode,
+            Station::Cache => &mut self.spent.cache,
             Station::Wait => &mut self.spent.wait,
             Station::Run => &mut self.spent.run,
             Station::Encode => &mut self.spent.encode,

@@ -52,6 +52,8 @@ pub struct Usage {
     /// Which version answers, and whether it is the operator's.
     version: Option<(Version, bool)>,
     batch: u64,
+    /// Whether its response had been kept; none if the model's are not.
+    kept: Option<bool>,
     begun: Instant,
     clock: Clock,
     consumed: Arc<Consumption>,
@@ -83,6 +85,7 @@ pub fn start_unnamed(meter: &Arc<Meter>, tenant: &TenantName) -> Usage {
         known: false,
         version: None,
         batch: 1,
+        kept: None,
         begun: Instant::now(),
         clock: Clock::start(),
         consumed: Arc::default(),
@@ -139,6 +142,12 @@ impl Usage {
     /// As how many inferences it counts: the size of its batch.
     pub fn weighs(&mut self, batch: u64) {
         self.batch = batch;
+    }
+
+    /// It was looked for its response among those that are kept.
+    pub fn looked_up(&mut self, found: bool) {
+        self.clock.pass(Station::Cache);
+        self.kept = Some(found);
     }
 
     /// A piece of the body was taken, as many bytes as were sent: before any decompression.
@@ -199,6 +208,7 @@ impl Usage {
             version = self.version.as_ref().map(|(version, _)| version.as_str()),
             outcome = self.outcome,
             status,
+            kept = self.kept,
             received_bytes = self.received_bytes,
             sent_bytes = self.sent_bytes,
             cpu_us = self.consumed.cpu_nanos() / 1000,

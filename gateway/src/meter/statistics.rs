@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::name::{ModelName, Version};
+use crate::{
+    consumption::Execution,
+    name::{ModelName, Version},
+};
 
 use super::{CLIENT_GONE, OK, Spent, Usage};
 
@@ -76,7 +79,7 @@ impl Failure {
     }
 }
 
-/// Successful calls with batches of one size.
+/// Executions with batches of one size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Batches {
     pub count: u64,
@@ -88,13 +91,19 @@ pub struct Batches {
 pub struct Statistics {
     /// When a call ended last, in milliseconds since 1970.
     pub last_ms: u64,
-    /// Calls that were answered; each was one execution.
+    /// Calls that were answered.
     pub success: Timed,
-    /// The same, each as many times as its batch was large.
+    /// Those of them that a run answered, each as many times as its batch was large.
     pub inferences: u64,
+    /// Runs of the model: one for each of these calls, but for those that ran together.
+    pub executions: u64,
+    /// Those of them whose response had been kept, and the time to find it.
+    pub cache_hit: Timed,
+    /// Calls for which none had been kept although it could have been, and the time to find that out.
+    pub cache_miss: Timed,
     /// Those that were not, in the order of [`Failure::ALL`].
     pub failures: [Timed; 4],
-    /// Where the time of those that were answered went.
+    /// Where the time of those that a run answered went.
     pub spent: Spent,
     /// By the size of the batch, of so many sizes as are told apart.
     pub batches: BTreeMap<u64, Batches>,
@@ -103,6 +112,11 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// Calls that a run answered.
+    pub fn ran(&self) -> u64 {
+        self.success.count - self.cache_hit.count
+    }
+
     pub fn failed(&self) -> Timed {
         let mut all = Timed::default();
         self.failures.iter().for_each(|some| all.add_all(some));
@@ -113,6 +127,9 @@ impl Statistics {
         self.last_ms = self.last_ms.max(other.last_ms);
         self.success.add_all(&other.success);
         self.inferences = self.inferences.saturating_add(other.inferences);
+        self.executions += other.executions;
+        self.cache_hit.add_all(&other.cache_hit);
+        self.cache_miss.add_all(&other.cache_miss);
         for (own, some) in self.failures.iter_mut().zip(&other.failures) {
             own.add_all(some);
         }
@@ -127,20 +144,32 @@ impl Statistics {
         }
     }
 
-    fn note(&mut self, usage: &Usage, now_ms: u64) {
+    fn note(&mut self, (usage, execution): (&Usage, Execution), now_ms: u64) {
         let nanos = usage.clock.nanos();
         self.last_ms = self.last_ms.max(now_ms);
         let seconds = nanos as f64 / 1e9;
         let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
         self.durations[bucket] += 1;
+        if usage.kept == Some(false) {
+            self.cache_miss.add(usage.clock.spent.cache);
+        }
         if usage.outcome != OK {
             return self.failures[Failure::of(usage.outcome) as usize].add(nanos);
         }
-        let (batch, spent) = (usage.batch, &usage.clock.spent);
+        let spent = &usage.clock.spent;
         self.success.add(nanos);
+        if usage.kept == Some(true) {
+            return self.cache_hit.add(spent.cache);
+        }
         // A batch without elements may be as large as a number can be.
-        self.inferences = self.inferences.saturating_add(batch);
+        self.inferences = self.inferences.saturating_add(usage.batch);
         self.spent.add(spent);
+        let batch = match execution {
+            Execution::Own => usage.batch,
+            Execution::First { rows } => rows,
+            Execution::Shared => return,
+        };
+        self.executions += 1;
         if self.batches.len() < MAX_BATCH_SIZES || self.batches.contains_key(&batch) {
             let own = self.batches.entry(batch).or_default();
             own.count += 1;
@@ -188,16 +217,16 @@ impl Calls {
     }
 
     /// Notes a call, whose name and version are cloned the first time only.
-    pub(super) fn note(&mut self, usage: &Usage, version: &Version, shared: bool, now_ms: u64) {
-        let Some(model) = &usage.model else { return };
+    pub(super) fn note(&mut self, call: (&Usage, Execution), version: &Version, shared: bool, now_ms: u64) {
+        let Some(model) = &call.0.model else { return };
         let models = if shared { &mut self.shared } else { &mut self.own };
         if let Some(statistics) = models.get_mut(model).and_then(|versions| versions.get_mut(version)) {
-            return statistics.note(usage, now_ms);
+            return statistics.note(call, now_ms);
         }
         if self.versions < MAX_VERSIONS {
             self.versions += 1;
             let versions = models.entry(model.clone()).or_default();
-            versions.entry(version.clone()).or_default().note(usage, now_ms);
+            versions.entry(version.clone()).or_default().note(call, now_ms);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    consumption::Consumption,
+    consumption::{Consumption, Execution},
     name::{ModelName, TenantName},
 };
 
@@ -207,7 +207,7 @@ impl Meter {
         self.with(|counted| {
             counted.bound(&mut key);
             counted.add(&key, &figures);
-            counted.note(usage, now);
+            counted.note(usage, consumed.execution(), now);
             if !ended {
                 counted.settle();
                 counted.late.push(Late { key, consumed, noted: figures.cpu_nanos });
@@ -246,13 +246,13 @@ impl Counted {
         }
     }
 
-    fn note(&mut self, usage: &Usage, now_ms: u64) {
+    fn note(&mut self, usage: &Usage, execution: Execution, now_ms: u64) {
         let Some((version, shared)) = &usage.version else { return };
         let calls = match self.calls.get_mut(&usage.tenant) {
             Some(calls) => calls,
             None => self.calls.entry(usage.tenant.clone()).or_default(),
         };
-        calls.note(usage, version, *shared, now_ms);
+        calls.note((usage, execution), version, *shared, now_ms);
     }
 
     /// Notes what late runs have used meanwhile, and forgets those that have ended.

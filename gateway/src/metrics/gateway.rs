@@ -10,6 +10,7 @@ use super::family::{counter, gauge, single};
 
 pub(super) fn families(gateway: &Gateway) -> Vec<MetricFamily> {
     let taken = gateway.admission.taken();
+    let (responses, response_bytes) = gateway.responses.taken();
     let (instances, most) = gateway.sandbox.instances();
     let connections =
         Door::ALL.map(|door| ([door.word().to_owned()], count(gateway.traffic.connections(door))));
@@ -42,6 +43,8 @@ pub(super) fn families(gateway: &Gateway) -> Vec<MetricFamily> {
         single("airlock_requests_running", "Infer requests that run", count(taken.running)),
         single("airlock_requests_waiting", "Infer requests that wait for their turn", count(taken.waiting)),
         single("airlock_buffered_bytes", "Bytes of requests and answers in memory", count(taken.bytes)),
+        single("airlock_response_cache_entries", "Responses that are kept", count(responses)),
+        single("airlock_response_cache_bytes", "Bytes of responses that are kept", count(response_bytes)),
         single("airlock_instances", "Wasm instances that are alive", count(instances)),
         single("airlock_instances_limit", "Wasm instances that may be alive", count(most)),
         single(

@@ -66,9 +66,15 @@ pub(super) fn families(gateway: &Gateway, seen: &mut Seen) -> Vec<MetricFamily> 
             failures,
         ),
         counts("nv_inference_count", "Number of inferences performed", |calls| calls.inferences),
-        counts("nv_inference_exec_count", "Number of model executions performed", |calls| {
-            calls.success.count
+        counts("nv_inference_exec_count", "Number of model executions performed", |calls| calls.executions),
+        counts("nv_cache_num_hits_per_model", "Number of cache hits per model", |calls| {
+            calls.cache_hit.count
         }),
+        counts("nv_cache_num_misses_per_model", "Number of cache misses per model", |calls| {
+            calls.cache_miss.count
+        }),
+        times("nv_cache_hit_duration_per_model", "cache hit", |calls| calls.cache_hit.nanos),
+        times("nv_cache_miss_duration_per_model", "cache miss", |calls| calls.cache_miss.nanos),
         times("nv_inference_request_duration_us", "inference request", |calls| calls.success.nanos),
         times("nv_inference_queue_duration_us", "inference queuing", |calls| calls.spent.wait),
         times("nv_inference_compute_input_duration_us", "compute input", |calls| calls.spent.decode),

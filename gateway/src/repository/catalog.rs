@@ -40,6 +40,8 @@ pub struct Model {
     pub content: Digest,
     /// The largest first dimension that the model's configuration allows; `None` if it says nothing of batches.
     pub max_batch_size: Option<u64>,
+    /// Its responses may be kept: the same request always gets the same one.
+    pub response_cache: bool,
     /// Which of the model's versions are served.
     pub version_policy: VersionPolicy,
     /// How its outputs are classes, for those who ask for the best of them.

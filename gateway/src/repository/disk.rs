@@ -171,6 +171,7 @@ impl Disk {
         read.source.label = format!("{model}/{version}");
         read.source.parameters = config.parameters.clone();
         read.source.declared_inputs = config.inputs.clone();
+        read.source.batching = config.batching();
         read.source.limits = config.limits;
         read.source.isolation = config.isolation;
         Ok(read)

@@ -311,6 +311,7 @@ impl Load {
             executor,
             content,
             max_batch_size: self.config.max_batch_size,
+            response_cache: self.config.response_cache,
             version_policy: self.config.version_policy.clone().unwrap_or_default(),
             classes,
             limits: self.config.limits,

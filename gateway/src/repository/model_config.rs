@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    execute::Isolation,
+    execute::{Batching, Isolation},
     limits::ModelLimits,
     name::Version,
     tensor::{Classes, Signature, TensorSpec},
@@ -52,6 +52,10 @@ pub(super) struct ModelConfig {
     pub(super) inputs: Vec<TensorSpec>,
     pub(super) outputs: Vec<TensorSpec>,
     pub(super) max_batch_size: Option<u64>,
+    /// Requests that wait at the same time may run together.
+    pub(super) batching: Option<Batching>,
+    /// The same request always gets the same response, which may be kept.
+    pub(super) response_cache: bool,
     /// Whether the first dimension counts the items of a batch; `None` if it says nothing of that.
     pub(super) batched: Option<bool>,
     /// Outputs, and the files that name their classes.
@@ -75,6 +79,12 @@ impl ModelConfig {
     pub(super) fn check(&self, signature: &Signature) -> Result<(), String> {
         self.check_tensors("input", &self.inputs, &signature.inputs)?;
         self.check_tensors("output", &self.outputs, &signature.outputs)
+    }
+
+    /// How its requests are put together, if they are and a batch may have more than one row.
+    pub(super) fn batching(&self) -> Option<Batching> {
+        let max = self.max_batch_size.filter(|max| *max > 1)?;
+        self.batching.clone().map(|batching| Batching { max, ..batching })
     }
 
     /// Whether it was read from that file or names it.

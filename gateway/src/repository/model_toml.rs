@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::{
-    execute::Isolation,
+    execute::{Batching, Isolation},
     limits::ModelLimits,
     name::Version,
     tensor::{Datatype, Shape, TensorSpec},
@@ -30,6 +30,9 @@ pub(super) struct ModelTomlError {
 struct File {
     version_policy: Option<toml::Spanned<Policy>>,
     max_batch_size: Option<u64>,
+    #[serde(default)]
+    response_cache: bool,
+    dynamic_batching: Option<toml::Spanned<OwnBatching>>,
     #[serde(default)]
     parameters: BTreeMap<String, Parameter>,
     #[serde(default)]
@@ -70,6 +73,15 @@ struct Input {
     shape: Vec<i64>,
 }
 
+/// How requests are put together.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnBatching {
+    max_queue_delay: Option<String>,
+    #[serde(default)]
+    preferred_batch_size: Vec<u64>,
+}
+
 /// Bounds below the gateway's own.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +99,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
         file: FILE_NAME,
         max_batch_size: file.max_batch_size.filter(|size| *size > 0),
         batched: file.max_batch_size.filter(|size| *size > 0).map(|_| true),
+        response_cache: file.response_cache,
         isolation: file.onnx_isolation,
         parameters: file.parameters.into_iter().map(|(name, value)| (name, value.into_text())).collect(),
         ..Default::default()
@@ -95,6 +108,10 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
         let start = policy.span().start;
         config.version_policy =
             Some(policy.into_inner().read().map_err(|reason| wrong(text, start, &reason))?);
+    }
+    if let Some(batching) = file.dynamic_batching {
+        let start = batching.span().start;
+        config.batching = Some(batching.into_inner().read().map_err(|reason| wrong(text, start, &reason))?);
     }
     if let Some(limits) = file.limits {
         let start = limits.span().start;
@@ -133,6 +150,25 @@ impl Policy {
                 .collect::<Result<_, _>>()
                 .map(VersionPolicy::Specific),
         }
+    }
+}
+
+impl OwnBatching {
+    fn read(self) -> Result<Batching, String> {
+        let delay = self.max_queue_delay.map(|text| {
+            let time = humantime::parse_duration(&text).ok().filter(|time| *time <= Batching::MAX_DELAY);
+            time.ok_or_else(|| {
+                format!("max_queue_delay '{}' is not a time up to 10s, as in \"100us\"", brief(&text))
+            })
+        });
+        if self.preferred_batch_size.contains(&0) {
+            return Err("preferred_batch_size: a batch has at least 1 row".into());
+        }
+        Ok(Batching {
+            delay: delay.transpose()?.unwrap_or_default(),
+            preferred: self.preferred_batch_size,
+            ..Batching::default()
+        })
     }
 }
 

@@ -1,6 +1,9 @@
 //! Triton's `config.pbtxt`: which of its fields apply here, and what they mean.
 
+use std::time::Duration;
+
 use crate::{
+    execute::Batching,
     name::{ModelName, Version},
     tensor::{Datatype, Shape, TensorSpec},
 };
@@ -85,8 +88,10 @@ fn read(fields: &[Field], model: &ModelName) -> Read<ModelConfig> {
                 config.parameters.retain(|(other, _)| *other != key);
                 config.parameters.push((key, value));
             }
-            "instance_group" | "dynamic_batching" | "optimization" | "model_warmup" | "metric_tags"
-            | "cc_model_filenames" | "model_metrics" | "response_cache" | "model_operations" | "runtime" => {
+            "response_cache" => config.response_cache = read_response_cache(field)?,
+            "dynamic_batching" => config.batching = Some(read_batching(message(field)?, &mut config)?),
+            "instance_group" | "optimization" | "model_warmup" | "metric_tags" | "cc_model_filenames"
+            | "model_metrics" | "model_operations" | "runtime" => {
                 config.ignored.insert(field.name.clone());
             }
             _ => {
@@ -252,6 +257,41 @@ fn read_parameter(field: &Field) -> Read<(String, String)> {
     Ok((key, value))
 }
 
+fn read_batching(fields: &[Field], config: &mut ModelConfig) -> Read<Batching> {
+    let mut batching = Batching::default();
+    for field in fields {
+        match field.name.as_str() {
+            "preferred_batch_size" => {
+                let size = u64::try_from(integer(field)?).ok().filter(|size| *size > 0);
+                batching
+                    .preferred
+                    .push(size.ok_or_else(|| wrong(field, "expected a whole number, at least 1"))?);
+            }
+            "max_queue_delay_microseconds" => {
+                let micros = u64::try_from(integer(field)?).ok();
+                let delay = micros.map(Duration::from_micros).filter(|delay| *delay <= Batching::MAX_DELAY);
+                batching.delay =
+                    delay.ok_or_else(|| wrong(field, "expected a whole number from 0 to 10000000"))?;
+            }
+            // Answers are told as they come; rows of a batch have the order of their turns.
+            "preserve_ordering" => {
+                config.ignored.insert("dynamic_batching.preserve_ordering".into());
+            }
+            other => {
+                config.unsupported.insert(format!("dynamic_batching.{other}"));
+            }
+        }
+    }
+    Ok(batching)
+}
+
+fn read_response_cache(field: &Field) -> Read<bool> {
+    match once(message(field)?, "enable")? {
+        None => Ok(false),
+        Some(enable) => boolean(enable),
+    }
+}
+
 /// The only field of that name, if there is one.
 fn once<'a>(fields: &'a [Field], name: &str) -> Read<Option<&'a Field>> {
     let mut found = fields.iter().filter(|field| field.name == name);
@@ -268,6 +308,14 @@ fn text(field: &Field) -> Read<&str> {
 
 fn integer(field: &Field) -> Read<i128> {
     if let Value::Integer(value) = field.value { Ok(value) } else { Err(expected(field, "a whole number")) }
+}
+
+fn boolean(field: &Field) -> Read<bool> {
+    match &field.value {
+        Value::Word(word) if word == "true" => Ok(true),
+        Value::Word(word) if word == "false" => Ok(false),
+        _ => Err(expected(field, "true or false")),
+    }
 }
 
 fn numbers(fields: &[Field], name: &str) -> Read<Vec<i64>> {

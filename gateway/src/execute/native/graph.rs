@@ -115,7 +115,20 @@ impl Graph {
 
     /// Shapes of a request for a single item, if nothing but the batch varies.
     pub fn single_item(&self) -> Option<Shapes> {
-        self.shapes(Some(1), None)
+        self.rows(1)
+    }
+
+    /// Shapes of a request for so many items, if nothing but the batch varies.
+    pub fn rows(&self, rows: usize) -> Option<Shapes> {
+        self.shapes(Some(rows), None)
+    }
+
+    /// Whether the first dimension of all inputs is the batch, and the outputs leave theirs open.
+    pub fn has_rows(&self) -> bool {
+        let outputs = &self.signature.outputs;
+        !self.inputs.is_empty()
+            && self.inputs.iter().all(|input| matches!(input.dims.first(), Some(Dim::Batch)))
+            && outputs.iter().all(|spec| spec.shape.0.first() == Some(&-1))
     }
 
     /// Concrete shapes that the graph might work with.
@@ -139,7 +152,7 @@ impl Graph {
         if let Some((node, shape)) = impossible_shape(&typed) {
             return Err(PlanError::Refused(format!("node \"{node}\" cannot have a result of shape {shape}")));
         }
-        attempt(|| typed.into_optimized()?.into_runnable()).map(Plan)
+        attempt(|| typed.into_optimized()?.into_runnable()).map(Plan::new)
     }
 
     fn concrete(&self, shapes: &Shapes) -> TractResult<InferenceModel> {

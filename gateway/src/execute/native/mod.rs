@@ -4,6 +4,7 @@
 //! [`pool::caught`]. Models of tenants therefore run in processes of their own, and the operator's where they are told to,
 //! see [`Isolated`].
 
+mod batcher;
 mod convert;
 mod dims;
 mod graph;
@@ -20,6 +21,8 @@ use std::{fmt, sync::Arc, time::Instant};
 use tract_onnx::prelude::{TValue, TVec};
 
 use crate::{
+    consumption::Consumption,
+    deadline::Deadline,
     limits::NativeLimits,
     tensor::{InferRequest, InferResponse, Shape, Signature, TensorSpec},
 };
@@ -28,11 +31,15 @@ pub use process::{Isolated, serve};
 pub(super) use settle::for_plugin;
 
 use self::{
+    batcher::Batcher,
     graph::Graph,
     plan::{Plan, PlanCache, PlanError, RunError, Shapes},
     pool::{Pool, Watch},
 };
 use super::{BoxFuture, Call, ExecuteError, Executor, LoadError, Source, Step, check_outputs};
+
+/// Bytes of inputs that are copied on a thread that serves sockets.
+const MAX_SHORT_BYTES: usize = 64 << 10;
 
 /// The compute threads that run ONNX models.
 #[derive(Debug)]
@@ -50,8 +57,12 @@ impl Engine {
 
     /// Loads and optimises an ONNX model. Blocks for as long as that takes, on the caller's thread.
     pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
-        let model = load(source, &self.limits)?;
-        Ok(Arc::new(NativeExecutor { model: Arc::new(model), engine: Arc::clone(self) }))
+        let batching = source.batching.clone();
+        let model = Arc::new(load(source, &self.limits)?);
+        let batcher = batching
+            .filter(|_| model.graph.has_rows())
+            .map(|batching| Arc::new(Batcher::new(Arc::clone(&model), Arc::clone(self), batching)));
+        Ok(Arc::new(NativeExecutor { model, engine: Arc::clone(self), batcher }))
     }
 }
 
@@ -85,6 +96,8 @@ fn load(source: Source, limits: &NativeLimits) -> Result<Model, LoadError> {
 struct NativeExecutor {
     model: Arc<Model>,
     engine: Arc<Engine>,
+    /// If its configuration says that requests may run together.
+    batcher: Option<Arc<Batcher>>,
 }
 
 impl fmt::Debug for NativeExecutor {
@@ -108,8 +121,19 @@ impl Executor for NativeExecutor {
     }
 
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {
-        let model = Arc::clone(&self.model);
+        if let Some(batcher) = &self.batcher
+            && let Some(rows) = batcher.rows_of(&request)
+        {
+            return Box::pin(batcher.infer(request, rows, call));
+        }
         let consumed = call.consumed;
+        if let Some((inputs, plan)) = self.model.short(&request) {
+            let deadline = call.deadline.first();
+            return Box::pin(async move {
+                self.model.run_here(inputs, &plan, &request.outputs, deadline, &consumed)
+            });
+        }
+        let model = Arc::clone(&self.model);
         // The engine computes on the thread that it is called on and on no other.
         Box::pin(self.engine.pool.run(call.deadline.first(), move |watch| {
             let _time = consumed.on_this_thread();
@@ -156,21 +180,62 @@ impl Model {
         })
     }
 
+    /// Makes the plan for a batch of so many rows, if nothing else varies. That it cannot be made does not speak against other
+    /// sizes.
+    fn prepare(&self, rows: u64) {
+        if let Some(shapes) = usize::try_from(rows).ok().and_then(|rows| self.graph.rows(rows)) {
+            let _ = self.plan(&shapes);
+        }
+    }
+
     /// Runs a request. Blocks: for compute threads only.
     fn infer(&self, request: InferRequest, watch: &Watch<'_>) -> Result<InferResponse, ExecuteError> {
-        let InferRequest { inputs: given, outputs: requested, .. } = request;
-        let mut inputs = TVec::new();
-        let mut shapes = Shapes::new();
+        let (inputs, shapes) = self.inputs(&request)?;
+        let requested = request.outputs;
+        drop(request.inputs);
+        self.run(inputs, &shapes, &requested, watch)
+    }
+
+    /// A request's inputs in the signature's order, and their shapes.
+    fn inputs(&self, request: &InferRequest) -> Result<(TVec<TValue>, Shapes), ExecuteError> {
+        let (mut inputs, mut shapes) = (TVec::new(), Shapes::new());
         for spec in &self.graph.signature.inputs {
-            let given = given.iter().find(|input| input.name == spec.name);
+            let given = request.inputs.iter().find(|input| input.name == spec.name);
             let given = given
                 .ok_or_else(|| ExecuteError::InvalidInput(format!("input '{}' is missing", spec.name)))?;
             let native = convert::to_native(given)?;
             shapes.push(native.shape().to_vec());
             inputs.push(native.into());
         }
-        drop(given);
-        self.run(inputs, &shapes, &requested, watch)
+        Ok((inputs, shapes))
+    }
+
+    /// The inputs of a request that may run where it was received, and its plan.
+    fn short(&self, request: &InferRequest) -> Option<(TVec<TValue>, Arc<Plan>)> {
+        let bytes: usize = request.inputs.iter().map(|input| input.bytes.len()).sum();
+        if bytes > MAX_SHORT_BYTES {
+            return None;
+        }
+        let (inputs, shapes) = self.inputs(request).ok()?;
+        self.plans.get(&shapes).filter(|plan| plan.is_short()).map(|plan| (inputs, plan))
+    }
+
+    /// Runs a short plan on the thread that serves the request.
+    fn run_here(
+        &self,
+        inputs: TVec<TValue>,
+        plan: &Plan,
+        requested: &[String],
+        deadline: Deadline,
+        consumed: &Consumption,
+    ) -> Result<InferResponse, ExecuteError> {
+        let watch = Watch::new(deadline, &|| false);
+        if watch.is_over() {
+            return Err(ExecuteError::Deadline);
+        }
+        let _time = consumed.on_this_thread();
+        let run = || self.outputs(plan, inputs, requested, &watch);
+        pool::caught(run).unwrap_or_else(|detail| Err(pool::trapped(detail)))
     }
 
     /// Runs on inputs of these shapes, in the signature's order.
@@ -189,6 +254,17 @@ impl Model {
             )),
             PlanError::Panicked(detail) => pool::trapped(detail),
         })?;
+        self.outputs(&plan, inputs, requested, watch)
+    }
+
+    fn outputs(
+        &self,
+        plan: &Plan,
+        inputs: TVec<TValue>,
+        requested: &[String],
+        watch: &Watch<'_>,
+    ) -> Result<InferResponse, ExecuteError> {
+        let signature = &self.graph.signature;
         let values = plan.run(inputs, watch).map_err(|error| match error {
             RunError::Over => ExecuteError::Deadline,
             RunError::Failed(error) => {

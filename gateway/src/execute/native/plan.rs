@@ -3,7 +3,11 @@
 use std::{
     collections::HashMap,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use lru::LruCache;
@@ -19,7 +23,14 @@ pub type Shapes = Vec<Vec<usize>>;
 
 /// A graph that was optimised for concrete input shapes. Runs share nothing but the weights.
 #[derive(Debug)]
-pub struct Plan(pub Arc<TypedSimplePlan>);
+pub struct Plan {
+    runnable: Arc<TypedSimplePlan>,
+    /// Nanoseconds of the last run; [`u64::MAX`] before the first.
+    took: AtomicU64,
+}
+
+/// A run up to which a thread that serves sockets may be kept from them.
+const SHORT: Duration = Duration::from_micros(100);
 
 /// Why a run ended without outputs.
 #[derive(Debug)]
@@ -34,11 +45,22 @@ pub enum RunError {
 struct Stopped;
 
 impl Plan {
+    pub fn new(runnable: Arc<TypedSimplePlan>) -> Self {
+        Self { runnable, took: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Whether its last run took less time than it would to hand the next one over to another thread, or not much more. With
+    /// its shapes given, a plan takes the same time whatever its inputs hold, but for the turns that others take.
+    pub fn is_short(&self) -> bool {
+        u128::from(self.took.load(Ordering::Relaxed)) <= SHORT.as_nanos()
+    }
+
     /// Computes all outputs. Looks at the watch before each node of the graph; one node that takes long, or the body of a
     /// `Scan`, is not interrupted.
     pub fn run(&self, inputs: TVec<TValue>, watch: &Watch<'_>) -> Result<TVec<TValue>, RunError> {
         // A state of its own for each run: what a recurrent node remembers never reaches another request.
-        let run = SimpleState::new(&self.0).and_then(|mut state| {
+        let begun = Instant::now();
+        let run = SimpleState::new(&self.runnable).and_then(|mut state| {
             state.run_plan_with_eval(inputs, |context, node_state, node, inputs| {
                 if watch.is_over() {
                     return Err(TractError::new(Stopped));
@@ -46,6 +68,7 @@ impl Plan {
                 eval(context, node_state, node, inputs)
             })
         });
+        self.took.store(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         run.map_err(|error| if error.is::<Stopped>() { RunError::Over } else { RunError::Failed(error) })
     }
 }
@@ -78,6 +101,11 @@ impl PlanCache {
     pub fn new(max_plans: usize) -> Self {
         let capacity = NonZeroUsize::new(max_plans).unwrap_or(NonZeroUsize::MIN);
         Self { plans: Mutex::new(Plans { ready: LruCache::new(capacity), building: HashMap::new() }) }
+    }
+
+    /// The plan for these shapes, if it is there.
+    pub fn get(&self, shapes: &Shapes) -> Option<Arc<Plan>> {
+        self.lock().ready.get(shapes).map(Arc::clone)
     }
 
     /// The plan for these shapes. The first to ask builds it, others that ask meanwhile wait for the same one.

@@ -41,6 +41,10 @@ impl Pool {
         Ok(Self { threads, accepted: Arc::default(), max_accepted })
     }
 
+    pub fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
     /// Runs `work` on a compute thread. It is not started once the deadline passed or the caller dropped the future,
     /// and is handed a [`Watch`] to notice that while it runs.
     ///

@@ -1,6 +1,6 @@
 mod hostile;
 mod load;
-mod onnx;
+pub mod onnx;
 mod run;
 
 use std::{sync::Arc, time::Duration};

@@ -38,6 +38,7 @@ pub(super) fn config(
         input: config.input.into_iter().map(input).collect(),
         output: config.output.into_iter().map(output).collect(),
         model_transaction_policy: Some(proto::ModelTransactionPolicy { decoupled }),
+        response_cache: config.response_cache.map(|cache| proto::ModelResponseCache { enable: cache.enable }),
         ..proto::ModelConfig::default()
     };
     Ok(ModelConfigResponse { config: Some(message) })

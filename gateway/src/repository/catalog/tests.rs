@@ -44,6 +44,7 @@ fn model(text: &str) -> Model {
         executor,
         content: Digest::of(b""),
         max_batch_size: None,
+        response_cache: false,
         version_policy: VersionPolicy::All,
         classes: Classes::default(),
         limits: ModelLimits::default(),

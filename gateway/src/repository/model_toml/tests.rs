@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -17,6 +19,10 @@ fn a_whole_configuration_is_read() {
         r#"
         version_policy = { latest = 2 }
         max_batch_size = 16
+        response_cache = true
+
+        [dynamic_batching]
+        max_queue_delay = "2ms"
 
         [parameters]
         labels = "cat,dog"
@@ -33,6 +39,9 @@ fn a_whole_configuration_is_read() {
     );
     assert_eq!(config.version_policy, Some(VersionPolicy::Latest(2)));
     assert_eq!(config.max_batch_size, Some(16));
+    assert!(config.response_cache);
+    let batching = config.batching().expect("it says so");
+    assert_eq!((batching.max, batching.delay), (16, Duration::from_millis(2)));
     let parameters: Vec<(&str, &str)> =
         config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(
@@ -114,7 +123,7 @@ fn version_policies_are_read() {
 fn faults_are_named_with_line_and_key() {
     assert_eq!(
         error("\n# comment\nbatch = 1"),
-        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `parameters`, `inputs`, `label_files`, `limits`, `onnx_isolation`"
+        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `response_cache`, `dynamic_batching`, `parameters`, `inputs`, `label_files`, `limits`, `onnx_isolation`"
     );
     assert_eq!(
         error("max_batch_size = \"8\""),

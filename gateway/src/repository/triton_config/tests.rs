@@ -39,7 +39,8 @@ fn a_whole_configuration_is_read() {
         output { name: "SCORES" data_type: TYPE_BF16 dims: 1000 label_filename: "labels.txt" }
         version_policy: { specific: { versions: [1, 3] } }
         instance_group [ { count: 2 kind: KIND_CPU } ]
-        dynamic_batching { }
+        dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 priority_levels: 2 }
+        response_cache { enable: true }
         sequence_batching { max_sequence_idle_microseconds: 5 }
         parameters: { key: "threads" value: { string_value: "1" } }
         parameters { key: "mode" value { string_value: "fast" } }
@@ -62,10 +63,16 @@ fn a_whole_configuration_is_read() {
     );
     assert_eq!(config.outputs, [spec("SCORES", Datatype::Bf16, &[-1, 1000])]);
     assert_eq!(config.parameters, [("mode".into(), "fast".into()), ("threads".into(), "2".into())]);
-    assert_eq!(names(&config.ignored), ["dynamic_batching", "input.format", "instance_group"]);
+    assert_eq!(names(&config.ignored), ["input.format", "instance_group"]);
+    assert!(config.response_cache);
+    let delay = Duration::from_micros(100);
+    assert_eq!(config.batching(), Some(Batching { max: 8, preferred: vec![4, 8], delay }));
     assert_eq!(config.label_files, [("SCORES".into(), "labels.txt".into())]);
     assert_eq!(config.batched, Some(true));
-    assert_eq!(names(&config.unsupported), ["input.optional", "sequence_batching"]);
+    assert_eq!(
+        names(&config.unsupported),
+        ["dynamic_batching.priority_levels", "input.optional", "sequence_batching"]
+    );
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl LoadedVersion {
             executor: Arc::clone(&self.executor),
             content: self.content,
             max_batch_size: self.config.max_batch_size,
+            response_cache: self.config.response_cache,
             // What is uploaded stays until it is removed, whatever its configuration says.
             version_policy: VersionPolicy::All,
             classes: self.classes.clone(),
@@ -321,6 +322,8 @@ impl Uploads {
             limits: config.limits,
             owner: Some(tenant.clone()),
             isolation: config.isolation,
+            // It runs in the sandbox or in a worker.
+            batching: None,
             untrusted: true,
             artifact_is_plugin: false,
         };

@@ -9,7 +9,7 @@ use tract_onnx::prelude::{IntoRunnable, TypedModel};
 use super::*;
 
 fn plan() -> Result<Plan, PlanError> {
-    Ok(Plan(TypedModel::default().into_runnable().expect("an empty graph runs")))
+    Ok(Plan::new(TypedModel::default().into_runnable().expect("an empty graph runs")))
 }
 
 fn shapes(size: usize) -> Shapes {

@@ -86,6 +86,7 @@ fn receive(mut from: impl Read, order: Load) -> io::Result<Source> {
         untrusted: order.untrusted,
         artifact_is_plugin: false,
         isolation: None,
+        batching: None,
     })
 }
 

@@ -1,0 +1,234 @@
+//! Dynamic batching: requests for one model that wait at the same time run as one.
+//!
+//! A request waits until as many rows are there as the largest batch has, or for the time that the model's configuration says; and
+//! then for as long as batches of the model run on all compute threads. Who goes into a batch is chosen by turns of the tenants, by
+//! rows. What goes wrong with a batch goes wrong with each of its requests alone, and only with those that are at fault.
+//!
+//! Only for models that the gateway runs in its own process: in a sandbox or a worker, requests are kept apart on purpose. A
+//! model may answer a row with other rounding when it stands among others.
+
+mod merge;
+mod waiting;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio::{
+    sync::{Notify, Semaphore, oneshot},
+    time::{sleep_until, timeout_at},
+};
+
+use crate::{
+    consumption::{Consumption, thread_nanos},
+    deadline::Deadline,
+    execute::{Batching, Call, ExecuteError, check_outputs},
+    name::TenantName,
+    tensor::{InferRequest, InferResponse},
+};
+
+use super::{
+    Engine, Model,
+    pool::{Watch, caught, trapped},
+};
+use merge::{merge, split};
+use waiting::{Sizes, Waiting};
+
+/// The requests of one model that wait to be batched.
+pub(super) struct Batcher {
+    model: Arc<Model>,
+    engine: Arc<Engine>,
+    batching: Batching,
+    sizes: Sizes,
+    waiting: Mutex<Waiting>,
+    /// As many rows wait as the largest batch has.
+    full: Notify,
+    /// Batches that run at a time: one for each compute thread.
+    places: Arc<Semaphore>,
+    /// An output of the model has not as many rows as its inputs: from now on nothing is batched.
+    unfit: AtomicBool,
+}
+
+/// A request that waits.
+pub(super) struct Member {
+    request: InferRequest,
+    /// The first dimension of its inputs.
+    rows: u64,
+    tenant: TenantName,
+    since: Instant,
+    deadline: Deadline,
+    consumed: Arc<Consumption>,
+    answer: oneshot::Sender<Answer>,
+}
+
+type Answer = Result<InferResponse, ExecuteError>;
+
+impl Batcher {
+    /// For a model whose inputs and outputs all have a first dimension that varies; makes the plans for all sizes of batches.
+    pub(super) fn new(model: Arc<Model>, engine: Arc<Engine>, batching: Batching) -> Self {
+        let sizes = Sizes::new(&batching);
+        sizes.all().for_each(|rows| model.prepare(rows));
+        let places = Arc::new(Semaphore::new(engine.pool.threads()));
+        Self {
+            model,
+            engine,
+            batching,
+            sizes,
+            waiting: Mutex::default(),
+            full: Notify::new(),
+            places,
+            unfit: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a request may run together with others: all its inputs have as many rows, and no more than a batch.
+    pub(super) fn rows_of(&self, request: &InferRequest) -> Option<u64> {
+        let mut rows = request.inputs.iter().map(|input| input.shape.first().copied());
+        let first = rows.next()??;
+        let fits = (1..=self.sizes.largest()).contains(&first)
+            && rows.all(|rows| rows == Some(first))
+            && request.parameters.is_empty()
+            && !self.unfit.load(Ordering::Relaxed);
+        fits.then_some(first)
+    }
+
+    pub(super) async fn infer(self: &Arc<Self>, request: InferRequest, rows: u64, call: Call) -> Answer {
+        let deadline = call.deadline.first();
+        let (answer, answered) = oneshot::channel();
+        let tenant = call.share.tenant.clone();
+        let member = Member {
+            request,
+            rows,
+            tenant,
+            since: Instant::now(),
+            deadline,
+            consumed: call.consumed,
+            answer,
+        };
+        let (begins, full) = {
+            let mut waiting = self.waiting();
+            waiting.add(member);
+            (waiting.begin(), waiting.rows() >= self.sizes.largest())
+        };
+        if begins {
+            tokio::spawn(Arc::clone(self).form());
+        } else if full {
+            self.full.notify_one();
+        }
+        match timeout_at(deadline.instant().into(), answered).await {
+            Ok(answered) => answered.unwrap_or(Err(ExecuteError::Busy)),
+            Err(_) => Err(ExecuteError::Deadline),
+        }
+    }
+
+    /// Forms batches until nobody waits.
+    async fn form(self: Arc<Self>) {
+        loop {
+            let Some(oldest) = self.waiting().oldest() else { return };
+            while self.waiting().rows() < self.sizes.largest() {
+                tokio::select! {
+                    () = self.full.notified() => {}
+                    () = sleep_until((oldest + self.batching.delay).into()) => break,
+                }
+            }
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let batch = self.waiting().take(&self.sizes);
+            if !batch.is_empty() {
+                let own = Arc::clone(&self);
+                tokio::spawn(async move {
+                    own.run(batch).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+
+    /// Runs a batch on a compute thread, and tells each of its requests. Those of one that finds no thread learn it by being
+    /// dropped.
+    async fn run(&self, batch: Vec<Member>) {
+        let Some(latest) = batch.iter().map(|member| member.deadline).max() else { return };
+        let (model, sizes) = (Arc::clone(&self.model), self.sizes.clone());
+        let ran = self.engine.pool.run(latest, move |_| Ok(answer_all(&model, &sizes, batch)));
+        if let Ok(false) = ran.await {
+            tracing::warn!(model = %self.model.label, "its outputs do not have a row for each of its inputs': it is not batched");
+            self.unfit.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing panics while the lock is held.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs all at once, and each alone if that does not work. `false` if the model cannot be batched.
+fn answer_all(model: &Model, sizes: &Sizes, batch: Vec<Member>) -> bool {
+    if batch.len() > 1 {
+        let start = thread_nanos();
+        let together =
+            caught(|| run_together(model, sizes, &batch)).unwrap_or_else(|panic| Err(trapped(panic)));
+        let used = thread_nanos().saturating_sub(start);
+        let rows: u64 = batch.iter().map(|member| member.rows).sum();
+        for (index, member) in batch.iter().enumerate() {
+            member.consumed.nanos(used / rows * member.rows);
+            if matches!(together, Ok(Some(_))) {
+                member.consumed.in_batch(rows, index == 0);
+            }
+        }
+        match together {
+            Ok(Some(responses)) => {
+                for (member, response) in batch.into_iter().zip(responses) {
+                    let _ = member.answer.send(response);
+                }
+                return true;
+            }
+            Ok(None) => {
+                batch.into_iter().for_each(|member| answer_one(model, member));
+                return false;
+            }
+            // Whose fault it is shows when each runs alone.
+            Err(_) => {}
+        }
+    }
+    batch.into_iter().for_each(|member| answer_one(model, member));
+    true
+}
+
+/// The answers of all, in order; `None` if the outputs cannot be told apart.
+fn run_together(model: &Model, sizes: &Sizes, batch: &[Member]) -> Result<Option<Vec<Answer>>, ExecuteError> {
+    let left = || batch.iter().all(|member| member.answer.is_closed());
+    let latest = batch.iter().map(|member| member.deadline).max();
+    let watch = Watch::new(latest.unwrap_or_else(|| Deadline::after(std::time::Duration::ZERO)), &left);
+    let requests: Vec<&InferRequest> = batch.iter().map(|member| &member.request).collect();
+    let rows: Vec<u64> = batch.iter().map(|member| member.rows).collect();
+    let padded = sizes.padded(rows.iter().sum());
+    let Some(merged) = merge(&requests, padded) else { return Ok(None) };
+    let response = model.infer(merged, &watch)?;
+    let Some(parts) = split(response, &rows, padded) else { return Ok(None) };
+    let signature = &model.graph.signature;
+    let asked =
+        |(part, request): (InferResponse, &&InferRequest)| check_outputs(signature, &request.outputs, part);
+    Ok(Some(parts.into_iter().zip(&requests).map(asked).collect()))
+}
+
+fn answer_one(model: &Model, member: Member) {
+    let Member { request, deadline, consumed, answer, .. } = member;
+    let result = {
+        let left = || answer.is_closed();
+        let watch = Watch::new(deadline, &left);
+        let _time = consumed.on_this_thread();
+        match watch.is_over() {
+            true => Err(ExecuteError::Deadline),
+            false => caught(|| model.infer(request, &watch)).unwrap_or_else(|panic| Err(trapped(panic))),
+        }
+    };
+    drop(consumed);
+    let _ = answer.send(result);
+}
+
+#[cfg(test)]
+mod tests;
