@@ -112,11 +112,14 @@ fn code_config(limits: &SandboxLimits, memories: Memories) -> Config {
     config
 }
 
+/// Bytes that all slots together keep when nothing runs, of what guests wrote there.
+const MAX_RESIDENT: u32 = 256 << 20;
+
 fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
+    let instances = limits.max_instances;
     // With the page-map scan (Linux 6.7) only the pages that a request wrote are reset. Without it, whatever stays resident
     // is zeroed after every request, so little should.
-    let resident = if PoolingAllocationConfig::is_pagemap_scan_available() { 1 << 20 } else { 64 << 10 };
-    let instances = limits.max_instances;
+    let resident: u32 = if PoolingAllocationConfig::is_pagemap_scan_available() { 1 << 20 } else { 64 << 10 };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(MAX_CORE_MODULES))
@@ -134,9 +137,11 @@ fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
         .max_core_instance_size(1 << 20)
         .max_component_instance_size(512 << 10)
         .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(resident)
+        .linear_memory_keep_resident(resident as usize)
         .table_keep_resident(64 << 10)
-        .max_unused_warm_slots(64);
+        // A slot goes back to the model that it was used for last: a call that finds none of its model's has to map another
+        // image first, which costs several times as much.
+        .max_unused_warm_slots(MAX_RESIDENT / resident);
     pool
 }
 
