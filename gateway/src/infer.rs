@@ -49,7 +49,7 @@ use crate::{
     },
     response_cache::{self, ResponseCache},
     route::{self, Target},
-    tensor::{InferRequest, InferResponse, Signature, Tensor},
+    tensor::{Datatype, InferRequest, InferResponse, Signature, Tensor},
 };
 
 use neighbours::Neighbours;
@@ -185,7 +185,9 @@ pub async fn infer(
                 }
             }
         };
-        answer(gateway, arrived, &mut usage, encode).await
+        let weight =
+            |response: &InferResponse, reply: &Reply| encode::weight(response, reply, accept_encoding);
+        answer(gateway, arrived, &mut usage, weight, encode).await
     };
     let travelled = travelled.await;
     noted(gateway, travelled, usage)
@@ -292,7 +294,8 @@ pub async fn infer_message(
         let encode = |model: &Model, response: &InferResponse, reply: &Reply| {
             encode::grpc::infer(model.name.as_str(), model.version.as_str(), response, reply, Call::Single)
         };
-        answer(gateway, arrived, &mut usage, encode).await
+        // All tensors are passed on as they are.
+        answer(gateway, arrived, &mut usage, |_, _| 0, encode).await
     };
     let travelled = travelled.await;
     noted(gateway, travelled, usage).map_err(|problem| Refusal { problem, id })
@@ -368,7 +371,7 @@ async fn arrive_message(
     if message.len() > limit {
         return Err(body::BodyError::TooLarge { limit }.into());
     }
-    let (bytes, weight) = (message.len(), message.len());
+    let (bytes, weight) = (message.len(), decode::grpc::weight(&message, model.executor.signature()));
     let decode =
         |signature: &Signature, limits: &DecodeLimits| decode::grpc::infer(&message, signature, limits);
     let size = (bytes, weight);
@@ -403,6 +406,7 @@ async fn answer(
     gateway: &Arc<Gateway>,
     arrived: Arrived,
     usage: &mut Usage,
+    weight: impl FnOnce(&InferResponse, &Reply) -> usize,
     encode: impl FnOnce(&Model, &InferResponse, &Reply) -> Result<Encoded, EncodeError>,
 ) -> Result<Travelled, Problem> {
     let Arrived { model, quota, received: Received { decoded, mut reservation, deadline }, seat } = arrived;
@@ -421,8 +425,9 @@ async fn answer(
             (keep(gateway, key, ran?, usage), Some(permit))
         }
     };
-    let encoded =
-        written(&model, &quota, response, &decoded.reply, |response, reply| encode(&model, response, reply))?;
+    let encoded = written(&model, &quota, response, &decoded.reply, weight, |response, reply| {
+        encode(&model, response, reply)
+    })?;
     usage.passed(Station::Encode);
     drop(permit);
     // Until the last of it is sent, the answer takes the request's place in the budget.
@@ -489,11 +494,18 @@ fn written(
     quota: &Quota,
     mut response: InferResponse,
     reply: &Reply,
+    weight: impl FnOnce(&InferResponse, &Reply) -> usize,
     encode: impl FnOnce(&InferResponse, &Reply) -> Result<Encoded, EncodeError>,
 ) -> Result<Encoded, EncodeError> {
     // What lists of classes take is known when they are there.
     let lists = reply.outputs.iter().any(|output| output.classification.is_some());
-    let weight = if lists { usize::MAX } else { tensor_bytes(&response.outputs) };
+    // The elements of texts may become others.
+    let texts = response.outputs.iter().any(|output| output.datatype == Datatype::Bytes);
+    let weight = match (lists, texts) {
+        (true, _) => usize::MAX,
+        (false, true) => tensor_bytes(&response.outputs),
+        (false, false) => weight(&response, reply),
+    };
     off_the_sockets(weight, || {
         encode::as_asked(&mut response, reply, &model.classes, quota.output.bytes())?;
         encode(&response, reply)

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::{
     limits::DecodeLimits,
     reply::{Form, Reply},
-    tensor::{InferRequest, Signature, Tensor, check_layout},
+    tensor::{Datatype, InferRequest, Signature, Tensor, TensorSpec, check_layout},
 };
 
 pub use check::check;
@@ -59,6 +59,23 @@ pub fn infer(
         length => json_request(&body, length.unwrap_or(body.len()), limits)?,
     };
     checked(decoded, signature)
+}
+
+/// Bytes of a body whose weight is told by its form. Of one that is for another model, all elements may be looked at before that is
+/// seen.
+const MOST_UNWEIGHED: usize = 4 << 20;
+
+/// Bytes of a body that decoding it looks at. A binary tensor stays where it is, unless its elements are checked one by one.
+pub fn weight(head: &Head<'_>, length: usize, signature: &Signature) -> usize {
+    if head.content_encoding.is_some() {
+        return usize::MAX;
+    }
+    let checked = |spec: &TensorSpec| matches!(spec.datatype, Datatype::Bool | Datatype::Bytes);
+    let header = head.inference_header_content_length.map(|value| parse_header_length(value, length));
+    match header {
+        Some(Ok(header)) if length <= MOST_UNWEIGHED && !signature.inputs.iter().any(checked) => header,
+        _ => length,
+    }
 }
 
 /// Decodes the body of a `generate` in the same way. As in MLServer it may also be a JSON body for [`infer`]; the answer is

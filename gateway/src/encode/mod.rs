@@ -121,6 +121,13 @@ pub fn infer(
     Ok(compressed(parts, content_type, has_binary.then_some(header_length), accept_encoding))
 }
 
+/// Bytes that writing a response with [`infer`] looks at: a binary tensor is passed on as it is, unless it is compressed.
+pub fn weight(response: &InferResponse, reply: &Reply, accept_encoding: Option<&[u8]>) -> usize {
+    let compresses = compression::preferred(accept_encoding.unwrap_or_default()).is_some();
+    let looked_at = response.outputs.iter().filter(|output| compresses || !reply.is_binary(&output.name));
+    looked_at.map(|output| output.bytes.len()).sum()
+}
+
 fn compressed(
     mut parts: Vec<Bytes>,
     content_type: &'static str,

@@ -8,7 +8,7 @@ use hyper::{HeaderMap, body::Incoming};
 use crate::{
     admit::Reservation,
     deadline::Deadline,
-    decode::{DecodeError, Decoded, Head},
+    decode::{self, DecodeError, Decoded, Head},
     error::Problem,
     limits::{DecodeLimits, Quota},
     listen::body,
@@ -69,7 +69,7 @@ pub(crate) async fn decode_body(
     reservation: Reservation,
 ) -> Result<Received, Problem> {
     let bytes = body.len();
-    let weight = if head.content_encoding.is_some() { usize::MAX } else { bytes };
+    let weight = decode::weight(head, bytes, model.executor.signature());
     let decode = |signature: &Signature, limits: &DecodeLimits| wire.decode(head, body, signature, limits);
     decoded(gateway, model, quota, Instant::now(), (bytes, weight), reservation, decode).await
 }

@@ -228,8 +228,13 @@ impl Client {
         last: bool,
     ) -> Result<(Encoded, Reservation), Problem> {
         let (name, version) = (self.model.name.as_str(), self.model.version.as_str());
+        let form = self.form;
+        let weight = |response: &InferResponse, reply: &Reply| match form {
+            Form::Events => encode::weight(response, reply, None),
+            Form::Messages => 0,
+        };
         let encoded =
-            written(&self.model, &self.quota, response, &self.reply, |response, reply| match self.form {
+            written(&self.model, &self.quota, response, &self.reply, weight, |response, reply| match form {
                 Form::Events => {
                     let non_finite = self.gateway.non_finite;
                     encode::generate(name, version, response, reply, Generated::Event, non_finite)

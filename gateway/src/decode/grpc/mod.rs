@@ -9,7 +9,9 @@ use crate::{
     limits::DecodeLimits,
     proto::wire::{Field, Fields, WireError},
     reply::{Reply, RequestedOutput},
-    tensor::{Datatype, InferRequest, Parameter, Parameters, Shape, Signature, Tensor, element_count},
+    tensor::{
+        Datatype, InferRequest, Parameter, Parameters, Shape, Signature, Tensor, TensorSpec, element_count,
+    },
 };
 
 use super::{
@@ -19,6 +21,9 @@ use super::{
 
 /// Fields of a request, those that nobody knows included: more than a request with as many tensors and parameters as may be has.
 const MAX_FIELDS: usize = 4096;
+
+/// Of `ModelInferRequest`.
+const RAW_INPUT_CONTENTS: u32 = 7;
 
 /// Parameters of a request or a tensor.
 const MAX_PARAMETERS: usize = 256;
@@ -62,6 +67,17 @@ pub fn named(message: &[u8]) -> Result<Named, DecodeError> {
     Ok(named)
 }
 
+/// Bytes of a message that decoding it looks at: raw contents stay where they are, unless their elements are checked one by one.
+pub fn weight(message: &[u8], signature: &Signature) -> usize {
+    let checked = |spec: &TensorSpec| matches!(spec.datatype, Datatype::Bool | Datatype::Bytes);
+    if message.len() > super::MOST_UNWEIGHED || signature.inputs.iter().any(checked) {
+        return message.len();
+    }
+    let raw = Fields(message).flatten().filter(|field| field.number == RAW_INPUT_CONTENTS);
+    let raw: usize = raw.filter_map(|field| field.bytes().ok()).map(<[u8]>::len).sum();
+    message.len().saturating_sub(raw)
+}
+
 /// Decodes a `ModelInferRequest` and checks everything against the signature. Takes time in proportion to its typed contents
 /// (CPU-bound, does not wait).
 pub fn infer(message: &Bytes, signature: &Signature, limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
@@ -75,7 +91,7 @@ pub fn infer(message: &Bytes, signature: &Signature, limits: &DecodeLimits) -> R
             4 => parameters.add(field.bytes()?, "the request")?,
             5 => push(&mut inputs, input(field.bytes()?, limits)?, limits.max_inputs, "inputs")?,
             6 => push(&mut outputs, requested_output(field.bytes()?)?, limits.max_outputs, "outputs")?,
-            7 => push(&mut raw, field.bytes()?, limits.max_inputs, "raw_input_contents")?,
+            RAW_INPUT_CONTENTS => push(&mut raw, field.bytes()?, limits.max_inputs, "raw_input_contents")?,
             _ => {}
         }
     }
