@@ -1,6 +1,6 @@
-//! Names of models, versions and tenants: parsed once, where they enter, and trusted from there on.
+//! Names of models, versions and tenants: parsed once, where they enter, and trusted from there on. A clone shares the text.
 
-use std::{cmp::Ordering, fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -26,7 +26,7 @@ fn check(text: &str) -> Result<&str, NameError> {
 
 /// A model's name: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}` without `..`, so it is also a safe file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModelName(String);
+pub struct ModelName(Arc<str>);
 
 impl ModelName {
     pub fn as_str(&self) -> &str {
@@ -38,7 +38,7 @@ impl FromStr for ModelName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        check(text).map(|name| Self(name.to_owned()))
+        check(text).map(|name| Self(name.into()))
     }
 }
 
@@ -53,16 +53,16 @@ const DEFAULT: &str = "default";
 
 /// A tenant's name, spelled as a model name is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TenantName(String);
+pub struct TenantName(Arc<str>);
 
 impl TenantName {
     /// The only tenant of a gateway without API keys.
     pub fn default_tenant() -> Self {
-        Self(DEFAULT.to_owned())
+        Self(DEFAULT.into())
     }
 
     pub fn is_default(&self) -> bool {
-        self.0 == DEFAULT
+        &*self.0 == DEFAULT
     }
 
     pub fn as_str(&self) -> &str {
@@ -74,7 +74,7 @@ impl FromStr for TenantName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        check(text).map(|name| Self(name.to_owned()))
+        check(text).map(|name| Self(name.into()))
     }
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for TenantName {
 /// A version of a model, spelled as a model name is. Numbers order by value and come after all other texts, so that
 /// the highest number is the greatest version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Version(String);
+pub struct Version(Arc<str>);
 
 impl Version {
     pub fn as_str(&self) -> &str {
@@ -103,7 +103,7 @@ impl FromStr for Version {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        check(text).map(|name| Self(name.to_owned()))
+        check(text).map(|name| Self(name.into()))
     }
 }
 

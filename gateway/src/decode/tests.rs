@@ -193,6 +193,22 @@ fn a_raw_binary_request_is_answered_in_binary() {
 }
 
 #[test]
+fn binary_tensors_weigh_nothing_unless_their_elements_are_checked() {
+    let numbers = Signature { inputs: vec![spec("A", Datatype::Fp32, &[-1])], outputs: vec![] };
+    let weight = |header: Option<&[u8]>, encoding: Option<&[u8]>, length, signature: &Signature| {
+        let head = Head { inference_header_content_length: header, content_encoding: encoding };
+        super::weight(&head, length, signature)
+    };
+    assert_eq!(weight(Some(b"100"), None, 600_000, &numbers), 100);
+    assert_eq!(weight(Some(b"0"), None, 600_000, &numbers), 0);
+    assert_eq!(weight(Some(b"100"), None, 600_000, &signature()), 600_000, "there are texts");
+    assert_eq!(weight(Some(b"100"), None, 5 << 20, &numbers), 5 << 20);
+    assert_eq!(weight(Some(b"600001"), None, 600_000, &numbers), 600_000);
+    assert_eq!(weight(None, None, 600_000, &numbers), 600_000);
+    assert_eq!(weight(Some(b"100"), Some(b"gzip"), 600_000, &numbers), usize::MAX);
+}
+
+#[test]
 fn a_compressed_body_is_sliced_after_decompression() {
     use std::io::Write as _;
     let json = binary_header("1", "4", "2", "10");

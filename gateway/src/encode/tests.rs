@@ -89,6 +89,17 @@ fn binary_outputs_follow_the_header_in_order_and_uncopied() {
 }
 
 #[test]
+fn binary_outputs_weigh_nothing_unless_they_are_compressed() {
+    let outputs =
+        vec![tensor("a", Datatype::Uint8, &[3], &[1; 3]), tensor("b", Datatype::Uint8, &[5], &[1; 5])];
+    let response = InferResponse { outputs, ..InferResponse::default() };
+    let binary = Reply { binary_default: true, ..Reply::default() };
+    assert_eq!(weight(&response, &Reply::default(), None), 8);
+    assert_eq!(weight(&response, &binary, None), 0);
+    assert_eq!(weight(&response, &binary, Some(b"gzip")), 8);
+}
+
+#[test]
 fn empty_binary_outputs_leave_a_json_response() {
     let reply = Reply { binary_default: true, ..Reply::default() };
     let encoded = encoded(vec![tensor("a", Datatype::Fp32, &[0], &[])], &reply).expect("JSON");

@@ -141,7 +141,8 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
                 let (version, visitor) = (request.version(), under_way.visitor());
                 let mut answer = match door {
                     Door::Data => rest::handle(&gateway, visitor, request).await,
-                    Door::Grpc => grpc::handle(&gateway, visitor, request, stop).await,
+                    // Larger than a request over REST, which this would else be made room for as well.
+                    Door::Grpc => Box::pin(grpc::handle(&gateway, visitor, request, stop)).await,
                     Door::Admin => Box::pin(admin::handle(&gateway, visitor, request)).await,
                     Door::Metrics => Box::pin(metrics::handle(&gateway, visitor, request)).await,
                 };

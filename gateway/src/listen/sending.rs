@@ -27,8 +27,8 @@ struct UnderWay {
     begun: u64,
     requests: usize,
     quiet_since: Instant,
-    /// By the order in which they began: when the peer is to have read what there is of them.
-    answers: BTreeMap<u64, Instant>,
+    /// When the peer is to have read what there is of them, by their numbers: there are no more of them than streams, and mostly one.
+    answers: Vec<(u64, Instant)>,
     /// Since when the peer has taken nothing of what is written to it.
     blocked_since: Option<Instant>,
     /// Answers that wait for it to take something, by their ids.
@@ -55,7 +55,7 @@ pub struct Answer {
 
 impl Default for Sending {
     fn default() -> Self {
-        let answers = BTreeMap::new();
+        let answers = Vec::new();
         let quiet_since = Instant::now();
         let quiet = UnderWay {
             begun: 0,
@@ -82,7 +82,7 @@ impl Sending {
     pub(super) async fn stalled(&self, timeout: Duration, shortest: Duration) {
         let due = |under_way: &UnderWay| {
             let blocked = under_way.blocked_since.map(|since| since + timeout);
-            under_way.answers.values().copied().chain(blocked).min()
+            under_way.answers.iter().map(|(_, due)| *due).chain(blocked).min()
         };
         self.passed(timeout.min(shortest), due).await;
     }
@@ -136,7 +136,7 @@ impl Answer {
             let due = Instant::now() + self.patience;
             self.number = Some(self.request.sending.with(|under_way| {
                 under_way.begun += 1;
-                under_way.answers.insert(under_way.begun, due);
+                under_way.answers.push((under_way.begun, due));
                 under_way.begun
             }));
         }
@@ -156,7 +156,7 @@ impl Answer {
     /// The peer has taken what there is of it so far.
     pub(super) fn pause(&mut self) {
         if let Some(number) = self.number.take() {
-            self.request.sending.with(|under_way| under_way.answers.remove(&number));
+            self.request.sending.with(|under_way| under_way.answers.retain(|(other, _)| *other != number));
         }
     }
 }

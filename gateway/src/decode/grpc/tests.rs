@@ -117,6 +117,19 @@ fn received(tensor: &Tensor, request: &ModelInferRequest) -> Tensor {
     decoded.request.inputs.remove(0)
 }
 
+#[test]
+fn raw_contents_weigh_nothing_unless_their_elements_are_checked() {
+    let mut raw = request("FP32", 1000, None);
+    raw.raw_input_contents.push(vec![0; 4000].into());
+    let message = raw.encode_to_vec();
+    let weight = weight(&message, &signature(Datatype::Fp32));
+    assert!(weight < 100, "{weight}");
+    assert_eq!(super::weight(&message, &signature(Datatype::Bool)), message.len());
+    let contents = InferTensorContents { fp32_contents: vec![0.5; 1000], ..InferTensorContents::default() };
+    let typed = request("FP32", 1000, Some(contents)).encode_to_vec();
+    assert_eq!(super::weight(&typed, &signature(Datatype::Fp32)), typed.len());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
