@@ -60,11 +60,7 @@ struct Output {
 impl Graph {
     /// Reads the file, and works out what the graph takes and gives.
     pub fn read(bytes: Vec<u8>, config: &Config) -> Result<Self> {
-        // As in the gateway: exporters leave stale shapes behind; what the operators say is the truth.
-        let onnx = tract_onnx::onnx()
-            .with_ignore_output_shapes(true)
-            .with_ignore_output_types(true)
-            .with_ignore_value_info(true);
+        let onnx = airlock_onnx::engine();
         let failed = |error: TractError| Error::failed(reason(&error));
         let file = onnx.proto_model_for_read(&mut &*bytes).map_err(failed)?;
         drop(bytes);
@@ -158,7 +154,7 @@ impl Graph {
         if let Some((node, shape)) = impossible_shape(&typed) {
             return Err(TractError::msg(format!("node \"{node}\" cannot have a result of shape {shape}")));
         }
-        typed.into_optimized()?.into_runnable()
+        airlock_onnx::optimise(typed)?.into_runnable()
     }
 
     fn concrete(&self, shapes: &Shapes) -> TractResult<InferenceModel> {

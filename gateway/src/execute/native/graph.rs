@@ -64,7 +64,7 @@ impl Input {
 impl Graph {
     /// Parses and checks an ONNX file, and works out what it takes and gives.
     pub fn load(source: Source) -> Result<Self, LoadError> {
-        let onnx = settle::engine();
+        let onnx = airlock_onnx::engine();
         let Settled { file, inputs: input_ports, outputs: output_ports } = settle::settle(&onnx, source)?;
         let model = parse(&onnx, &file)?;
         drop(file);
@@ -152,7 +152,7 @@ impl Graph {
         if let Some((node, shape)) = impossible_shape(&typed) {
             return Err(PlanError::Refused(format!("node \"{node}\" cannot have a result of shape {shape}")));
         }
-        attempt(|| typed.into_optimized()?.into_runnable()).map(Plan::new)
+        attempt(|| airlock_onnx::optimise(typed)?.into_runnable()).map(Plan::new)
     }
 
     fn concrete(&self, shapes: &Shapes) -> TractResult<InferenceModel> {

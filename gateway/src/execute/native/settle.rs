@@ -21,15 +21,6 @@ pub struct Settled {
     pub outputs: Vec<Port>,
 }
 
-/// The engine with the settings under which it parses every file.
-pub fn engine() -> Onnx {
-    tract_onnx::onnx()
-        // Exporters leave stale shapes behind; what the operators say is the truth.
-        .with_ignore_output_shapes(true)
-        .with_ignore_output_types(true)
-        .with_ignore_value_info(true)
-}
-
 /// Checks the file of a source and makes it ready.
 pub fn settle(onnx: &Onnx, source: Source) -> Result<Settled, LoadError> {
     let mut file = proto::decode(onnx, &source.artifact)?;
@@ -63,7 +54,7 @@ pub(in crate::execute) fn for_plugin(mut source: Source) -> Result<Source, LoadE
         untrusted: source.untrusted,
         ..Source::default()
     };
-    let settled = caught(|| settle(&engine(), onnx))
+    let settled = caught(|| settle(&airlock_onnx::engine(), onnx))
         .map_err(|panic| LoadError::new(Step::Check, format!("the file cannot be read: {panic:.400}")))??;
     let names = settled.outputs.iter().enumerate();
     source.parameters = names.map(|(index, port)| (format!("output_{index}"), port.name.clone())).collect();
