@@ -3,6 +3,13 @@
 //! The gateway runs it natively, and in the wasm sandbox as part of its plugin for ONNX models: both forms of a model are to
 //! answer the same.
 
+mod attributes;
+pub mod file;
+#[cfg(test)]
+mod testing;
+mod transform;
+mod trees;
+
 use tract_onnx::{
     Onnx,
     prelude::{TractResult, TypedModel},
@@ -20,7 +27,9 @@ pub fn engine() -> Onnx {
 }
 
 /// Adds our operators to the engine's, in place of its own where both have one.
-pub fn register(_onnx: &mut Onnx) {}
+pub fn register(onnx: &mut Onnx) {
+    trees::register(onnx);
+}
 
 /// Optimises a graph of concrete shapes: by the engine's rules, then by ours.
 pub fn optimise(typed: TypedModel) -> TractResult<TypedModel> {

@@ -13,7 +13,6 @@ mod pool;
 mod preflight;
 mod process;
 mod proto;
-mod rewrite;
 mod settle;
 
 use std::{fmt, sync::Arc, time::Instant};

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use airlock_onnx::file::node_name;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataLocation,
     tensor_shape_proto::dimension::Value as Dim,
@@ -13,7 +14,7 @@ use tract_onnx::pb::{
 
 use crate::execute::LoadError;
 
-use super::proto::{node_name, refused, short, tensor_type};
+use super::proto::{refused, short, tensor_type};
 
 /// Nodes of all graphs, those within others included. The engine's time for a chain of them grows with its square.
 const MAX_NODES: usize = 10_000;
@@ -60,7 +61,8 @@ const OPERATORS: &[&str] = &[
     "Shape", "Shrink", "Sigmoid", "Sign", "SimplifiedLayerNormalization", "Sin", "Sinh", "Size",
     "SkipLayerNormalization", "Slice", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt",
     "Squeeze", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Tile", "TopK", "Transpose",
-    "TreeEnsembleClassifier", "Trilu", "Unsqueeze", "Where", "Xor",
+    "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "Trilu", "Unsqueeze", "Where", "Xor",
+    "ZipMap",
 ];
 
 /// Checks a file of `artifact` bytes, with `beside` bytes of other files.
@@ -214,8 +216,9 @@ mod tests {
     fn operators_are_in_order_and_known_to_the_engine() {
         assert!(OPERATORS.is_sorted());
         let onnx = airlock_onnx::engine();
-        // A scaler becomes arithmetic before the engine sees it.
-        let known = |name: &str| name == "Scaler" || onnx.op_register.0.contains_key(name);
+        // A scaler becomes arithmetic before the engine sees it, and probabilities are not zipped into maps.
+        let known =
+            |name: &str| ["Scaler", "ZipMap"].contains(&name) || onnx.op_register.0.contains_key(name);
         let unknown: Vec<_> = OPERATORS.iter().filter(|name| !known(name)).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
     }

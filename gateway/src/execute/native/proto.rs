@@ -16,6 +16,8 @@ use tract_onnx::{
     prelude::Framework,
 };
 
+use airlock_onnx::file::node_name;
+
 use crate::{
     execute::{LoadError, Step},
     tensor::Datatype,
@@ -72,14 +74,6 @@ pub fn check_operators(onnx: &Onnx, graph: &GraphProto) -> Result<(), LoadError>
         "{} {verb} not supported by the native engine: export the model with others, or serve it as a wasm plugin",
         texts.join(", ")
     )))
-}
-
-/// A node's name, or that of its first output where it has none.
-pub fn node_name(node: &NodeProto) -> &str {
-    match node.name.as_str() {
-        "" => node.output.first().map_or("", String::as_str),
-        name => name,
-    }
 }
 
 pub fn short(text: &str) -> String {

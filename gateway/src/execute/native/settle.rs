@@ -1,6 +1,7 @@
 //! An ONNX file made ready for the engine: checked, rewritten where the engine has a gap, every dimension of its inputs a number
 //! or a symbol. The engine itself has not seen it yet.
 
+use airlock_onnx::file;
 use prost::Message;
 use tract_onnx::{Onnx, pb::ModelProto};
 
@@ -11,7 +12,6 @@ use super::{
     pool::caught,
     preflight,
     proto::{self, Port},
-    rewrite,
 };
 
 /// A file that the engine may parse.
@@ -32,12 +32,12 @@ pub fn settle(onnx: &Onnx, source: Source) -> Result<Settled, LoadError> {
     let graph = proto::graph_mut(&mut file)?;
     proto::embed_external_tensors(graph, &source.files)?;
     drop(source.files);
-    rewrite::rewrite(graph);
+    file::rewrite(graph);
     proto::check_operators(onnx, graph)?;
     dims::settle_dimensions(graph, &source.declared_inputs)?;
     let (inputs, outputs) = proto::ports(graph)?;
-    rewrite::detach_outputs(graph);
-    rewrite::name_nodes(graph);
+    file::detach_outputs(graph);
+    file::name_nodes(graph);
     Ok(Settled { file, inputs, outputs })
 }
 

@@ -1,13 +1,13 @@
-//! Rewrites that make a graph load, or answer rightly, where the engine has a gap.
+//! Rewrites of a file that make its graph load, or answer rightly, where the engine has a gap.
 
 use std::collections::HashSet;
 
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, NodeProto, TensorProto, attribute_proto::AttributeType,
+    AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto,
+    attribute_proto::AttributeType,
     tensor_proto::DataType,
+    type_proto::{Tensor as TensorType, Value as TypeValue},
 };
-
-use super::proto::node_name;
 
 /// Domain of the classical models: trees, scalers, linear classifiers.
 const ML: &str = "ai.onnx.ml";
@@ -15,8 +15,28 @@ const ML: &str = "ai.onnx.ml";
 /// Applies the rewrites that change what is computed.
 pub fn rewrite(graph: &mut GraphProto) {
     rewrite_scalers(graph);
-    graph.node.iter_mut().for_each(rewrite_binary_trees);
-    guard_quantised_softmax(graph);
+    remove_zip_maps(graph);
+    guard_from_tables(graph);
+}
+
+/// Removes a `ZipMap` behind which nothing comes but an output: the output is then the tensor of the probabilities, in the
+/// order of the classes, of which the `ZipMap` would make a list of maps. The interface knows no maps.
+fn remove_zip_maps(graph: &mut GraphProto) {
+    let is_zip_map = |node: &NodeProto| node.op_type == "ZipMap" && node.domain == ML;
+    if !graph.node.iter().any(is_zip_map) {
+        return;
+    }
+    let read: HashSet<String> = graph.node.iter().flat_map(|node| &node.input).cloned().collect();
+    for node in graph.node.iter_mut().filter(|node| is_zip_map(node)) {
+        let ([_], [output]) = (node.input.as_slice(), node.output.as_slice()) else { continue };
+        let info = graph.output.iter_mut().find(|info| info.name == *output);
+        let (Some(info), false) = (info, read.contains(output)) else { continue };
+        node.op_type = "Identity".into();
+        node.domain = String::new();
+        node.attribute.clear();
+        let tensor = TensorType { elem_type: DataType::Float as i32, shape: None };
+        info.r#type = Some(TypeProto { value: Some(TypeValue::TensorType(tensor)), ..Default::default() });
+    }
 }
 
 /// Rewrites ai.onnx.ml's `Scaler`, which the engine lacks, into `Sub` and `Mul`.
@@ -73,81 +93,35 @@ fn vector(name: &str, floats: Vec<f32>) -> TensorProto {
     }
 }
 
-/// Spells out the second class of a `TreeEnsembleClassifier` that scores only one of two, which the engine's labels get
-/// wrong. As in onnxruntime, weights that are nowhere negative are probabilities; others are scores around zero.
-fn rewrite_binary_trees(node: &mut NodeProto) {
-    if node.op_type != "TreeEnsembleClassifier" || node.domain != ML {
-        return;
-    }
-    let Some(forest) = Forest::of(node) else { return };
-    let Forest { weights, trees, base } = forest;
-    let probabilities = weights.iter().all(|weight| *weight >= 0.0);
-    // Summed over all trees, the complements of probabilities make 1.
-    let share = if probabilities { 1.0 / trees } else { 0.0 };
-    for name in ["class_nodeids", "class_treeids"] {
-        if let Some(ids) = attribute(node, name) {
-            ids.ints = ids.ints.iter().flat_map(|id| [*id, *id]).collect();
-        }
-    }
-    if let Some(ids) = attribute(node, "class_ids") {
-        ids.ints = weights.iter().flat_map(|_| [0, 1]).collect();
-    }
-    if let Some(floats) = attribute(node, "class_weights") {
-        floats.floats = weights.iter().flat_map(|weight| [share - weight, *weight]).collect();
-    }
-    if let (Some(floats), Some(base)) = (attribute(node, "base_values"), base) {
-        floats.floats = vec![-base, base];
-    }
-    if probabilities && let Some(text) = attribute(node, "post_transform") {
-        text.s = b"NONE".to_vec();
-    }
-}
+/// Operators whose result has the input's shape, but each of whose elements depends on others.
+const ACROSS_ELEMENTS: [&str; 12] = [
+    "CumSum",
+    "GroupNormalization",
+    "Hardmax",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LogSoftmax",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "Normalizer",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "Softmax",
+];
 
-/// What the leaves of a one-score forest say.
-struct Forest {
-    weights: Vec<f32>,
-    trees: f32,
-    base: Option<f32>,
-}
-
-impl Forest {
-    /// `None` for a classifier whose leaves name several classes, or that has not two of them.
-    fn of(node: &mut NodeProto) -> Option<Self> {
-        let labels =
-            |name, node: &mut NodeProto| attribute(node, name).map_or(0, |a| a.ints.len() + a.strings.len());
-        if labels("classlabels_int64s", node) + labels("classlabels_strings", node) != 2 {
-            return None;
-        }
-        let classes: HashSet<i64> = attribute(node, "class_ids")?.ints.iter().copied().collect();
-        let trees: HashSet<i64> = attribute(node, "class_treeids")?.ints.iter().copied().collect();
-        let weights = attribute(node, "class_weights")?.floats.clone();
-        let base = match attribute(node, "base_values").map(|values| values.floats.as_slice()) {
-            None | Some([]) => None,
-            Some([base]) => Some(*base),
-            Some(_) => return None,
-        };
-        #[expect(clippy::cast_precision_loss, reason = "forests have far fewer than 2^24 trees")]
-        let trees = trees.len() as f32;
-        (classes.len() == 1).then_some(Self { weights, trees, base })
-    }
-}
-
-fn attribute<'n>(node: &'n mut NodeProto, name: &str) -> Option<&'n mut AttributeProto> {
-    node.attribute.iter_mut().find(|attribute| attribute.name == name)
-}
-
-/// Keeps a `Softmax` of a quantised graph out of the engine's lookup tables. The engine takes every operator between a
-/// `DequantizeLinear` and a `QuantizeLinear` that keeps the shape for one that works element by element, which this one
-/// does not, and every probability would become 1. A result that is used twice is left alone.
-fn guard_quantised_softmax(graph: &mut GraphProto) {
+/// Keeps such operators of a quantised graph out of the engine's lookup tables. The engine takes every operator between a
+/// `DequantizeLinear` and a `QuantizeLinear` that keeps the shape for one that works element by element, and makes a table of
+/// what it does to the 256 values of a byte: of a softmax every probability would become 1. A result that is used twice is
+/// left alone.
+fn guard_from_tables(graph: &mut GraphProto) {
     if !graph.node.iter().any(|node| node.op_type == "QuantizeLinear") {
         return;
     }
     let mut nodes = Vec::with_capacity(graph.node.len());
     for mut node in std::mem::take(&mut graph.node) {
         let mut guard = None;
-        if node.op_type == "Softmax"
-            && let [output] = node.output.as_mut_slice()
+        if ACROSS_ELEMENTS.contains(&node.op_type.as_str())
+            && let Some(output) = node.output.first_mut().filter(|output| !output.is_empty())
         {
             let unguarded = format!("{output}/unguarded");
             guard = Some(NodeProto {
@@ -192,5 +166,13 @@ pub fn name_nodes(graph: &mut GraphProto) {
         for attribute in &mut node.attribute {
             attribute.g.iter_mut().chain(&mut attribute.graphs).for_each(name_nodes);
         }
+    }
+}
+
+/// A node's name, or that of its first output where it has none.
+pub fn node_name(node: &NodeProto) -> &str {
+    match node.name.as_str() {
+        "" => node.output.first().map_or("", String::as_str),
+        name => name,
     }
 }
