@@ -4,6 +4,7 @@
 //! answer the same.
 
 mod attributes;
+mod branch;
 pub mod file;
 #[cfg(test)]
 mod testing;
@@ -28,6 +29,7 @@ pub fn engine() -> Onnx {
 
 /// Adds our operators to the engine's, in place of its own where both have one.
 pub fn register(onnx: &mut Onnx) {
+    branch::register(onnx);
     trees::register(onnx);
 }
 
