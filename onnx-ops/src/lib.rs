@@ -5,7 +5,10 @@
 
 mod attributes;
 mod branch;
+mod conv;
 pub mod file;
+mod gemm;
+mod kernel;
 #[cfg(test)]
 mod testing;
 mod transform;
@@ -33,14 +36,7 @@ pub fn register(onnx: &mut Onnx) {
     trees::register(onnx);
 }
 
-/// Optimises a graph of concrete shapes: by the engine's rules, then by ours.
+/// Optimises a graph of concrete shapes: by our rules, then by the engine's.
 pub fn optimise(typed: TypedModel) -> TractResult<TypedModel> {
-    let mut model = rewrite(typed.into_decluttered()?)?;
-    model.optimize()?;
-    Ok(model)
-}
-
-/// Puts our kernels in the place of operators of a decluttered graph. The engine's own code generation follows.
-fn rewrite(decluttered: TypedModel) -> TractResult<TypedModel> {
-    Ok(decluttered)
+    conv::rewrite(&typed)?.into_optimized()
 }

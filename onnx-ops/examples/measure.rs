@@ -1,0 +1,166 @@
+//! Runs ONNX models on tract with and without this crate's pass, as another process asks: one JSON object a line in,
+//! one a line out.
+//!
+//! `{"load": 0, "path": "m.onnx", "fast": true, "inputs": [{"dtype": "f32", "shape": [1, 3], "file": "x.bin"}]}`
+//! loads a model with its inputs under a number; `{"run": 0, "times": 5}` answers with the times of that many runs in
+//! nanoseconds; `{"outputs": 0, "prefix": "out"}` writes each output to a file of its own; `{"profile": 0, "times": 5}`
+//! answers with the time by kind of operator.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::*;
+
+
+struct Loaded {
+    plan: Arc<TypedSimplePlan>,
+    inputs: TVec<TValue>,
+}
+
+fn main() {
+    let mut loaded = BTreeMap::new();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("a line");
+        let answer = match answer(&mut loaded, &line) {
+            Ok(answer) => answer,
+            Err(error) => json!({"error": format!("{error:?}")}),
+        };
+        println!("{answer}");
+        std::io::stdout().flush().expect("somebody reads");
+    }
+}
+
+fn answer(loaded: &mut BTreeMap<u64, Loaded>, line: &str) -> TractResult<Value> {
+    let ask: Value = serde_json::from_str(line)?;
+    let number = |name: &str| ask[name].as_u64();
+    if let Some(id) = number("load") {
+        let start = Instant::now();
+        let one = load(&ask)?;
+        loaded.insert(id, one);
+        return Ok(json!({"load_ns": start.elapsed().as_nanos() as u64}));
+    }
+    if let Some(id) = number("drop") {
+        loaded.remove(&id);
+        return Ok(json!({}));
+    }
+    let one = |id: u64| loaded.get(&id).context("no such model");
+    if let Some(id) = number("run") {
+        let one = one(id)?;
+        let mut state = one.plan.spawn()?;
+        let mut times = vec![];
+        for _ in 0..number("times").unwrap_or(1) {
+            let start = Instant::now();
+            let outputs = state.run(one.inputs.clone())?;
+            times.push(start.elapsed().as_nanos() as u64);
+            drop(outputs);
+        }
+        return Ok(json!({"ns": times}));
+    }
+    if let Some(id) = number("outputs") {
+        let one = one(id)?;
+        let prefix = ask["prefix"].as_str().context("a prefix")?;
+        let mut all = vec![];
+        for (index, output) in one.plan.run(one.inputs.clone())?.into_iter().enumerate() {
+            let file = format!("{prefix}.{index}");
+            let tensor = output.into_tensor();
+            if tensor.datum_type() == String::datum_type() {
+                all.push(json!({"dtype": "String"}));
+                continue;
+            }
+            let tensor = if tensor.datum_type() == TDim::datum_type() {
+                tensor.cast_to::<i64>()?.into_owned()
+            } else {
+                tensor
+            };
+            std::fs::write(&file, tensor.as_bytes())?;
+            all.push(json!({"dtype": format!("{:?}", tensor.datum_type()), "shape": tensor.shape(), "file": file}));
+        }
+        return Ok(json!({"outputs": all}));
+    }
+    if let Some(id) = number("profile") {
+        return profile(one(id)?, number("times").unwrap_or(1), ask["nodes"].as_bool() == Some(true));
+    }
+    bail!("not understood: {line}")
+}
+
+fn load(ask: &Value) -> TractResult<Loaded> {
+    let path = ask["path"].as_str().context("a path")?;
+    let mut model = airlock_onnx::engine().model_for_path(path)?;
+    let mut inputs = tvec!();
+    for (index, input) in ask["inputs"].as_array().context("inputs")?.iter().enumerate() {
+        let shape: Vec<usize> = serde_json::from_value(input["shape"].clone())?;
+        let bytes = std::fs::read(input["file"].as_str().context("a file")?)?;
+        let tensor = match input["dtype"].as_str() {
+            Some("f32") => Tensor::from_shape(&shape, &values(&bytes, f32::from_le_bytes))?,
+            Some("i32") => Tensor::from_shape(&shape, &values(&bytes, i32::from_le_bytes))?,
+            Some("i64") => Tensor::from_shape(&shape, &values(&bytes, i64::from_le_bytes))?,
+            other => bail!("datatype {other:?}"),
+        };
+        model.set_input_fact(index, InferenceFact::dt_shape(tensor.datum_type(), &shape))?;
+        inputs.push(tensor.into_tvalue());
+    }
+    let typed = model.into_typed()?;
+    if let Some(file) = ask["dump"].as_str() {
+        std::fs::write(file, dump(&typed))?;
+    }
+    let typed = if ask["fast"].as_bool() == Some(true) {
+        airlock_onnx::optimise(typed)?
+    } else {
+        typed.into_optimized()?
+    };
+    Ok(Loaded { plan: typed.into_runnable()?, inputs })
+}
+
+fn profile(one: &Loaded, times: u64, nodes: bool) -> TractResult<Value> {
+    let mut by_kind: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let mut state = one.plan.spawn()?;
+    for _ in 0..times {
+        state.run_plan_with_eval(one.inputs.clone(), |session, op_state, node, input| {
+            let shape = input.first().map(|i| format!("{:?}", i.shape())).unwrap_or_default();
+            let start = Instant::now();
+            let result =
+                tract_onnx::tract_core::plan::eval(session, op_state, node, input);
+            let spent = start.elapsed().as_nanos() as u64;
+            let kind = if nodes {
+                let out = result.as_ref().ok().and_then(|r| r.first().map(|o| format!("{:?}", o.shape())));
+                format!("{} {} {shape}->{}", node.op.name(), node.name, out.unwrap_or_default())
+            } else {
+                node.op.name().to_string()
+            };
+            let entry = by_kind.entry(kind).or_default();
+            entry.0 += spent;
+            entry.1 += 1;
+            result
+        })?;
+    }
+    let mut kinds: Vec<_> = by_kind.into_iter().collect();
+    kinds.sort_by_key(|(_, (ns, _))| std::cmp::Reverse(*ns));
+    let all: Vec<_> = kinds
+        .iter()
+        .map(|(kind, (ns, count))| json!([kind, *ns as f64 / times as f64 / 1e3, count / times]))
+        .collect();
+    Ok(json!({"profile_us": all}))
+}
+
+fn dump(m: &TypedModel) -> String {
+    use std::fmt::Write;
+    let mut s = String::new();
+    for n in m.eval_order().unwrap() {
+        let node = m.node(n);
+        let ins: Vec<String> = node.inputs.iter().map(|i| {
+            let f = m.outlet_fact(*i).unwrap();
+            format!("#{}{}[{}]{}", i.node, if i.slot > 0 { format!("/{}", i.slot) } else { String::new() },
+              f.shape.iter().map(|d| d.to_string()).collect::<Vec<_>>().join(","), if f.konst.is_some() {"k"} else {""})
+        }).collect();
+        let outs: Vec<String> = node.outputs.iter().map(|o| format!("{:?}", o.fact.shape)).collect();
+        writeln!(s, "#{} {} \"{}\" <- {} -> {} {:?}", n, node.op.name(), node.name, ins.join(" "), outs.join(" "), node.op.info().unwrap_or_default()).unwrap();
+    }
+    s
+}
+
+fn values<T, const SIZE: usize>(bytes: &[u8], value: impl Fn([u8; SIZE]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|bytes| value(*bytes)).collect()
+}

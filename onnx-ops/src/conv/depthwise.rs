@@ -1,0 +1,201 @@
+//! Convolutions of each channel for itself, and pooling: sixteen channels at a time, in images `[N, H, W, C]`.
+#![expect(unsafe_code, reason = "the inner loops work on raw addresses, whose bounds are checked before")]
+
+use tract_onnx::tract_core::internal::*;
+
+use super::geometry::Geometry;
+use crate::gemm::{
+    Isa,
+    lanes::{LANES, Lanes, Portable},
+};
+
+/// What is made of a window's values.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Window {
+    /// The sum of products with each point's factors, `[H, W, C]` with `C` padded to whole vectors, plus a bias for each
+    /// channel, likewise padded; clamped.
+    Weighted { factors: Vec<f32>, bias: Vec<f32>, low: f32, high: f32 },
+    Largest,
+    Sum,
+    /// The mean of the values inside of the image.
+    Mean,
+    /// The mean of the window's values, zeros outside of the image among them.
+    MeanWithPadding,
+}
+
+/// Windows over each channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ByChannel {
+    pub geometry: Geometry,
+    pub channels: usize,
+    pub window: Window,
+}
+
+/// How many neighbouring outputs are worked on at once.
+const POINTS: usize = 8;
+
+impl ByChannel {
+    /// Pads each of the `[rows, channels]` values' rows to whole vectors; `value(row, channel)` gives them.
+    pub fn pad(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32) -> TractResult<Vec<f32>> {
+        let padded = channels.checked_next_multiple_of(LANES).context("too many channels")?;
+        let mut all = vec![0.0; padded.checked_mul(rows).context("too many values")?];
+        for (row, to) in all.chunks_exact_mut(padded).enumerate() {
+            for (channel, to) in to[..channels].iter_mut().enumerate() {
+                *to = value(row, channel);
+            }
+        }
+        Ok(all)
+    }
+
+    pub fn run(&self, isa: Isa, images: usize, from: &[f32], to: &mut [f32]) -> TractResult<()> {
+        let Geometry { input, output, kernel, .. } = self.geometry;
+        ensure!(from.len() == images * input[0] * input[1] * self.channels, "an input of another size");
+        ensure!(to.len() == images * output[0] * output[1] * self.channels, "an output of another size");
+        if let Window::Weighted { factors, bias, .. } = &self.window {
+            let padded = self.channels.next_multiple_of(LANES);
+            ensure!(factors.len() == kernel[0] * kernel[1] * padded, "factors of another size");
+            ensure!(bias.len() == padded, "a bias of another size");
+        }
+        let image = input[0] * input[1] * self.channels;
+        let line = output[1] * self.channels;
+        for (number, to) in to.chunks_exact_mut(output[0] * line).enumerate() {
+            let from = &from[number * image..][..image];
+            for (y, to) in to.chunks_exact_mut(line).enumerate() {
+                // SAFETY: the sizes are checked above; the instruction set was found on this CPU.
+                unsafe {
+                    match isa {
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Avx512 => self.line_avx512(y, from, to),
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Avx2 => self.line_avx2(y, from, to),
+                        Isa::Portable => self.line::<Portable>(y, from, to),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn line_avx512(&self, y: usize, from: &[f32], to: &mut [f32]) {
+        unsafe { self.line::<crate::gemm::lanes::Avx512>(y, from, to) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn line_avx2(&self, y: usize, from: &[f32], to: &mut [f32]) {
+        unsafe { self.line::<crate::gemm::lanes::Avx2>(y, from, to) }
+    }
+
+    /// One line of the output.
+    #[inline(always)]
+    unsafe fn line<L: Lanes>(&self, y: usize, from: &[f32], to: &mut [f32]) {
+        let Geometry { output, kernel, .. } = self.geometry;
+        // Outputs whose whole window is inside, along the line.
+        let whole = |x: &usize| self.geometry.taps(1, *x).0 == (0..kernel[1]);
+        let first = (0..output[1]).find(whole).unwrap_or(output[1]);
+        let end = (first..output[1]).find(|x| !whole(x)).unwrap_or(output[1]);
+        let mut x = 0;
+        while x < output[1] {
+            let points = if (first..end).contains(&x) { (end - x).min(POINTS) } else { 1 };
+            for channel in (0..self.channels).step_by(LANES) {
+                // SAFETY: as the caller says; the window's taps and channels are inside of the image.
+                unsafe {
+                    let from = from.as_ptr().add(channel);
+                    let to = to.as_mut_ptr().add(x * self.channels + channel);
+                    if points == POINTS {
+                        self.windows::<L, POINTS>(y, x, channel, from, to);
+                    } else {
+                        for point in 0..points {
+                            self.windows::<L, 1>(y, x + point, channel, from, to.add(point * self.channels));
+                        }
+                    }
+                }
+            }
+            x += points;
+        }
+    }
+
+    /// `N` neighbouring outputs for the vector of channels from `channel` on; all of them have the same taps.
+    #[inline(always)]
+    unsafe fn windows<L: Lanes, const N: usize>(
+        &self,
+        y: usize,
+        x: usize,
+        channel: usize,
+        from: *const f32,
+        to: *mut f32,
+    ) {
+        let Geometry { input, kernel, strides, dilations, .. } = self.geometry;
+        let (rows, top) = self.geometry.taps(0, y);
+        let (columns, left) = self.geometry.taps(1, x);
+        let count = LANES.min(self.channels - channel);
+        let padded = self.channels.next_multiple_of(LANES);
+        let step = strides[1] * self.channels;
+        let inside = rows.len() * columns.len();
+        unsafe {
+            let (start, factors) = match &self.window {
+                Window::Weighted { factors, bias, .. } => {
+                    (L::load(bias.as_ptr().add(channel)), factors.as_ptr().add(channel))
+                }
+                Window::Largest => (L::splat(f32::NEG_INFINITY), std::ptr::null()),
+                _ => (L::splat(0.0), std::ptr::null()),
+            };
+            let mut acc = [start; N];
+            for row in rows {
+                // A tap that is inside of the image: neither is negative.
+                let line = top.unsigned_abs_sum(row * dilations[0]) * input[1];
+                for column in columns.clone() {
+                    let point = line + left.unsigned_abs_sum(column * dilations[1]);
+                    let at = from.add(point * self.channels);
+                    match &self.window {
+                        Window::Weighted { .. } => {
+                            let factor = L::load(factors.add((row * kernel[1] + column) * padded));
+                            for n in 0..N {
+                                acc[n] = L::mul_add(load::<L>(at.add(n * step), count), factor, acc[n]);
+                            }
+                        }
+                        Window::Largest => {
+                            for n in 0..N {
+                                acc[n] = L::max(load::<L>(at.add(n * step), count), acc[n]);
+                            }
+                        }
+                        _ => {
+                            for n in 0..N {
+                                acc[n] = L::add(load::<L>(at.add(n * step), count), acc[n]);
+                            }
+                        }
+                    }
+                }
+            }
+            for n in 0..N {
+                let value = match &self.window {
+                    Window::Weighted { low, high, .. } => L::min(L::splat(*high), L::max(L::splat(*low), acc[n])),
+                    Window::Largest | Window::Sum => acc[n],
+                    Window::Mean => L::div(acc[n], L::splat(inside as f32)),
+                    Window::MeanWithPadding => L::div(acc[n], L::splat((kernel[0] * kernel[1]) as f32)),
+                };
+                let to = to.add(n * self.channels);
+                if count == LANES { L::store(to, value) } else { L::store_first(to, value, count) }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn load<L: Lanes>(from: *const f32, count: usize) -> L::V {
+    unsafe { if count == LANES { L::load(from) } else { L::load_first(from, count) } }
+}
+
+trait Sum {
+    fn unsigned_abs_sum(self, other: usize) -> usize;
+}
+
+impl Sum for isize {
+    /// The sum, which is not negative.
+    #[inline(always)]
+    fn unsigned_abs_sum(self, other: usize) -> usize {
+        (self + other.cast_signed()).unsigned_abs()
+    }
+}

@@ -1,0 +1,11 @@
+//! Convolutions and pooling on channels-last data, and the pass that puts them into a graph.
+
+pub mod channels;
+pub mod dense;
+pub mod depthwise;
+pub mod geometry;
+pub mod layout;
+pub mod op;
+mod pass;
+
+pub use pass::rewrite;

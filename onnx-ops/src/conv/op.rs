@@ -1,0 +1,153 @@
+//! Convolution, pooling and change of layout as operators, on images and signals with their channels last.
+
+use std::fmt;
+
+use tract_onnx::tract_core::internal::*;
+
+use super::{dense::Dense, depthwise::ByChannel, layout::transpose};
+use crate::{
+    gemm::{Isa, map::Map},
+    kernel::Kernel,
+};
+
+/// A convolution with what follows it.
+#[derive(Clone)]
+pub struct Convolution {
+    pub dense: Arc<Dense>,
+    /// Whether the input is a matrix, or a stack of them, with a row for each point: the convolution is a product.
+    pub rows: bool,
+    /// Whether a second input of the output's shape is added before the result is clamped.
+    pub residual: bool,
+    pub clamp: (f32, f32),
+    pub map: Option<Map>,
+}
+
+impl Convolution {
+    /// With nothing after it.
+    pub fn new(dense: Dense, rows: bool) -> Self {
+        let clamp = (f32::NEG_INFINITY, f32::INFINITY);
+        Self { dense: Arc::new(dense), rows, residual: false, clamp, map: None }
+    }
+}
+
+impl fmt::Debug for Convolution {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { dense, residual, clamp, map, .. } = self;
+        write!(f, "{:?} {} -> {} groups {} ", dense.geometry, dense.channels, dense.outputs(), dense.kernels.len())?;
+        write!(f, "residual {residual} clamp {clamp:?} map {map:?}")
+    }
+}
+
+fn points(geometry: [usize; 2], rank: usize) -> TVec<usize> {
+    geometry[4usize.saturating_sub(rank).min(1)..].into()
+}
+
+impl Kernel for Convolution {
+    fn name(&self) -> &'static str {
+        if self.rows { "AirlockProduct" } else { "AirlockConv" }
+    }
+
+    fn shape(&self, inputs: &[&[usize]]) -> TractResult<TVec<usize>> {
+        ensure!(inputs.len() == 1 + usize::from(self.residual), "a convolution of {} inputs", inputs.len());
+        let input = inputs[0];
+        if self.rows {
+            let (depth, rows) = input.split_last().context("a product with a scalar")?;
+            ensure!(*depth == self.dense.channels, "rows of {depth} values, not {}", self.dense.channels);
+            ensure!(rows.iter().product::<usize>() == self.dense.geometry.input[1], "another number of rows");
+            let mut shape: TVec<usize> = rows.into();
+            shape.push(self.dense.outputs());
+            ensure!(inputs[1..].iter().all(|residual| *residual == &*shape), "a residual of another shape");
+            return Ok(shape);
+        }
+        ensure!((3..=4).contains(&input.len()), "images of rank {}", input.len());
+        let mut expected: TVec<usize> = points(self.dense.geometry.input, input.len());
+        expected.insert(if self.dense.channels_first { 0 } else { expected.len() }, self.dense.channels);
+        ensure!(input[1..] == *expected, "images of shape {:?}, not {expected:?}", &input[1..]);
+        let mut shape: TVec<usize> = tvec!(input[0]);
+        shape.extend(points(self.dense.geometry.output, input.len()));
+        shape.push(self.dense.outputs());
+        ensure!(inputs[1..].iter().all(|residual| *residual == &*shape), "a residual of another shape");
+        Ok(shape)
+    }
+
+    fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()> {
+        let (shape, from) = inputs[0];
+        let residual = inputs.get(1).map(|(_, residual)| *residual);
+        let isa = Isa::best();
+        let images = if self.rows { 1 } else { shape[0] };
+        self.dense.run(isa, images, from, residual, self.clamp, to)?;
+        if let Some(map) = &self.map {
+            map.apply(isa, to);
+        }
+        Ok(())
+    }
+}
+
+/// A convolution of each channel for itself, or pooling, with what follows it.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    pub by_channel: ByChannel,
+    pub map: Option<Map>,
+}
+
+impl Kernel for Windows {
+    fn name(&self) -> &'static str {
+        match self.by_channel.window {
+            super::depthwise::Window::Weighted { .. } => "AirlockDepthwise",
+            _ => "AirlockPool",
+        }
+    }
+
+    fn shape(&self, inputs: &[&[usize]]) -> TractResult<TVec<usize>> {
+        let [input] = inputs else { bail!("windows over {} inputs", inputs.len()) };
+        ensure!((3..=4).contains(&input.len()), "images of rank {}", input.len());
+        let ByChannel { geometry, channels, .. } = &self.by_channel;
+        let mut expected = points(geometry.input, input.len());
+        expected.push(*channels);
+        ensure!(input[1..] == *expected, "images of shape {:?}, not {expected:?}", &input[1..]);
+        let mut shape: TVec<usize> = tvec!(input[0]);
+        shape.extend(points(geometry.output, input.len()));
+        shape.push(*channels);
+        Ok(shape)
+    }
+
+    fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()> {
+        let (shape, from) = inputs[0];
+        let isa = Isa::best();
+        self.by_channel.run(isa, shape[0], from, to)?;
+        if let Some(map) = &self.map {
+            map.apply(isa, to);
+        }
+        Ok(())
+    }
+}
+
+/// From channels first to channels last, or back.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    pub to_last: bool,
+}
+
+impl Kernel for Layout {
+    fn name(&self) -> &'static str {
+        "AirlockLayout"
+    }
+
+    fn shape(&self, inputs: &[&[usize]]) -> TractResult<TVec<usize>> {
+        let [input] = inputs else { bail!("a layout of {} inputs", inputs.len()) };
+        ensure!(input.len() > 2, "images of rank {}", input.len());
+        let mut shape: TVec<usize> = (*input).into();
+        if self.to_last { shape[1..].rotate_left(1) } else { shape[1..].rotate_right(1) }
+        Ok(shape)
+    }
+
+    fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()> {
+        let (shape, from) = inputs[0];
+        let points: &[usize] = if self.to_last { &shape[2..] } else { &shape[1..shape.len() - 1] };
+        let points: usize = points.iter().product();
+        let channels = if self.to_last { shape[1] } else { shape[shape.len() - 1] };
+        let (rows, columns) = if self.to_last { (channels, points) } else { (points, channels) };
+        transpose(shape[0], rows, columns, from, to);
+        Ok(())
+    }
+}

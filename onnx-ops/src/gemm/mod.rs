@@ -1,0 +1,11 @@
+//! Matrix products of `f32` with a constant right side, and what follows them.
+
+pub mod lanes;
+pub mod map;
+mod pack;
+mod product;
+mod tile;
+
+pub use lanes::Isa;
+pub use pack::Packed;
+pub use product::{Line, Plan, multiply};

@@ -1,0 +1,143 @@
+//! The kernel of all matrix products and dense convolutions: a tile of the result that stays in registers.
+#![expect(unsafe_code, reason = "the inner loops work on raw addresses, whose bounds their callers have checked")]
+
+use super::lanes::{Isa, LANES, Lanes, Portable};
+
+/// A tile of the result: some rows (of a matrix; points of an image) by some panels of [`LANES`] columns.
+///
+/// A row of the left side is made of segments of `run` values: one for a matrix, one a kernel's row for an image. The right
+/// side is packed: for each panel, for each value of a left row in order, that value's `LANES` factors.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a> {
+    /// The first row's first value, and the distance between rows.
+    pub a: *const f32,
+    pub a_step: usize,
+    /// Where a row's segments begin, from its first value.
+    pub segments: &'a [usize],
+    pub run: usize,
+    /// The first panel, and the distance between panels.
+    pub b: *const f32,
+    pub b_step: usize,
+    pub c: *mut f32,
+    pub c_step: usize,
+    /// Columns of the result in the last panel, at most `LANES`.
+    pub last: usize,
+    /// What the result starts from, `LANES` values a panel.
+    pub bias: *const f32,
+    /// What is added to the result: as `c`, or null.
+    pub residual: *const f32,
+    /// Between what the result is clamped; infinite where it is not.
+    pub low: f32,
+    pub high: f32,
+}
+
+/// Computes a tile.
+///
+/// # Safety
+/// The addresses reach what the tile names of them for the kernel's rows and panels, and the CPU has the kernel's instruction set.
+pub type Kernel = unsafe fn(&Tile);
+
+/// The largest tiles that an instruction set's registers hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub rows: usize,
+    pub panels: usize,
+    kernels: &'static [Kernel],
+}
+
+impl Shape {
+    /// The kernel for `rows` rows, at least 1 and at most `self.rows`.
+    pub fn kernel(&self, rows: usize) -> Kernel {
+        self.kernels[rows - 1]
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
+    unsafe {
+        let mut acc = [[L::splat(0.0); PANELS]; ROWS];
+        for v in 0..PANELS {
+            let bias = L::load(t.bias.add(v * LANES));
+            for row in &mut acc {
+                row[v] = bias;
+            }
+        }
+        let mut b = t.b;
+        for segment in t.segments {
+            let a = t.a.add(*segment);
+            for k in 0..t.run {
+                let mut factors = [L::splat(0.0); PANELS];
+                for v in 0..PANELS {
+                    factors[v] = L::load(b.add(v * t.b_step));
+                }
+                for p in 0..ROWS {
+                    let x = L::splat(*a.add(p * t.a_step + k));
+                    for v in 0..PANELS {
+                        acc[p][v] = L::mul_add(x, factors[v], acc[p][v]);
+                    }
+                }
+                b = b.add(LANES);
+            }
+        }
+        let (low, high) = (L::splat(t.low), L::splat(t.high));
+        for p in 0..ROWS {
+            for v in 0..PANELS {
+                let at = p * t.c_step + v * LANES;
+                let count = if v + 1 == PANELS { t.last } else { LANES };
+                let mut x = acc[p][v];
+                if !t.residual.is_null() {
+                    x = L::add(x, L::load_first(t.residual.add(at), count));
+                }
+                x = L::min(high, L::max(low, x));
+                if count == LANES {
+                    L::store(t.c.add(at), x);
+                } else {
+                    L::store_first(t.c.add(at), x, count);
+                }
+            }
+        }
+    }
+}
+
+macro_rules! kernels {
+    ($name:ident, $lanes:ty, [$($feature:literal)?], $panels:literal: $($rows:literal)*) => {
+        {
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn $name<const ROWS: usize, const PANELS: usize>(t: &Tile) {
+                unsafe { tile::<$lanes, ROWS, PANELS>(t) }
+            }
+            const KERNELS: &[Kernel] = &[$($name::<$rows, $panels>),*];
+            Shape { rows: KERNELS.len(), panels: $panels, kernels: KERNELS }
+        }
+    };
+}
+
+/// An instruction set's tiles, from many rows by few panels to few rows by many panels.
+pub fn shapes(isa: Isa) -> &'static [Shape] {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => {
+            use super::lanes::Avx512;
+            const SHAPES: &[Shape] = &[
+                kernels!(wide, Avx512, ["avx512f"], 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16),
+                kernels!(wide, Avx512, ["avx512f"], 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+                kernels!(wide, Avx512, ["avx512f"], 4: 1 2 3 4 5 6),
+                kernels!(wide, Avx512, ["avx512f"], 8: 1 2),
+            ];
+            SHAPES
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            use super::lanes::Avx2;
+            const SHAPES: &[Shape] = &[
+                kernels!(wide, Avx2, ["avx2,fma"], 1: 1 2 3 4 5 6),
+                kernels!(wide, Avx2, ["avx2,fma"], 4: 1),
+            ];
+            SHAPES
+        }
+        Isa::Portable => {
+            const SHAPES: &[Shape] = &[kernels!(plain, Portable, [], 1: 1 2)];
+            SHAPES
+        }
+    }
+}
