@@ -115,7 +115,8 @@ fn load(ask: &Value) -> TractResult<Loaded> {
 }
 
 fn profile(one: &Loaded, times: u64, nodes: bool) -> TractResult<Value> {
-    let mut by_kind: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    // The least that each node took: on a busy machine the mean says little.
+    let mut by_node: BTreeMap<usize, (String, u64)> = BTreeMap::new();
     let mut state = one.plan.spawn()?;
     for _ in 0..times {
         state.run_plan_with_eval(one.inputs.clone(), |session, op_state, node, input| {
@@ -130,17 +131,22 @@ fn profile(one: &Loaded, times: u64, nodes: bool) -> TractResult<Value> {
             } else {
                 node.op.name().to_string()
             };
-            let entry = by_kind.entry(kind).or_default();
-            entry.0 += spent;
-            entry.1 += 1;
+            let entry = by_node.entry(node.id).or_insert((kind, u64::MAX));
+            entry.1 = entry.1.min(spent);
             result
         })?;
+    }
+    let mut by_kind: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for (kind, least) in by_node.into_values() {
+        let entry = by_kind.entry(kind).or_default();
+        entry.0 += least;
+        entry.1 += 1;
     }
     let mut kinds: Vec<_> = by_kind.into_iter().collect();
     kinds.sort_by_key(|(_, (ns, _))| std::cmp::Reverse(*ns));
     let all: Vec<_> = kinds
         .iter()
-        .map(|(kind, (ns, count))| json!([kind, *ns as f64 / times as f64 / 1e3, count / times]))
+        .map(|(kind, (ns, count))| json!([kind, *ns as f64 / 1e3, count]))
         .collect();
     Ok(json!({"profile_us": all}))
 }

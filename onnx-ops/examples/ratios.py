@@ -101,7 +101,7 @@ def main():
             if args.profile or args.nodes:
                 for fast, id in sides.items():
                     print(name, "fast" if fast else "base")
-                    for kind, us, count in rust.ask(profile=id, times=5, nodes=args.nodes)["profile_us"][:40]: print(f"   {us:10.1f} us x{count:<4} {kind}")
+                    for kind, us, count in rust.ask(profile=id, times=15, nodes=args.nodes)["profile_us"][:40]: print(f"   {us:10.1f} us x{count:<4} {kind}")
             lock = open(args.lock, "w") if args.lock else None
             if lock: fcntl.flock(lock, fcntl.LOCK_EX)
             t = time.perf_counter_ns(); session.run(None, feeds); once = time.perf_counter_ns() - t

@@ -5,10 +5,33 @@
 use tract_onnx::tract_core::internal::*;
 
 use super::geometry::Geometry;
-use crate::gemm::{Isa, Line, Packed, Plan, multiply};
+use crate::gemm::{Isa, Line, Packed, Plan, map::{Gate, Map}, multiply};
 
 /// What of an image is worked on at once: a part of what a core's second level cache holds.
 const BLOCK: usize = 64 * 1024;
+
+/// What happens to results while they are near.
+#[derive(Clone, Copy, Debug)]
+pub struct After {
+    pub clamp: (f32, f32),
+    pub map: Option<Map>,
+}
+
+impl After {
+    pub const NOTHING: Self = Self { clamp: (f32::NEG_INFINITY, f32::INFINITY), map: None };
+
+    /// With a linear function after it, if there can be one: it is made part of the map.
+    pub fn scaled(&self, factor: f32, term: f32) -> Self {
+        let (low, high) = self.clamp;
+        let clamp = Map::new(Gate::Clamp { scale: 1.0, offset: 0.0, low, high }, false);
+        let (clamp, map) = match self.map {
+            Some(map) => (self.clamp, map),
+            None => (Self::NOTHING.clamp, clamp),
+        };
+        let map = Map { factor: map.factor * factor, term: map.term * factor + term, ..map };
+        Self { clamp, map: Some(map) }
+    }
+}
 
 /// A convolution of images `[N, H, W, C]` with constant kernels.
 #[derive(Clone)]
@@ -59,25 +82,26 @@ impl Dense {
         self.kernels.iter().map(Packed::columns).sum()
     }
 
-    /// Convolves `images` images, adds `residual` and clamps.
+    /// Convolves `images` images, adds `residual`, clamps and maps.
     pub fn run(
         &self,
         isa: Isa,
         images: usize,
         from: &[f32],
         residual: Option<&[f32]>,
-        (low, high): (f32, f32),
+        After { clamp: (low, high), map }: After,
         to: &mut [f32],
     ) -> TractResult<()> {
-        let Geometry { input, output, kernel, strides, dilations, .. } = self.geometry;
+        let geometry = self.geometry.wide();
+        let Geometry { input, output, kernel, strides, dilations, .. } = geometry;
         let (channels, outputs) = (self.channels, self.outputs());
         let image = input[0] * input[1] * channels;
         ensure!(from.len() == images * image, "an input of another size");
         ensure!(to.len() == images * output[0] * output[1] * outputs, "an output of another size");
         let per_group = channels / self.kernels.len();
-        let copied = self.channels_first || !self.geometry.is_inside();
+        let copied = self.channels_first || !geometry.is_inside();
         // Of what is read: a copy holds just what the windows reach.
-        let width = if copied { self.geometry.span(1, output[1]) } else { input[1] };
+        let width = if copied { geometry.span(1, output[1]) } else { input[1] };
         let (segments, run) = if dilations[1] == 1 && self.kernels.len() == 1 {
             let lines = (0..kernel[0]).map(|y| y * dilations[0] * width * channels);
             (lines.collect::<Vec<_>>(), kernel[1] * channels)
@@ -88,6 +112,8 @@ impl Dense {
         };
         let plan = Plan { isa, step: strides[1] * channels, segments: &segments, run, result_step: outputs, low, high };
         let multiply_all = |from: &[f32], lines: &mut Vec<Line>, to: &mut [f32]| {
+            // The lines' results follow each other.
+            let all = lines.first().map_or(0, |line| line.to)..lines.last().map_or(0, |line| line.to + line.rows * outputs);
             for (group, packed) in self.kernels.iter().enumerate() {
                 multiply(&plan, lines, from, packed, residual, to);
                 if group + 1 < self.kernels.len() {
@@ -97,9 +123,12 @@ impl Dense {
                     }
                 }
             }
+            if let Some(map) = map {
+                map.apply(isa, &mut to[all]);
+            }
         };
         let mut lines = vec![];
-        if !copied && self.geometry.is_pointwise() {
+        if !copied && geometry.is_pointwise() {
             let points = images * input[0] * input[1];
             let block = (BLOCK / channels).max(64).next_multiple_of(28);
             for first in (0..points).step_by(block) {
@@ -110,7 +139,7 @@ impl Dense {
             }
             return Ok(());
         }
-        let height = self.geometry.span(0, output[0]);
+        let height = geometry.span(0, output[0]);
         let whole = height * width * channels;
         // Many small images at once, or some lines of a large one.
         let at_once = (BLOCK / whole).clamp(1, images);
@@ -120,7 +149,7 @@ impl Dense {
             let line = strides[0] * width * channels;
             (BLOCK / line).clamp(1, output[0])
         };
-        let held = self.geometry.span(0, block) * width * channels;
+        let held = geometry.span(0, block) * width * channels;
         let mut copy = vec![0.0; if copied { held * at_once } else { 0 }];
         for first in (0..images).step_by(at_once) {
             let many = at_once.min(images - first);
@@ -131,7 +160,7 @@ impl Dense {
                     let number = first + one;
                     let base = if copied {
                         let from = &from[number * image..][..image];
-                        self.copy(from, y, height, width, &mut copy[one * held..][..held]);
+                        self.copy(&geometry, from, y, height, width, &mut copy[one * held..][..held]);
                         one * held
                     } else {
                         number * image + y * strides[0] * width * channels
@@ -149,12 +178,12 @@ impl Dense {
     }
 
     /// Copies what the windows of `lines` lines of the output, from `y` on, reach over: channels last, zeros around the image.
-    fn copy(&self, from: &[f32], y: usize, lines: usize, width: usize, to: &mut [f32]) {
-        let Geometry { input, strides, pads, .. } = self.geometry;
+    fn copy(&self, geometry: &Geometry, from: &[f32], y: usize, lines: usize, width: usize, to: &mut [f32]) {
+        let Geometry { input, strides, pads, .. } = *geometry;
         let channels = self.channels;
         let before = pads[1].min(width);
         let points = input[1].min(width - before);
-        for (index, to) in to.chunks_exact_mut(width * channels).take(self.geometry.span(0, lines)).enumerate() {
+        for (index, to) in to.chunks_exact_mut(width * channels).take(geometry.span(0, lines)).enumerate() {
             let line = y * strides[0] + index;
             let Some(line) = line.checked_sub(pads[0]).filter(|line| *line < input[0]) else {
                 to.fill(0.0);

@@ -48,6 +48,11 @@ impl ByChannel {
     }
 
     pub fn run(&self, isa: Isa, images: usize, from: &[f32], to: &mut [f32]) -> TractResult<()> {
+        let wide = Self { geometry: self.geometry.wide(), ..self.clone() };
+        wide.run_wide(isa, images, from, to)
+    }
+
+    fn run_wide(&self, isa: Isa, images: usize, from: &[f32], to: &mut [f32]) -> TractResult<()> {
         let Geometry { input, output, kernel, .. } = self.geometry;
         ensure!(from.len() == images * input[0] * input[1] * self.channels, "an input of another size");
         ensure!(to.len() == images * output[0] * output[1] * self.channels, "an output of another size");

@@ -6,7 +6,7 @@ use tract_onnx::tract_core::{
 };
 
 /// Windows over images `[N, H, W, C]`; a signal of one dimension is an image one line high.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
     /// Lines, then points of a line; as all pairs here.
     pub input: [usize; 2],
@@ -50,6 +50,20 @@ impl Geometry {
     /// A window of one point at each point.
     pub fn pointwise(input: [usize; 2]) -> Self {
         Self { input, output: input, kernel: [1; 2], strides: [1; 2], dilations: [1; 2], pads: [0; 2] }
+    }
+
+    /// The same windows with the axes swapped where a line has but one point: in memory, that is one line of all points.
+    pub fn wide(&self) -> Self {
+        let narrow = [self.input[1], self.output[1], self.kernel[1]] == [1; 3] && self.pads[1] == 0;
+        let turn = |[height, width]: [usize; 2]| if narrow { [width, height] } else { [height, width] };
+        Self {
+            input: turn(self.input),
+            output: turn(self.output),
+            kernel: turn(self.kernel),
+            strides: turn(self.strides),
+            dilations: turn(self.dilations),
+            pads: turn(self.pads),
+        }
     }
 
     pub fn is_pointwise(&self) -> bool {

@@ -7,5 +7,8 @@ pub mod geometry;
 pub mod layout;
 pub mod op;
 mod pass;
+mod product;
+pub mod softmax;
+pub mod spread;
 
 pub use pass::rewrite;

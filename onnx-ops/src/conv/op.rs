@@ -4,7 +4,11 @@ use std::fmt;
 
 use tract_onnx::tract_core::internal::*;
 
-use super::{dense::Dense, depthwise::ByChannel, layout::transpose};
+use super::{
+    dense::{After, Dense},
+    depthwise::ByChannel,
+    layout::transpose,
+};
 use crate::{
     gemm::{Isa, map::Map},
     kernel::Kernel,
@@ -18,23 +22,21 @@ pub struct Convolution {
     pub rows: bool,
     /// Whether a second input of the output's shape is added before the result is clamped.
     pub residual: bool,
-    pub clamp: (f32, f32),
-    pub map: Option<Map>,
+    pub after: After,
 }
 
 impl Convolution {
     /// With nothing after it.
     pub fn new(dense: Dense, rows: bool) -> Self {
-        let clamp = (f32::NEG_INFINITY, f32::INFINITY);
-        Self { dense: Arc::new(dense), rows, residual: false, clamp, map: None }
+        Self { dense: Arc::new(dense), rows, residual: false, after: After::NOTHING }
     }
 }
 
 impl fmt::Debug for Convolution {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { dense, residual, clamp, map, .. } = self;
+        let Self { dense, residual, after, .. } = self;
         write!(f, "{:?} {} -> {} groups {} ", dense.geometry, dense.channels, dense.outputs(), dense.kernels.len())?;
-        write!(f, "residual {residual} clamp {clamp:?} map {map:?}")
+        write!(f, "residual {residual} {after:?}")
     }
 }
 
@@ -75,11 +77,7 @@ impl Kernel for Convolution {
         let residual = inputs.get(1).map(|(_, residual)| *residual);
         let isa = Isa::best();
         let images = if self.rows { 1 } else { shape[0] };
-        self.dense.run(isa, images, from, residual, self.clamp, to)?;
-        if let Some(map) = &self.map {
-            map.apply(isa, to);
-        }
-        Ok(())
+        self.dense.run(isa, images, from, residual, self.after, to)
     }
 }
 
@@ -148,6 +146,40 @@ impl Kernel for Layout {
         let channels = if self.to_last { shape[1] } else { shape[shape.len() - 1] };
         let (rows, columns) = if self.to_last { (channels, points) } else { (points, channels) };
         transpose(shape[0], rows, columns, from, to);
+        Ok(())
+    }
+}
+
+/// Deals channels out between groups: channel `c` of group `g` becomes channel `g` of group `c` (Zhang and others,
+/// "ShuffleNet", 2017).
+#[derive(Clone, Copy, Debug)]
+pub struct Shuffle {
+    pub groups: usize,
+}
+
+impl Kernel for Shuffle {
+    fn name(&self) -> &'static str {
+        "AirlockShuffle"
+    }
+
+    fn shape(&self, inputs: &[&[usize]]) -> TractResult<TVec<usize>> {
+        let [input] = inputs else { bail!("a shuffle of {} tensors", inputs.len()) };
+        let channels = input.last().context("a scalar")?;
+        ensure!(self.groups > 0 && channels % self.groups == 0, "{channels} channels in {} groups", self.groups);
+        Ok((*input).into())
+    }
+
+    fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()> {
+        let (shape, from) = inputs[0];
+        let channels = shape[shape.len() - 1];
+        let per_group = channels / self.groups;
+        let sources: Vec<usize> =
+            (0..channels).map(|channel| channel % self.groups * per_group + channel / self.groups).collect();
+        for (to, from) in to.chunks_exact_mut(channels.max(1)).zip(from.chunks_exact(channels.max(1))) {
+            for (to, source) in to.iter_mut().zip(&sources) {
+                *to = from[*source];
+            }
+        }
         Ok(())
     }
 }

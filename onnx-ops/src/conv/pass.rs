@@ -9,25 +9,28 @@ use tract_onnx::tract_core::{
         array::{Slice, TypedConcat},
         binary::TypedBinOp,
         cast::Cast,
-        cnn::{Conv, KernelFormat, MaxPool, PaddingSpec, SumPool},
+        cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool},
         einsum::EinSum,
         element_wise::ElementWiseOp,
         konst::Const,
-        nn::{Reduce, Reducer, resize},
+        nn::{DataFormat, Reduce, Reducer, Softmax, SoftmaxKind},
         source::TypedSource,
     },
 };
 
 use super::{
     channels::{Arithmetic, Binary, Join, Part, Pointwise, Repeat},
-    dense::Dense,
+    dense::{After, Dense},
     depthwise::{ByChannel, Window},
     geometry::Geometry,
-    op::{Convolution, Layout, Windows},
+    op::{Convolution, Layout, Shuffle, Windows},
+    product::{Lookup, Products},
+    softmax,
+    spread::Spread,
 };
 use crate::{
     gemm::{
-        Packed,
+        Isa, Packed,
         map::{Gate, Map},
     },
     kernel::{Kernel, Own},
@@ -109,8 +112,16 @@ impl Pass<'_> {
             slice.axis == 1 && self.slice(node, slice)?
         } else if let Some(reduce) = node.op_as::<Reduce>() {
             self.reduce(node, reduce)?
-        } else if let Some(resize) = node.op_as::<resize::Resize>() {
-            self.resize(node, resize)?
+        } else if node.op.name() == "Resize" {
+            self.resize(node)?
+        } else if let Some(deconv) = node.op_as::<Deconv>() {
+            self.deconvolution(node, deconv)?
+        } else if let Some(softmax) = node.op_as::<Softmax>() {
+            self.softmax(node, softmax)?
+        } else if let Some(axis) = node.op_as::<AxisOp>() {
+            self.shuffle(node, axis)?
+        } else if ["Identity", "Dropout"].contains(&node.op.name().as_ref()) {
+            self.alias(node)
         } else {
             false
         };
@@ -282,6 +293,9 @@ impl Pass<'_> {
     fn product(&mut self, node: &TypedNode, einsum: &EinSum) -> TractResult<bool> {
         let &[rows, matrix] = &node.inputs[..] else { return Ok(false) };
         let (Some(shape), Some(matrix_shape)) = (self.shape(rows)?, self.shape(matrix)?) else { return Ok(false) };
+        if self.products(node, einsum, &shape, &matrix_shape)? || self.lookup(node, einsum)? {
+            return Ok(true);
+        }
         let plain = einsum.q_params.is_none() && einsum.operating_dt == f32::datum_type();
         let rank = shape.len();
         if !plain || rank == 0 || matrix_shape.len() != 2 || shape.contains(&0) || matrix_shape.contains(&0) {
@@ -319,7 +333,72 @@ impl Pass<'_> {
         Ok(true)
     }
 
-    fn pool(&mut self, node: &TypedNode, pool: &tract_onnx::tract_core::ops::cnn::PoolSpec, window: &Window) -> TractResult<bool> {
+    /// Products of as many matrices as there are in both of two stacks.
+    fn products(&mut self, node: &TypedNode, einsum: &EinSum, a: &[usize], b: &[usize]) -> TractResult<bool> {
+        let rank = a.len();
+        let plain = einsum.q_params.is_none() && einsum.operating_dt == f32::datum_type();
+        if !plain || rank < 3 || b.len() != rank || a[..rank - 2] != b[..rank - 2] || a.contains(&0) || b.contains(&0) {
+            return Ok(false);
+        }
+        for axis in einsum.axes.iter_all_axes() {
+            match (&*axis.inputs[0], &*axis.inputs[1], &*axis.outputs[0]) {
+                ([a], [b], [c]) if a == b && a == c && *a < rank - 2 => {}
+                ([a], [], [c]) if *a == rank - 2 && *c == rank - 2 => {}
+                ([a], [b], []) if *a == rank - 1 && *b == rank - 2 => {}
+                ([], [b], [c]) if *b == rank - 1 && *c == rank - 1 => {}
+                _ => return Ok(false),
+            }
+        }
+        let inputs = [self.first(node.inputs[0])?, self.first(node.inputs[1])?];
+        let first = self.wire(&node.name, Products, &inputs)?;
+        self.values.insert(node.id.into(), Value { first: Some(first), last: None });
+        Ok(true)
+    }
+
+    /// A product of a constant matrix with rows that are 1 where a number is the column's, else 0: the number's row of it.
+    fn lookup(&mut self, node: &TypedNode, einsum: &EinSum) -> TractResult<bool> {
+        let &[rows, matrix] = &node.inputs[..] else { return Ok(false) };
+        let cast = self.source.node(rows.node);
+        let &[hot] = &cast.inputs[..] else { return Ok(false) };
+        let equal = self.source.node(hot.node);
+        if !cast.op_is::<Cast>() || equal.op.name() != "Eq" {
+            return Ok(false);
+        }
+        let &[numbers, columns] = &equal.inputs[..] else { return Ok(false) };
+        let (Some(columns), Some(table), Some(table_shape)) =
+            (self.constant(columns), self.floats(matrix), self.shape(matrix)?)
+        else {
+            return Ok(false);
+        };
+        let Some(shape) = self.fact(numbers)?.shape.as_concrete().map(TVec::<usize>::from) else { return Ok(false) };
+        let rank = shape.len();
+        let &[depth, width] = &table_shape[..] else { return Ok(false) };
+        let kind = columns.datum_type();
+        if !kind.is_integer() || rank == 0 || shape[rank - 1] != 1 || columns.shape().last() != Some(&depth) || width == 0 {
+            return Ok(false);
+        }
+        // A whole number that `f32` does not hold stays far from the columns'.
+        let columns = columns.cast_to::<f32>()?;
+        let counted = columns.to_plain_array_view::<f32>()?.iter().enumerate().all(|(index, x)| *x == index as f32);
+        if !counted || columns.len() != depth || depth >= 1 << 20 || self.shape(rows)?.is_none() {
+            return Ok(false);
+        }
+        for axis in einsum.axes.iter_all_axes() {
+            match (&*axis.inputs[0], &*axis.inputs[1], &*axis.outputs[0]) {
+                ([a], [], [c]) if a == c => {}
+                ([a], [0], []) if *a == rank - 1 => {}
+                ([], [1], [c]) if *c == rank - 1 => {}
+                _ => return Ok(false),
+            }
+        }
+        let from = self.first(numbers)?;
+        let numbers = self.target.wire_node(format!("{}.numbers", node.name), cast_to_f32(), &[from])?[0];
+        let first = self.wire(&node.name, Lookup::new(width, &table), &[numbers])?;
+        self.values.insert(node.id.into(), Value { first: Some(first), last: None });
+        Ok(true)
+    }
+
+    fn pool(&mut self, node: &TypedNode, pool: &PoolSpec, window: &Window) -> TractResult<bool> {
         let input = node.inputs[0];
         let Some(shape) = self.shape(input)? else { return Ok(false) };
         let Some(geometry) = Geometry::of(pool, &shape)? else { return Ok(false) };
@@ -385,22 +464,128 @@ impl Pass<'_> {
     }
 
     /// Images to a whole multiple of their size, each point repeated.
-    fn resize(&mut self, node: &TypedNode, resize: &resize::Resize) -> TractResult<bool> {
+    fn resize(&mut self, node: &TypedNode) -> TractResult<bool> {
         let input = node.inputs[0];
         let (Some(from), Some(to)) = (self.shape(input)?, self.shape(node.id.into())?) else { return Ok(false) };
         let (&[_, _, height, width], &[_, _, tall, wide]) = (&from[..], &to[..]) else { return Ok(false) };
-        let repeats = matches!(resize.interpolator, resize::Interpolator::Nearest)
-            && matches!(resize.coord_transformer, resize::CoordTransformer::Asymmetric)
-            && matches!(resize.nearest, resize::Nearest::Floor);
-        if !repeats || !self.is_last(input) || from[..2] != to[..2] || height * width == 0 {
+        if !self.is_last(input) || from[..2] != to[..2] || from.contains(&0) || to.contains(&0) {
             return Ok(false);
         }
-        if tall % height != 0 || wide % width != 0 || tall == 0 || wide == 0 {
+        let times = [tall / height, wide / width];
+        if [height * times[0], width * times[1]] != [tall, wide] || !self.repeats(node, [height, width], times)? {
             return Ok(false);
         }
         let from = self.last(input)?;
-        let last = self.wire(&node.name, Repeat { times: [tall / height, wide / width] }, &[from])?;
+        let last = self.wire(&node.name, Repeat { times }, &[from])?;
         Ok(self.set_last(node, last))
+    }
+
+    /// Whether an operator only repeats points, going by what it makes of an image of one channel: its many attributes that
+    /// could have it do something else are the engine's own.
+    fn repeats(&self, node: &TypedNode, [height, width]: [usize; 2], times: [usize; 2]) -> TractResult<bool> {
+        // No line or curve goes through these.
+        let value = |point: usize| (point * point % 8191) as f32;
+        let image = Tensor::from_shape(&[1, 1, height, width], &(0..height * width).map(value).collect::<Vec<_>>())?;
+        let mut inputs = tvec!(image.into_tvalue());
+        for input in &node.inputs[1..] {
+            let Some(constant) = self.constant(*input) else { return Ok(false) };
+            inputs.push(constant.into_tvalue());
+        }
+        let Ok(Some(outputs)) = node.op.eval_out_of_plan(inputs) else { return Ok(false) };
+        let [output] = &outputs[..] else { return Ok(false) };
+        if output.shape() != [1, 1, height * times[0], width * times[1]] {
+            return Ok(false);
+        }
+        let view = output.to_plain_array_view::<f32>()?;
+        Ok(view.indexed_iter().all(|(at, x)| *x == value(at[2] / times[0] * width + at[3] / times[1])))
+    }
+
+    /// A transposed convolution without overlaps.
+    fn deconvolution(&mut self, node: &TypedNode, deconv: &Deconv) -> TractResult<bool> {
+        let &[input, kernels, bias] = &node.inputs[..] else { return Ok(false) };
+        let Some(shape) = self.shape(input)? else { return Ok(false) };
+        let Some(result) = self.shape(node.id.into())? else { return Ok(false) };
+        let (Some(weights), Some(mut offsets)) = (self.floats(kernels), self.floats(bias)) else { return Ok(false) };
+        let pool = &deconv.pool_spec;
+        let (&[_, channels, height, width], &[_, outputs, tall, wide]) = (&shape[..], &result[..]) else {
+            return Ok(false);
+        };
+        let plain = deconv.group == 1
+            && deconv.kernel_format == KernelFormat::OIHW
+            && pool.data_format == DataFormat::NCHW
+            && pool.kernel_shape[..] == *pool.strides()
+            && pool.dilations().iter().all(|dilation| *dilation == 1);
+        let &[kernel_height, kernel_width] = &pool.kernel_shape[..] else { return Ok(false) };
+        let kernel_shape = [outputs, channels, kernel_height, kernel_width];
+        let sizes = Some(tall) == height.checked_mul(kernel_height) && Some(wide) == width.checked_mul(kernel_width);
+        let whole = sizes && !result.contains(&0) && !shape.contains(&0);
+        if !plain || !whole || self.fact(kernels)?.shape.as_concrete() != Some(&kernel_shape) {
+            return Ok(false);
+        }
+        if offsets.len() == 1 {
+            offsets = vec![offsets[0]; outputs];
+        }
+        if offsets.len() != outputs {
+            return Ok(false);
+        }
+        let spread = Spread {
+            input: [height, width],
+            kernel: [kernel_height, kernel_width],
+            channels,
+            outputs,
+            lines: Spread::pack(kernel_shape, &weights, &offsets)?,
+            after: After::NOTHING,
+        };
+        let from = self.last(input)?;
+        let last = self.wire(&node.name, spread, &[from])?;
+        Ok(self.set_last(node, last))
+    }
+
+    fn softmax(&mut self, node: &TypedNode, softmax: &Softmax) -> TractResult<bool> {
+        let input = node.inputs[0];
+        let &[axis] = &softmax.axes[..] else { return Ok(false) };
+        let plain = softmax.quant_output_dt.is_none() && softmax.kind == SoftmaxKind::Softmax;
+        let Some(shape) = self.shape(input)?.filter(|shape| plain && !shape.contains(&0)) else { return Ok(false) };
+        if axis >= shape.len() {
+            return Ok(false);
+        }
+        let from = self.first(input)?;
+        let first = self.wire(&node.name, softmax::Softmax { axis }, &[from])?;
+        self.values.insert(node.id.into(), Value { first: Some(first), last: None });
+        Ok(true)
+    }
+
+    /// The last of the three operators that shuffle channels: into groups, groups past channels, and back.
+    fn shuffle(&mut self, node: &TypedNode, last: &AxisOp) -> TractResult<bool> {
+        let before = |node: &TypedNode| self.source.node(node.inputs[0].node);
+        let moved = before(node);
+        let AxisOp::Reshape(1, _, to) = last else { return Ok(false) };
+        let Some(AxisOp::Move(1, 2) | AxisOp::Move(2, 1)) = moved.op_as() else { return Ok(false) };
+        let first = before(moved);
+        let Some(AxisOp::Reshape(1, from, split)) = first.op_as() else { return Ok(false) };
+        let (input, [groups, _]) = (first.inputs[0], &split[..]) else { return Ok(false) };
+        let Ok(groups) = groups.to_usize() else { return Ok(false) };
+        let images = self.shape(input)?.is_some_and(|shape| shape.len() == 4 && !shape.contains(&0));
+        if from != to || from.len() != 1 || groups == 0 || !images || !self.is_last(input) {
+            return Ok(false);
+        }
+        let from = self.last(input)?;
+        let last = self.wire(&node.name, Shuffle { groups }, &[from])?;
+        Ok(self.set_last(node, last))
+    }
+
+    /// What changes nothing.
+    fn alias(&mut self, node: &TypedNode) -> bool {
+        let input = node.inputs[0];
+        let only = node.inputs.len() == 1 && self.readers(input).is_some_and(|readers| readers == [node.id]);
+        let unread = |slot: usize| self.readers(OutletId::new(node.id, slot)).is_some_and(|readers| readers.is_empty());
+        let leaves = self.source.outputs.contains(&node.id.into());
+        let Some(value) = self.values.get(&input).copied() else { return false };
+        if !only || leaves || !(1..node.outputs.len()).all(unread) {
+            return false;
+        }
+        self.values.insert(node.id.into(), value);
+        true
     }
 
     fn element_wise(&mut self, node: &TypedNode) -> TractResult<bool> {
@@ -411,8 +596,7 @@ impl Pass<'_> {
             _ => None,
         };
         if let Some(gate) = gate {
-            let map = Map { gate, times_x: false, factor: 1.0 };
-            return self.map(node, input, &[], map);
+            return self.map(node, input, &[], Map::new(gate, false));
         }
         if !self.is_last(input) || !(3..=4).contains(&shape.len()) || self.shape(node.id.into())?.is_none() {
             return Ok(false);
@@ -432,7 +616,7 @@ impl Pass<'_> {
         for (x, other, swapped) in [(a, b, false), (b, a, true)] {
             if arithmetic == Arithmetic::Mul
                 && let Some((gate, chain)) = self.gate(x, other)
-                && self.map(node, x, &chain, Map { gate, times_x: true, factor: 1.0 })?
+                && self.map(node, x, &chain, Map::new(gate, true))?
             {
                 return Ok(true);
             }
@@ -489,9 +673,20 @@ impl Pass<'_> {
             && let Some((place, own)) = self.ours(x, &readers)
         {
             if let Some(conv) = own.as_kernel::<Convolution>()
-                && conv.map.is_none()
+                && conv.after.map.is_none()
             {
-                return Ok(self.replace(node, x, place, Own::new(Convolution { map: Some(map), ..conv.clone() })));
+                let after = After { map: Some(map), ..conv.after };
+                return Ok(self.replace(node, x, place, Own::new(Convolution { after, ..conv.clone() })));
+            }
+            if let Some(lookup) = own.as_kernel::<Lookup>() {
+                let lookup = lookup.with(|row| map.apply(Isa::best(), row));
+                return Ok(self.replace(node, x, place, Own::new(lookup)));
+            }
+            if let Some(spread) = own.as_kernel::<Spread>()
+                && spread.after.map.is_none()
+            {
+                let after = After { map: Some(map), ..spread.after };
+                return Ok(self.replace(node, x, place, Own::new(Spread { after, ..spread.clone() })));
             }
             if let Some(windows) = own.as_kernel::<Windows>()
                 && windows.map.is_none()
@@ -525,29 +720,25 @@ impl Pass<'_> {
         let Some((place, own)) = self.ours(x, &[node.id]) else { return Ok(false) };
         let scalar = self.scalar(other);
         if let Some(pointwise) = own.as_kernel::<Pointwise>() {
-            let Some(map) = scalar.and_then(|scalar| scaled(&pointwise.0, arithmetic, swapped, scalar)) else {
+            let Some((factor, term)) = scalar.and_then(|scalar| linear_of(arithmetic, swapped, scalar)) else {
                 return Ok(false);
             };
+            let map = scaled(&pointwise.0, factor, term);
             return Ok(self.replace(node, x, place, Own::new(Pointwise(map))));
         }
-        let rows = own.as_kernel::<Convolution>().is_some_and(|conv| conv.rows);
+        let rows = own.as_kernel::<Convolution>().is_some_and(|conv| conv.rows) || own.as_kernel::<Lookup>().is_some();
         let constant = self.by_channel(other, rows)?;
+        let linear = constant.and_then(|values| linear(arithmetic, swapped, values));
         if let Some(conv) = own.as_kernel::<Convolution>() {
-            if let Some(map) = &conv.map {
-                let Some(map) = scalar.and_then(|scalar| scaled(map, arithmetic, swapped, scalar)) else {
-                    return Ok(false);
-                };
-                return Ok(self.replace(node, x, place, Own::new(Convolution { map: Some(map), ..conv.clone() })));
+            if let Some(after) = follow(&conv.after, conv.residual, arithmetic, swapped, scalar) {
+                return Ok(self.replace(node, x, place, Own::new(Convolution { after, ..conv.clone() })));
             }
-            if let Some((low, high)) = scalar.and_then(|scalar| clamped(conv.clamp, arithmetic, scalar)) {
-                return Ok(self.replace(node, x, place, Own::new(Convolution { clamp: (low, high), ..conv.clone() })));
-            }
-            if conv.residual || conv.clamp != (f32::NEG_INFINITY, f32::INFINITY) {
+            if conv.residual || conv.after.map.is_some() || conv.after.clamp != After::NOTHING.clamp {
                 return Ok(false);
             }
-            if let Some((scale, offset)) = constant.and_then(|values| linear(arithmetic, swapped, values)) {
-                let dense = conv.dense.scaled(&scale, &offset);
-                return Ok(self.replace(node, x, place, Own::new(Convolution { dense: Arc::new(dense), ..conv.clone() })));
+            if let Some((scale, offset)) = linear {
+                let dense = Arc::new(conv.dense.scaled(&scale, &offset));
+                return Ok(self.replace(node, x, place, Own::new(Convolution { dense, ..conv.clone() })));
             }
             if arithmetic != Arithmetic::Add || self.shape(x)? != self.shape(other)? || x == other {
                 return Ok(false);
@@ -557,17 +748,36 @@ impl Pass<'_> {
             self.target.add_edge(residual, InletId::new(place.node, 1))?;
             return Ok(self.replace(node, x, place, own));
         }
+        if let Some(lookup) = own.as_kernel::<Lookup>() {
+            let Some((scale, offset)) = linear else { return Ok(false) };
+            let of = |values: &[f32], column: usize| values[if values.len() == 1 { 0 } else { column }];
+            let lookup = lookup.with(|row| {
+                for (column, x) in row.iter_mut().enumerate() {
+                    *x = *x * of(&scale, column) + of(&offset, column);
+                }
+            });
+            return Ok(self.replace(node, x, place, Own::new(lookup)));
+        }
+        if let Some(spread) = own.as_kernel::<Spread>() {
+            if let Some(after) = follow(&spread.after, false, arithmetic, swapped, scalar) {
+                return Ok(self.replace(node, x, place, Own::new(Spread { after, ..spread.clone() })));
+            }
+            let open = spread.after.map.is_none() && spread.after.clamp == After::NOTHING.clamp;
+            let Some((scale, offset)) = linear.filter(|_| open) else { return Ok(false) };
+            return Ok(self.replace(node, x, place, Own::new(spread.scaled(&scale, &offset))));
+        }
         let Some(windows) = own.as_kernel::<Windows>() else { return Ok(false) };
         let Window::Weighted { factors, bias, low, high } = &windows.by_channel.window else { return Ok(false) };
         let window = if let Some(map) = &windows.map {
-            let Some(map) = scalar.and_then(|scalar| scaled(map, arithmetic, swapped, scalar)) else {
+            let Some((factor, term)) = scalar.and_then(|scalar| linear_of(arithmetic, swapped, scalar)) else {
                 return Ok(false);
             };
-            return Ok(self.replace(node, x, place, Own::new(Windows { map: Some(map), ..windows.clone() })));
+            let map = Some(scaled(map, factor, term));
+            return Ok(self.replace(node, x, place, Own::new(Windows { map, ..windows.clone() })));
         } else if let Some((low, high)) = scalar.and_then(|scalar| clamped((*low, *high), arithmetic, scalar)) {
             Window::Weighted { factors: factors.clone(), bias: bias.clone(), low, high }
         } else if (*low, *high) == (f32::NEG_INFINITY, f32::INFINITY)
-            && let Some((scale, offset)) = constant.and_then(|values| linear(arithmetic, swapped, values))
+            && let Some((scale, offset)) = linear
         {
             let of = |values: &[f32], channel: usize| {
                 values.get(if values.len() == 1 { 0 } else { channel }).copied().unwrap_or(0.0)
@@ -676,6 +886,10 @@ impl Pass<'_> {
     }
 }
 
+fn cast_to_f32() -> Cast {
+    tract_onnx::tract_core::ops::cast::cast(f32::datum_type())
+}
+
 /// A step from `x` to its gate.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -744,12 +958,26 @@ fn clamped((low, high): (f32, f32), arithmetic: Arithmetic, scalar: f32) -> Opti
     }
 }
 
-/// A map whose results are multiplied.
-fn scaled(map: &Map, arithmetic: Arithmetic, swapped: bool, scalar: f32) -> Option<Map> {
-    let factor = match (arithmetic, swapped) {
-        (Arithmetic::Mul, _) => scalar,
-        (Arithmetic::Div, false) => scalar.recip(),
-        _ => return None,
-    };
-    Some(Map { factor: map.factor * factor, ..*map })
+/// `x * factor + term` for arithmetic with a single constant.
+fn linear_of(arithmetic: Arithmetic, swapped: bool, scalar: f32) -> Option<(f32, f32)> {
+    let (factor, term) = linear(arithmetic, swapped, vec![scalar])?;
+    Some((factor[0], term[0]))
+}
+
+/// A map with a linear function after it.
+fn scaled(map: &Map, factor: f32, term: f32) -> Map {
+    Map { factor: map.factor * factor, term: map.term * factor + term, ..*map }
+}
+
+/// What follows a kernel's result with arithmetic with a single constant after it, if that cannot be a part of the kernel.
+fn follow(after: &After, residual: bool, arithmetic: Arithmetic, swapped: bool, scalar: Option<f32>) -> Option<After> {
+    let scalar = scalar?;
+    if after.map.is_none()
+        && let Some(clamp) = clamped(after.clamp, arithmetic, scalar)
+    {
+        return Some(After { clamp, map: None });
+    }
+    let open = after.map.is_none() && after.clamp == After::NOTHING.clamp && !residual;
+    let (factor, term) = linear_of(arithmetic, swapped, scalar).filter(|_| !open)?;
+    Some(after.scaled(factor, term))
 }

@@ -16,15 +16,20 @@ pub enum Gate {
     Cubic { scale: f32, cube: f32 },
 }
 
-/// A function that is applied to each value of a tensor: `x * gate(x) * factor`, or without `x`.
+/// A function that is applied to each value of a tensor: `x * gate(x) * factor + term`, or without `x`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Map {
     pub gate: Gate,
     pub times_x: bool,
     pub factor: f32,
+    pub term: f32,
 }
 
 impl Map {
+    pub fn new(gate: Gate, times_x: bool) -> Self {
+        Self { gate, times_x, factor: 1.0, term: 0.0 }
+    }
+
     pub fn apply(&self, isa: Isa, values: &mut [f32]) {
         // SAFETY: the instruction set was found on this CPU.
         unsafe {
@@ -52,19 +57,21 @@ impl Map {
 
     #[inline(always)]
     unsafe fn all<L: Lanes>(&self, values: &mut [f32]) {
-        let factor = self.factor;
+        // SAFETY: as the caller says.
+        let (factor, term) = unsafe { (L::splat(self.factor), L::splat(self.term)) };
         macro_rules! each {
             ($x:ident => $gate:expr) => {{
                 let (whole, rest) = values.as_chunks_mut::<LANES>();
                 for values in whole {
                     let $x = L::load(values.as_ptr());
-                    let gate = L::mul(L::splat(factor), $gate);
-                    L::store(values.as_mut_ptr(), if self.times_x { L::mul($x, gate) } else { gate });
+                    let gate = $gate;
+                    let y = if self.times_x { L::mul($x, gate) } else { gate };
+                    L::store(values.as_mut_ptr(), L::mul_add(y, factor, term));
                 }
                 let $x = L::load_first(rest.as_ptr(), rest.len());
-                let gate = L::mul(L::splat(factor), $gate);
-                let last = if self.times_x { L::mul($x, gate) } else { gate };
-                L::store_first(rest.as_mut_ptr(), last, rest.len());
+                let gate = $gate;
+                let y = if self.times_x { L::mul($x, gate) } else { gate };
+                L::store_first(rest.as_mut_ptr(), L::mul_add(y, factor, term), rest.len());
             }};
         }
         // SAFETY: as the caller says; the addresses are of whole vectors, or of the rest.

@@ -41,6 +41,21 @@ impl Packed {
         Ok(Self { factors, bias: padded_bias, depth, columns })
     }
 
+    /// Of the rows of a matrix, with nothing added.
+    pub fn of_rows(depth: usize, columns: usize, matrix: &[f32]) -> TractResult<Self> {
+        ensure!(depth > 0 && columns > 0 && matrix.len() == depth * columns, "a matrix of another size");
+        let padded = columns.checked_next_multiple_of(LANES).context("too many columns")?;
+        let mut factors = vec![0.0; padded.checked_mul(depth).context("too many factors")?];
+        for (panel, factors) in factors.chunks_exact_mut(depth * LANES).enumerate() {
+            let first = panel * LANES;
+            let lanes = LANES.min(columns - first);
+            for (to, from) in factors.chunks_exact_mut(LANES).zip(matrix.chunks_exact(columns)) {
+                to[..lanes].copy_from_slice(&from[first..first + lanes]);
+            }
+        }
+        Ok(Self { factors, bias: vec![0.0; padded], depth, columns })
+    }
+
     /// Each column times `scale` plus `offset`, which hold one value for each column, or one for all.
     pub fn scaled(&self, scale: &[f32], offset: &[f32]) -> Self {
         let of = |values: &[f32], column: usize| {

@@ -32,6 +32,43 @@ pub struct Plan<'a> {
     pub high: f32,
 }
 
+/// How many factors stay in a core's first level cache beside what they are multiplied with.
+const NEAR: usize = 6 * 1024;
+
+/// Whether a pass over a part of the depth is the first one, and the last one.
+struct Pass {
+    begin: bool,
+    end: bool,
+}
+
+/// A part of the depth: all of some segments, or a part of one.
+struct Piece {
+    segments: std::ops::Range<usize>,
+    skip: usize,
+    run: usize,
+}
+
+impl Piece {
+    fn depth(&self) -> usize {
+        self.segments.len() * self.run
+    }
+}
+
+/// The depth in pieces of at most about `near`.
+fn pieces(segments: usize, run: usize, near: usize) -> Vec<Piece> {
+    if run <= near {
+        let many = (near / run).max(1);
+        let piece = |first| Piece { segments: first..segments.min(first + many), skip: 0, run };
+        return (0..segments).step_by(many).map(piece).collect();
+    }
+    let length = run.div_ceil(run.div_ceil(near));
+    let parts = (0..run).step_by(length).map(|skip| (skip, length.min(run - skip)));
+    let all = |(skip, run)| Piece { segments: 0..1, skip, run };
+    let parts: Vec<_> = parts.map(all).collect();
+    let of = |segment: usize, part: &Piece| Piece { segments: segment..segment + 1, skip: part.skip, run: part.run };
+    (0..segments).flat_map(|segment| parts.iter().map(move |part| of(segment, part))).collect()
+}
+
 /// Writes the product of each line's rows with `packed`, plus what is in the same place of `residual`, to `to`.
 ///
 /// # Panics
@@ -55,6 +92,7 @@ pub fn multiply(
         assert!(end <= to.len(), "a row outside of the result");
         assert!(residual.is_none_or(|residual| end <= residual.len()), "a row outside of what is added");
     }
+    let all: usize = lines.iter().map(|line| line.rows).sum();
     let mut panel = 0;
     while panel < packed.panels() {
         let left = packed.panels() - panel;
@@ -67,34 +105,45 @@ pub fn multiply(
         let Some(shape) = shape.or_else(many) else { unreachable!("a tile of one panel fits") };
         let (factors, bias) = packed.panel(panel);
         let last = LANES.min(columns - (panel + shape.panels - 1) * LANES);
-        for line in lines {
-            let tiles = line.rows.div_ceil(shape.rows);
-            let mut row = 0;
-            for tile in 0..tiles {
-                // As even as can be.
-                let rows = (line.rows - row).div_ceil(tiles - tile);
-                let at = line.to + row * plan.result_step + panel * LANES;
-                // SAFETY: the assertions above hold for each of the line's rows, whose first `columns` results include these
-                // panels'; `panel` is followed by `shape.panels - 1` more. The instruction set was found on this CPU.
-                unsafe {
-                    shape.kernel(rows)(&Tile {
-                        a: from.as_ptr().add(line.from + row * plan.step),
-                        a_step: plan.step,
-                        segments: plan.segments,
-                        run: plan.run,
-                        b: factors.as_ptr(),
-                        b_step: packed.depth() * LANES,
-                        c: to.as_mut_ptr().add(at),
-                        c_step: plan.result_step,
-                        last,
-                        bias: bias.as_ptr(),
-                        residual: residual.map_or(std::ptr::null(), |residual| residual.as_ptr().add(at)),
-                        low: plan.low,
-                        high: plan.high,
-                    });
+        // Few rows need each factor once; for more, as many as stay near go at a time.
+        let near = if all <= shape.rows { usize::MAX } else { NEAR / (shape.panels * LANES) };
+        let mut depth = 0;
+        for piece in pieces(plan.segments.len(), plan.run, near) {
+            let begin = piece.skip;
+            let pass = Pass { begin: depth == 0, end: depth + piece.depth() == packed.depth() };
+            for line in lines {
+                let tiles = line.rows.div_ceil(shape.rows);
+                let mut row = 0;
+                for tile in 0..tiles {
+                    // As even as can be.
+                    let rows = (line.rows - row).div_ceil(tiles - tile);
+                    let at = line.to + row * plan.result_step + panel * LANES;
+                    // SAFETY: the assertions above hold for each of the line's rows, whose first `columns` results include
+                    // these panels'; `panel` is followed by `shape.panels - 1` more; the piece is a part of the depth. The
+                    // instruction set was found on this CPU.
+                    unsafe {
+                        shape.kernel(rows)(&Tile {
+                            a: from.as_ptr().add(line.from + row * plan.step + begin),
+                            a_step: plan.step,
+                            segments: &plan.segments[piece.segments.clone()],
+                            run: piece.run,
+                            b: factors.as_ptr().add(depth * LANES),
+                            b_step: packed.depth() * LANES,
+                            c: to.as_mut_ptr().add(at),
+                            c_step: plan.result_step,
+                            last,
+                            bias: if pass.begin { bias.as_ptr() } else { std::ptr::null() },
+                            residual: residual
+                                .filter(|_| pass.end)
+                                .map_or(std::ptr::null(), |residual| residual.as_ptr().add(at)),
+                            low: if pass.end { plan.low } else { f32::NEG_INFINITY },
+                            high: if pass.end { plan.high } else { f32::INFINITY },
+                        });
+                    }
+                    row += rows;
                 }
-                row += rows;
             }
+            depth += piece.depth();
         }
         panel += shape.panels;
     }

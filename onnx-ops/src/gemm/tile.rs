@@ -22,7 +22,7 @@ pub struct Tile<'a> {
     pub c_step: usize,
     /// Columns of the result in the last panel, at most `LANES`.
     pub last: usize,
-    /// What the result starts from, `LANES` values a panel.
+    /// What the result starts from, `LANES` values a panel; or null, for what is in the result already.
     pub bias: *const f32,
     /// What is added to the result: as `c`, or null.
     pub residual: *const f32,
@@ -56,10 +56,19 @@ impl Shape {
 unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
     unsafe {
         let mut acc = [[L::splat(0.0); PANELS]; ROWS];
-        for v in 0..PANELS {
-            let bias = L::load(t.bias.add(v * LANES));
-            for row in &mut acc {
-                row[v] = bias;
+        if t.bias.is_null() {
+            for p in 0..ROWS {
+                for v in 0..PANELS {
+                    let at = t.c.add(p * t.c_step + v * LANES);
+                    acc[p][v] = if v + 1 == PANELS && t.last < LANES { L::load_first(at, t.last) } else { L::load(at) };
+                }
+            }
+        } else {
+            for v in 0..PANELS {
+                let bias = L::load(t.bias.add(v * LANES));
+                for row in &mut acc {
+                    row[v] = bias;
+                }
             }
         }
         let mut b = t.b;
