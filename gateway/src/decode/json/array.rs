@@ -10,6 +10,7 @@ use crate::{
 use super::{
     number::Number,
     reader::{Reader, kind_name, space, too_deep},
+    short::Short,
     shown,
     string::Raw,
 };
@@ -41,22 +42,27 @@ pub(super) fn value(
     let expected = element_count(shape).unwrap_or(u64::MAX);
     let mut data = Data { reader, depth, name, datatype, shape, expected };
     match datatype {
-        Datatype::Bool => data.read(boolean),
-        Datatype::Uint8 => data.read(|text| integer(text, u8::to_le_bytes)),
-        Datatype::Uint16 => data.read(|text| integer(text, u16::to_le_bytes)),
-        Datatype::Uint32 => data.read(|text| integer(text, u32::to_le_bytes)),
-        Datatype::Uint64 => data.read(|text| integer(text, u64::to_le_bytes)),
-        Datatype::Int8 => data.read(|text| integer(text, i8::to_le_bytes)),
-        Datatype::Int16 => data.read(|text| integer(text, i16::to_le_bytes)),
-        Datatype::Int32 => data.read(|text| integer(text, i32::to_le_bytes)),
-        Datatype::Int64 => data.read(|text| integer(text, i64::to_le_bytes)),
-        Datatype::Fp16 => {
-            data.read(|text| float(text, |number| number.to_f16(), f16::from_f64, f16::to_le_bytes))
-        }
-        Datatype::Fp32 => data.read(|text| float(text, |number| number.to_f32(), narrow, f32::to_le_bytes)),
-        Datatype::Fp64 => {
-            data.read(|text| float(text, |number| number.to_f64(), |value| value, f64::to_le_bytes))
-        }
+        Datatype::Bool => data.read(|_| None, boolean),
+        Datatype::Uint8 => data.read_integers(u8::to_le_bytes),
+        Datatype::Uint16 => data.read_integers(u16::to_le_bytes),
+        Datatype::Uint32 => data.read_integers(u32::to_le_bytes),
+        Datatype::Uint64 => data.read_integers(u64::to_le_bytes),
+        Datatype::Int8 => data.read_integers(i8::to_le_bytes),
+        Datatype::Int16 => data.read_integers(i16::to_le_bytes),
+        Datatype::Int32 => data.read_integers(i32::to_le_bytes),
+        Datatype::Int64 => data.read_integers(i64::to_le_bytes),
+        Datatype::Fp16 => data.read(
+            |short| Some(short.to_f16().to_le_bytes()),
+            |text| float(text, |number| number.to_f16(), f16::from_f64, f16::to_le_bytes),
+        ),
+        Datatype::Fp32 => data.read(
+            |short| short.to_f32().map(f32::to_le_bytes),
+            |text| float(text, |number| number.to_f32(), narrow, f32::to_le_bytes),
+        ),
+        Datatype::Fp64 => data.read(
+            |short| Some(short.to_f64().to_le_bytes()),
+            |text| float(text, |number| number.to_f64(), |value| value, f64::to_le_bytes),
+        ),
         Datatype::Bf16 => {
             Err(DecodeError::input(name, "JSON does not carry BF16: send it as a binary tensor"))
         }
@@ -96,10 +102,19 @@ enum Stop {
 }
 
 impl Data<'_, '_> {
-    /// Reads all elements; `element` gives the bytes of the one that starts a text, and where its text ends.
+    fn read_integers<T: TryFrom<i64> + TryFrom<i128>, const N: usize>(
+        &mut self,
+        to_bytes: impl Fn(T) -> [u8; N],
+    ) -> Result<Vec<u8>, DecodeError> {
+        self.read(|short| short.to_integer().map(&to_bytes), |text| integer(text, &to_bytes))
+    }
+
+    /// Reads all elements. `element` gives the bytes of the one that starts a text, and where its text ends; `short` those
+    /// of a short number, if it can.
     #[inline]
     fn read<const N: usize>(
         &mut self,
+        short: impl Fn(Short) -> Option<[u8; N]>,
         element: impl Fn(&[u8]) -> Result<([u8; N], usize), Fault>,
     ) -> Result<Vec<u8>, DecodeError> {
         let json = self.reader.json();
@@ -109,10 +124,24 @@ impl Data<'_, '_> {
         let count = usize::try_from(self.expected).unwrap_or(usize::MAX).min(possible);
         let mut bytes = Vec::with_capacity(count * N);
         let limits = (self.expected, self.depth, self.reader.max_depth());
-        let walked = walk(json, start, limits, |text| {
-            let (value, length) = element(text)?;
+        let text_at = |at| json.get(at..).unwrap_or_default();
+        let walked = walk(json, start, limits, |at, most| {
+            let run = run(json, at, most, &mut bytes, |at| {
+                // Short as they are, those of one digit are quicker still.
+                if !is_one_digit(text_at(at))
+                    && let Some(number) = Short::scan(json, at)
+                    && let Some(value) = short(number)
+                {
+                    return Some((value, number.length));
+                }
+                element(text_at(at)).ok()
+            });
+            if run.count > 0 {
+                return Ok(run);
+            }
+            let (value, length) = element(text_at(at))?;
             bytes.extend_from_slice(&value);
-            Ok(length)
+            Ok(Run::of_one(at + length))
         });
         self.finish(json, walked, (bytes.len() / N) as u64)?;
         Ok(bytes)
@@ -127,11 +156,11 @@ impl Data<'_, '_> {
         let mut bytes = Vec::with_capacity(count * size_of::<u32>());
         let (mut given, mut unescaped) = (0, String::new());
         let limits = (self.expected, self.depth, self.reader.max_depth());
-        let walked = walk(json, start, limits, |text| {
+        let walked = walk(json, start, limits, |at, _| {
+            let text = json.get(at..).unwrap_or_default();
             if text.first() != Some(&b'"') {
                 return Err(Fault::Kind("a string"));
             }
-            let at = json.len() - text.len();
             let raw = Raw::scan(json, at).map_err(|error| Fault::String(error.into()))?;
             let end = raw.end();
             let text = raw.text(&mut unescaped).map_err(|error| Fault::String(error.into()))?;
@@ -139,7 +168,7 @@ impl Data<'_, '_> {
             bytes.extend_from_slice(&length.to_le_bytes());
             bytes.extend_from_slice(text.as_bytes());
             given += 1;
-            Ok(end - at)
+            Ok(Run::of_one(end))
         });
         self.finish(json, walked, given)?;
         Ok(bytes)
@@ -193,20 +222,68 @@ impl Data<'_, '_> {
     }
 }
 
-/// Walks the array or the one element at `at` depth-first and returns where it ends. `element` gets the text from each value on that is
-/// no array, and returns the length of that value. `limits` are the elements there may be, the depth of the array and
-/// the greatest depth. Iterative: no text can exhaust the stack.
+/// Elements that follow each other with nothing in between but commas and white space.
+struct Run {
+    count: u64,
+    /// Where the JSON text goes on.
+    end: usize,
+    /// Whether that is behind a comma.
+    comma: bool,
+}
+
+impl Run {
+    fn of_one(end: usize) -> Self {
+        Self { count: 1, end, comma: false }
+    }
+}
+
+/// Reads from `at` on what `element` takes for elements, a few dozen and no more than `most`. `element` gets the place of a
+/// value, and returns its bytes and the length of its text.
+#[inline]
+fn run<const N: usize>(
+    json: &[u8],
+    at: usize,
+    most: u64,
+    bytes: &mut Vec<u8>,
+    element: impl Fn(usize) -> Option<([u8; N], usize)>,
+) -> Run {
+    // Collected here, as each element would have to ask whether the vector has room for it.
+    let mut block = [[0; N]; 64];
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut count = 0;
+    let (mut end, mut comma) = (at, false);
+    for place in block.iter_mut().take(most) {
+        let Some((value, length)) = element(end) else { break };
+        *place = value;
+        count += 1;
+        end += length;
+        comma = json.get(end) == Some(&b',');
+        if !comma {
+            break;
+        }
+        end = space(json, end + 1);
+    }
+    bytes.extend_from_slice(block.get(..count).unwrap_or_default().as_flattened());
+    Run { count: count as u64, end, comma }
+}
+
+/// Walks the array or the one element at `at` depth-first and returns where it ends. `elements` gets the place of each value
+/// that is no array, and how many elements it may read in a run; it reads one at least. `limits`
+/// are the elements there may be, the depth of the array and the greatest depth. Iterative: no text can exhaust the stack.
 #[inline]
 fn walk(
     json: &[u8],
     mut at: usize,
     limits: (u64, usize, usize),
-    mut element: impl FnMut(&[u8]) -> Result<usize, Fault>,
+    mut elements: impl FnMut(usize, u64) -> Result<Run, Fault>,
 ) -> Result<usize, Stop> {
     let (mut left, depth, max_depth) = limits;
     if json.get(at) != Some(&b'[') {
-        let text = json.get(at..).filter(|_| left > 0).ok_or(Stop::TooMany)?;
-        return element(text).map(|length| at + length).map_err(|fault| Stop::Element(at, fault));
+        if left == 0 {
+            return Err(Stop::TooMany);
+        }
+        // One that stands alone, so none that follow it.
+        return elements(at, 0).map(|run| run.end).map_err(|fault| Stop::Element(at, fault));
     }
     let mut open = 0;
     loop {
@@ -224,9 +301,12 @@ fn walk(
             if left == 0 {
                 return Err(Stop::TooMany);
             }
-            left -= 1;
-            let text = json.get(at..).unwrap_or_default();
-            at += element(text).map_err(|fault| Stop::Element(at, fault))?;
+            let run = elements(at, left).map_err(|fault| Stop::Element(at, fault))?;
+            left -= run.count;
+            at = run.end;
+            if run.comma {
+                continue;
+            }
         }
         loop {
             at = space(json, at);
@@ -261,13 +341,16 @@ fn boolean(text: &[u8]) -> Result<([u8; 1], usize), Fault> {
     }
 }
 
-/// The value of an element that is one digit, as all are of masks and one-hot vectors: nothing of it has to be scanned.
+/// Whether an element is one digit, as all are of masks and one-hot vectors: nothing of it has to be scanned.
+#[inline]
+fn is_one_digit(text: &[u8]) -> bool {
+    // Whether the first byte is a sign cannot be guessed, so the second is looked at before it.
+    matches!(text.get(1), Some(b',' | b']')) && text[0].is_ascii_digit()
+}
+
 #[inline]
 fn one_digit(text: &[u8]) -> Option<u8> {
-    match text {
-        [digit @ b'0'..=b'9', b',' | b']', ..] => Some(digit - b'0'),
-        _ => None,
-    }
+    if is_one_digit(text) { Some(text[0] - b'0') } else { None }
 }
 
 #[inline]

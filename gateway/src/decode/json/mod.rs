@@ -5,6 +5,7 @@ mod generate;
 mod number;
 mod parameters;
 mod reader;
+mod short;
 mod string;
 
 use std::{borrow::Cow, time::Duration};

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use half::f16;
 
+use super::short::Short;
+
 /// A JSON number: `±mantissa * 10^exponent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Number<'j> {
@@ -28,6 +30,10 @@ const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
     1e19, 1e20, 1e21, 1e22,
 ];
+
+/// The bits of an FP64 that an FP32 in its range has no place for, and what they are in the middle between two FP32.
+const BELOW_FP32: u64 = (1 << 29) - 1;
+const MIDPOINT: u64 = 1 << 28;
 
 impl<'j> Number<'j> {
     /// Scans the number at the start of `json`. An error is the offset of the byte that JSON does not allow there.
@@ -102,8 +108,6 @@ impl<'j> Number<'j> {
         if let Some(approximate) = self.approximate() {
             // Its roundings leave `approximate` at most 2 units of its last place away from the decimal. If no
             // midpoint between two FP32 is that near, both round to the same FP32.
-            const BELOW_FP32: u64 = (1 << 29) - 1;
-            const MIDPOINT: u64 = 1 << 28;
             let near_midpoint = (approximate.to_bits() & BELOW_FP32).abs_diff(MIDPOINT) <= 4;
             if !near_midpoint && approximate.abs() < f64::from(f32::MAX) {
                 #[expect(clippy::cast_possible_truncation, reason = "rounds, in range")]
@@ -149,6 +153,49 @@ impl<'j> Number<'j> {
     #[cold]
     fn parse<T: FromStr>(self) -> Option<T> {
         std::str::from_utf8(self.text).ok()?.parse().ok()
+    }
+}
+
+impl Short {
+    /// The value of an integer; `None` if it is none, or beyond the range of `T`.
+    #[inline(always)]
+    pub(super) fn to_integer<T: TryFrom<i64>>(self) -> Option<T> {
+        let magnitude = self.mantissa.cast_signed();
+        let value = if self.negative { -magnitude } else { magnitude };
+        T::try_from(value).ok().filter(|_| self.integer)
+    }
+
+    /// The nearest FP32, ties to even; `None` if that is not told by the nearest FP64.
+    #[inline(always)]
+    pub(super) fn to_f32(self) -> Option<f32> {
+        let magnitude = self.magnitude();
+        // Which side of the middle between two FP32 a decimal is on is lost if the nearest FP64 is the middle itself.
+        if self.places > 0 && magnitude.to_bits() & BELOW_FP32 == MIDPOINT {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "rounds, in range")]
+        let magnitude = magnitude as f32;
+        Some(f32::from_bits(magnitude.to_bits() | u32::from(self.negative) << 31))
+    }
+
+    /// The nearest FP64, ties to even.
+    #[inline(always)]
+    pub(super) fn to_f64(self) -> f64 {
+        let magnitude = self.magnitude();
+        if self.negative { -magnitude } else { magnitude }
+    }
+
+    /// The nearest FP16 to the nearest FP64, ties to even.
+    pub(super) fn to_f16(self) -> f16 {
+        f16::from_f32(round_to_odd(self.to_f64()))
+    }
+
+    /// Both the mantissa and the power of ten are exact in FP64, so that this is rounded once.
+    #[inline(always)]
+    #[expect(clippy::cast_precision_loss, reason = "less than 10^15")]
+    fn magnitude(self) -> f64 {
+        // Signed, as there is one instruction for that.
+        self.mantissa.cast_signed() as f64 / POWERS[self.places.min(POWERS.len() - 1)]
     }
 }
 
