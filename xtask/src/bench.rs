@@ -1,35 +1,27 @@
-//! `cargo xtask bench`: the gateway's identity models against a bare hyper server, in one interleaved run.
+//! `cargo xtask bench`: the gateway beside a bare hyper server and beside other servers of the same protocol. Whatever is compared
+//! is measured in turn, round by round, in one run.
 
+mod bars;
+mod figures;
+mod footprint;
+mod instance;
+mod lab;
+mod load;
+mod models;
+mod peers;
 mod report;
+mod road;
+mod sizes;
 mod uploads;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::fs;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::{
-    guests, promises,
-    server::{Server, free_address},
-    shell,
-};
-
-/// The bare server has nothing to load.
-const BARE_PATIENCE: Duration = Duration::from_secs(10);
-const CONCURRENCY: [usize; 2] = [1, 8];
-/// As `airlock-load --case` names them, and as the report does.
-const CASES: [(&str, &str); 3] = [
-    ("json4", "FP32 `[1,4]`, JSON"),
-    ("json150528", "FP32 `[1,150528]`, JSON"),
-    ("binary150528", "FP32 `[1,150528]`, binary"),
-];
-/// What is measured; the first is what the others are compared with.
-const TARGETS: [&str; 3] = ["bare hyper server", "`identity` (wasm)", "`identity_onnx` (native)"];
+use crate::{guests, promises, shell};
+use bars::Bar;
+use lab::Lab;
+use peers::Peer;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -39,139 +31,124 @@ pub struct Options {
     /// Seconds of each single measurement.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// One short round with the development profile, answers checked, nothing written.
+    /// Other servers to measure beside the gateway: triton, mlserver; all or none of them. They are installed from PyPI.
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    peers: Vec<PeerChoice>,
+    /// Measure only these sections, print them, and write nothing. `--only help` names them.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// One short round with the development profile and no other servers, answers checked, nothing written.
     #[arg(long)]
     quick: bool,
 }
 
-/// One measurement, as the load generator prints it.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    requests_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    cpu_us: f64,
-    generator_busy: f64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum PeerChoice {
+    None,
+    Triton,
+    Mlserver,
+    All,
 }
 
-/// All rounds of one server in one case.
-#[derive(Debug)]
-struct Row {
-    case: usize,
-    target: usize,
-    concurrency: usize,
-    samples: Vec<Sample>,
+/// What one part of the run gives the report.
+#[derive(Debug, Default)]
+struct Section {
+    /// Markdown, with its heading.
+    text: String,
+    bars: Vec<Bar>,
 }
+
+type Measure = fn(&Lab) -> Result<Section>;
+
+/// All parts, in the order of the report.
+const SECTIONS: [(&str, Measure); 9] = [
+    ("json4", |lab| road::measure(lab, "json4")),
+    ("json150528", |lab| road::measure(lab, "json150528")),
+    ("binary150528", |lab| road::measure(lab, "binary150528")),
+    ("grpc16", |lab| road::measure(lab, "grpc16")),
+    ("instance", instance::measure),
+    ("footprint", footprint::measure),
+    ("sizes", sizes::measure),
+    ("models", models::measure),
+    ("uploads", uploads::measure),
+];
 
 pub fn run(options: &Options) -> Result<()> {
+    let names = SECTIONS.map(|(name, _)| name);
+    for name in &options.only {
+        ensure!(names.contains(&name.as_str()), "no section '{name}'; there are {}", names.join(", "));
+    }
     guests::run()?;
     if options.quick {
-        return smoke();
+        return smoke(&options.only);
     }
+    // Before anything is measured, so that nothing is installed while it is.
+    let peers = peers::install(&options.peers());
     // One after the other: built together, their features unite, and the demo's build of the gateway could not be used.
     build(&["--release", "-p", "airlock"])?;
     build(&["--release", "-p", "airlock-bench"])?;
+    let lab = Lab::full(options.rounds, options.seconds, peers)?;
     let load_before = report::load_average();
-    let rows = measure(&shell::target().join("release"), options.rounds, options.seconds, 0.3)?;
-    let uploads = uploads::measure(&shell::target().join("release"), 2 * options.rounds)?;
-    let commit = promises::commit()?;
-    let text = report::render(&rows, &uploads, options.rounds, options.seconds, &load_before, &commit);
-    let path = shell::root().join("docs/benchmarks.md");
-    fs::create_dir_all(shell::root().join("docs"))?;
-    fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    let sections = measure(&lab, &options.only)?;
+    let text = report::render(&lab, &sections, &command(options), &load_before, &promises::commit()?);
     println!("{text}");
+    if !options.only.is_empty() {
+        return Ok(());
+    }
+    let path = shell::root().join("docs/benchmarks.md");
+    fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     eprintln!("written to docs/benchmarks.md");
     Ok(())
 }
 
 /// Runs every measurement for a moment, to see that all servers give right answers. Its figures mean nothing.
-pub fn smoke() -> Result<()> {
+pub fn smoke(only: &[String]) -> Result<()> {
     build(&["--workspace", "--bins"])?;
-    let rows = measure(&shell::target().join("debug"), 1, 0.1, 0.0)?;
-    uploads::measure(&shell::target().join("debug"), 1)?;
-    ensure!(rows.len() == CASES.len() * CONCURRENCY.len() * TARGETS.len(), "a measurement is missing");
+    let lab = Lab::smoke()?;
+    let sections = measure(&lab, only)?;
+    // The report is written as well, and thrown away.
+    let text = report::render(&lab, &sections, "cargo xtask bench --quick", "", "");
+    if only.is_empty() && sections.len() != SECTIONS.len() {
+        bail!("a section is missing: {text}");
+    }
     Ok(())
+}
+
+fn measure(lab: &Lab, only: &[String]) -> Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for (name, measure) in SECTIONS {
+        if only.is_empty() || only.iter().any(|wanted| wanted == name) {
+            eprintln!("\n[{name}]");
+            sections.push(measure(lab).with_context(|| format!("measuring {name}"))?);
+        }
+    }
+    Ok(sections)
 }
 
 fn build(arguments: &[&str]) -> Result<()> {
     shell::run("cargo build", shell::command("cargo").arg("build").args(arguments).current_dir(shell::root()))
 }
 
-/// Measures everything with the binaries of that folder. Server and generator have a processor core each.
-fn measure(binaries: &Path, rounds: usize, seconds: f64, warm_up: f64) -> Result<Vec<Row>> {
-    let (server_core, load_core) = if pins() { (Some(0), Some(1)) } else { (None, None) };
-    let models = shell::target().join("models");
-    let gateway = Server::gateway(binaries, &models, free_address()?, server_core, &["--log", "warn"])?;
-    let http = free_address()?;
-    let arguments = ["--http", &http.to_string()];
-    let bare =
-        Server::start(&binaries.join("airlock-ceiling"), &arguments, server_core, http, BARE_PATIENCE)?;
-    let servers = [(&bare, "identity"), (&gateway, "identity"), (&gateway, "identity_onnx")];
-
-    let mut rows: Vec<Row> = Vec::new();
-    for case in 0..CASES.len() {
-        for concurrency in CONCURRENCY {
-            rows.extend((0..TARGETS.len()).map(|target| Row {
-                case,
-                target,
-                concurrency,
-                samples: Vec::new(),
-            }));
-        }
+impl Options {
+    fn peers(&self) -> Vec<Peer> {
+        let chosen = |choice| self.peers.contains(&choice) || self.peers.contains(&PeerChoice::All);
+        let mut peers = Vec::new();
+        peers.extend(chosen(PeerChoice::Triton).then_some(Peer::Triton));
+        peers.extend(chosen(PeerChoice::Mlserver).then_some(Peer::Mlserver));
+        peers
     }
-    for round in 0..rounds {
-        eprintln!("==> round {} of {rounds}", round + 1);
-        for group in rows.chunks_mut(TARGETS.len()) {
-            // Another server begins in each round, so that none always follows the same one.
-            group.rotate_left(round % TARGETS.len());
-            for row in group.iter_mut() {
-                let (server, model) = servers[row.target];
-                let mut command = load(binaries, load_core);
-                command
-                    .args(["--address", &server.address.to_string(), "--pid", &server.pid.to_string()])
-                    .args(["--model", model, "--case", CASES[row.case].0])
-                    .args(["--concurrency", &row.concurrency.to_string()])
-                    .args(["--seconds", &seconds.to_string(), "--warm-up", &warm_up.to_string()]);
-                let sample = sample(&mut command)
-                    .with_context(|| format!("{}, {}", TARGETS[row.target], CASES[row.case].1))?;
-                row.samples.push(sample);
-            }
-            group.sort_by_key(|row| row.target);
-        }
+}
+
+/// As it would be typed again.
+fn command(options: &Options) -> String {
+    let mut text = format!("cargo xtask bench --rounds {} --seconds {}", options.rounds, options.seconds);
+    let peers = options.peers();
+    if peers.len() < Peer::ALL.len() {
+        let names: Vec<_> = peers.iter().map(|peer| peer.name().to_lowercase()).collect();
+        text += &format!(" --peers {}", if names.is_empty() { "none".into() } else { names.join(",") });
     }
-    bare.stop()?;
-    gateway.stop()?;
-    Ok(rows)
-}
-
-/// Whether server and generator can be kept on a core each.
-fn pins() -> bool {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let taskset =
-        Command::new("taskset").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    cores > 1 && taskset.is_ok_and(|status| status.success())
-}
-
-fn load(binaries: &Path, core: Option<usize>) -> Command {
-    let program: PathBuf = binaries.join("airlock-load");
-    let Some(core) = core else {
-        return Command::new(program);
-    };
-    let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string()]).arg(program);
-    command
-}
-
-fn sample(command: &mut Command) -> Result<Sample> {
-    let output = command.stderr(Stdio::inherit()).output().context("cannot start the load generator")?;
-    ensure!(output.status.success(), "the load generator ended with {}", output.status);
-    let line: Value = serde_json::from_slice(&output.stdout).context("the load generator printed no JSON")?;
-    let figure = |name: &str| line[name].as_f64().with_context(|| format!("{name} is missing"));
-    Ok(Sample {
-        requests_per_second: figure("requests_per_second")?,
-        p50_ms: figure("p50_ms")?,
-        p99_ms: figure("p99_ms")?,
-        cpu_us: figure("cpu_us_per_request")?,
-        generator_busy: figure("generator_busy")?,
-    })
+    if !options.only.is_empty() {
+        text += &format!(" --only {}", options.only.join(","));
+    }
+    text
 }

@@ -48,7 +48,7 @@ enum Task {
     Promises(promises::Options),
     /// Run the fuzz targets, each for some time
     Fuzz(fuzz::Options),
-    /// Measure the gateway against a bare server and write docs/benchmarks.md
+    /// Measure the gateway beside a bare server and other V2 servers, and write docs/benchmarks.md
     Bench(bench::Options),
     /// Check which parts of the V2 protocol a server keeps, this gateway or any other
     #[command(disable_help_flag = true)]

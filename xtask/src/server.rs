@@ -5,14 +5,14 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::http;
+use crate::{http, shell};
 
 /// Starts "$@", prints its process id, sends it SIGTERM when standard input ends, and exits as it exits. Standard input
 /// is a pipe from the task, which the kernel closes even if the task is killed: no server is left behind.
@@ -100,8 +100,20 @@ impl Server {
         address: SocketAddr,
         patience: Duration,
     ) -> Result<Self> {
-        let mut server = Self::spawn(program, arguments, core, address)?;
         let ready = |address| http::get(address, "/v2/health/ready").is_ok_and(|answer| answer.status == 200);
+        Self::start_until(program, arguments, core, address, patience, ready)
+    }
+
+    /// The same where something else says that it is ready.
+    pub fn start_until(
+        program: &Path,
+        arguments: &[&str],
+        core: Option<usize>,
+        address: SocketAddr,
+        patience: Duration,
+        ready: impl Fn(SocketAddr) -> bool,
+    ) -> Result<Self> {
+        let mut server = Self::spawn(program, arguments, core, address)?;
         server.wait_until(program, patience, ready)?;
         Ok(server)
     }
@@ -155,16 +167,32 @@ impl Server {
 
     /// Sends SIGTERM and fails unless the server ends with exit code 0 within its grace period.
     pub fn stop(mut self) -> Result<()> {
+        let status = self.terminate()?;
+        let status = status
+            .with_context(|| format!("the server did not end within {} s of SIGTERM", GRACE.as_secs()))?;
+        ensure!(status.success(), "after SIGTERM the server ended with {status}");
+        Ok(())
+    }
+
+    /// Ends a server of others: nothing is expected of its exit code, and it is killed if it does not end.
+    pub fn end(mut self) -> Result<()> {
+        if self.terminate()?.is_none() {
+            shell::run("killing it", Command::new("kill").args(["-KILL", &self.pid.to_string()]))?;
+            self.supervisor.wait()?;
+        }
+        Ok(())
+    }
+
+    fn terminate(&mut self) -> Result<Option<ExitStatus>> {
         drop(self.supervisor.stdin.take());
         let started = Instant::now();
         while started.elapsed() < GRACE {
             if let Some(status) = self.supervisor.try_wait()? {
-                ensure!(status.success(), "after SIGTERM the server ended with {status}");
-                return Ok(());
+                return Ok(Some(status));
             }
             thread::sleep(Duration::from_millis(20));
         }
-        bail!("the server did not end within {} s of SIGTERM", GRACE.as_secs())
+        Ok(None)
     }
 }
 

@@ -87,7 +87,7 @@ pub fn run(options: &Options) -> Result<()> {
         count.add(steps.run("stock clients", || clients.conformance())?);
         count.add(steps.run("perf_analyzer", || clients.perf_analyzer())?);
         count.add(steps.run("parity with onnxruntime", || clients.parity())?);
-        steps.run("benchmark, answers only", bench::smoke)?;
+        steps.run("benchmark, answers only", || bench::smoke(&[]))?;
     }
     eprintln!("\nall steps: {:.1} s", started.elapsed().as_secs_f64());
     count.finish()

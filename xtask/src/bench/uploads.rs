@@ -1,14 +1,15 @@
 //! How long it takes from an upload to the first answer, and from the start of a gateway to the same answer again.
 
 use std::{
+    fmt::Write,
     fs,
-    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use super::{Section, figures::Rounds, lab::Lab};
 use crate::{
     http,
     server::{Server, free_address},
@@ -20,30 +21,31 @@ const LARGE: usize = 5 << 20;
 
 /// What was measured of one model, in milliseconds, one value a round.
 #[derive(Debug, Default)]
-pub struct Uploads {
-    pub bytes: usize,
+struct Uploads {
+    bytes: usize,
     /// From the first byte of the upload to its answer.
-    pub published: Vec<f64>,
+    published: Rounds,
     /// The first call after that.
-    pub first_call: Vec<f64>,
+    first_call: Rounds,
     /// A later call, for comparison.
-    pub later_call: Vec<f64>,
+    later_call: Rounds,
 }
 
 /// Everything that this file measures.
 #[derive(Debug, Default)]
-pub struct Report {
-    pub plugin: Uploads,
-    pub onnx: Uploads,
+struct Report {
+    plugin: Uploads,
+    onnx: Uploads,
     /// Models that the gateway of the next two figures serves.
-    pub models: usize,
+    models: usize,
     /// From the start of the process to readiness, with compiled code in the local cache and without.
-    pub start_cached: Vec<f64>,
-    pub start_cold: Vec<f64>,
+    start_cached: Rounds,
+    start_cold: Rounds,
 }
 
 /// Uploads `rounds` versions of each model, then starts the gateway again as often.
-pub fn measure(binaries: &Path, rounds: usize) -> Result<Report> {
+pub fn measure(lab: &Lab) -> Result<Section> {
+    let rounds = 2 * lab.rounds;
     let store = shell::target().join("store-of-bench");
     if store.exists() {
         fs::remove_dir_all(&store)?;
@@ -56,7 +58,7 @@ pub fn measure(binaries: &Path, rounds: usize) -> Result<Report> {
     let arguments = ["--store", folder, "--tenant-versions", &versions, "--log", "warn"];
     let start = || -> Result<(Server, f64)> {
         let begun = Instant::now();
-        let server = Server::store(binaries, free_address()?, &arguments)?;
+        let server = Server::store(&lab.binaries, free_address()?, &arguments)?;
         Ok((server, millis(begun.elapsed())))
     };
     let (server, _) = start()?;
@@ -78,7 +80,41 @@ pub fn measure(binaries: &Path, rounds: usize) -> Result<Report> {
         server.stop()?;
         report.start_cold.push(time);
     }
-    Ok(report)
+    Ok(Section { text: text(&report), bars: Vec::new() })
+}
+
+const HEAD: &str = "
+## From an upload to the first answer
+
+Each round publishes a version that was never seen before, over loopback into a store in a folder with fsync, calls it, and
+calls it again; nothing is pinned to a core. Both models are identities; the ONNX model is padded with documentation.
+Milliseconds: the median, and least and most.
+
+| model | bytes | upload until published | first call | later call |
+|---|---|---|---|---|
+";
+
+fn text(report: &Report) -> String {
+    let mut text = String::from(HEAD);
+    for (name, uploads) in [("plugin (wasm)", &report.plugin), ("ONNX model", &report.onnx)] {
+        let Uploads { bytes, published, first_call, later_call } = uploads;
+        let _ = writeln!(
+            text,
+            "| {name} | {bytes} | {} | {} | {} |",
+            published.spread(),
+            first_call.spread(),
+            later_call.spread()
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nA gateway that is started again with these {} versions is ready after {} ms with compiled code in its local \
+         cache, after {} ms without it.",
+        report.models,
+        report.start_cached.spread(),
+        report.start_cold.spread()
+    );
+    text
 }
 
 fn upload(server: &Server, model: &str, round: usize, artifact: &[u8], into: &mut Uploads) -> Result<()> {
@@ -133,4 +169,17 @@ fn with_documentation(graph: &[u8], size: usize, round: usize) -> Vec<u8> {
     bytes.push(u8::try_from(length).unwrap_or(0));
     bytes.extend_from_slice(text.as_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_has_what_was_measured() {
+        let mut report = Report { models: 2, ..Report::default() };
+        report.plugin.published = Rounds(vec![30.0, 10.0, 20.0]);
+        let text = text(&report);
+        assert!(text.contains("| plugin (wasm) | 0 | 20.0 (10.0–30.0) |"), "{text}");
+    }
 }

@@ -1,35 +1,18 @@
-//! A bare hyper server that answers V2 identity requests: typed JSON through serde_json, or the binary tensor extension
-//! without a copy of the payload. No model, no checks beyond the sizes, no limits: what transport and codec alone cost.
+//! V2 identity requests: typed JSON through serde_json, or the binary tensor extension without a copy of the payload.
 
-use std::{borrow::Cow, collections::VecDeque, convert::Infallible, net::SocketAddr, pin::Pin, task};
+use std::{borrow::Cow, collections::VecDeque, convert::Infallible, pin::Pin, task};
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
-use clap::Parser;
 use http_body_util::BodyExt;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Frame, Incoming, SizeHint},
     header,
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
 
 const HEADER_LENGTH: &str = "inference-header-content-length";
-
-#[derive(Debug, Parser)]
-#[command(about = "A bare hyper server to compare the gateway with")]
-struct Cli {
-    /// Address to listen on.
-    #[arg(long, default_value = "127.0.0.1:8010")]
-    http: SocketAddr,
-}
 
 #[derive(Deserialize)]
 struct InferRequest<'a> {
@@ -82,7 +65,7 @@ struct OutputParameters {
 }
 
 /// A body of a few parts that are written as they are.
-struct Parts(VecDeque<Bytes>);
+pub struct Parts(VecDeque<Bytes>);
 
 impl Parts {
     fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
@@ -148,7 +131,7 @@ fn infer(body: &Bytes, header_length: Option<usize>) -> Result<Response<Parts>> 
     })
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Parts>> {
+pub async fn answer(request: Request<Incoming>) -> Result<Response<Parts>> {
     if request.method() == Method::GET {
         return Ok(Response::new(Parts::new([])));
     }
@@ -169,23 +152,4 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Parts>> {
         let text = Bytes::from(error.to_string());
         Ok(Response::builder().status(StatusCode::BAD_REQUEST).body(Parts::new([text]))?)
     })
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let cli = Cli::parse();
-    let listener =
-        TcpListener::bind(cli.http).await.with_context(|| format!("cannot listen on {}", cli.http))?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    loop {
-        let (stream, _) = tokio::select! {
-            accepted = listener.accept() => accepted?,
-            _ = terminate.recv() => return Ok(()),
-        };
-        stream.set_nodelay(true)?;
-        tokio::spawn(async move {
-            // A connection that breaks is the generator's to notice.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).await;
-        });
-    }
 }

@@ -1,17 +1,25 @@
-//! One keep-alive connection that sends the same request over and over. It reads no more of an answer than it must, so
-//! that the generator is faster than what it measures.
+//! REST over keep-alive connections, each with one request under way. It reads no more of an answer than it must, so that the
+//! generator is faster than what it measures.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinSet,
     time::timeout,
 };
 
-/// An answer that takes longer ends the measurement.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{PATIENCE, case::Case};
+
 /// Bytes that one read asks for at least.
 const READ: usize = 256 << 10;
 
@@ -99,6 +107,83 @@ impl Connection {
     /// The body of the last answer.
     pub fn body(&self, head: Head) -> &[u8] {
         &self.buffer[head.length..]
+    }
+}
+
+/// All connections to one server, and what they send in turn.
+#[derive(Debug)]
+pub struct Load {
+    connections: Vec<Connection>,
+    requests: Arc<Vec<Vec<u8>>>,
+    next: Arc<AtomicUsize>,
+    /// As the first answer was.
+    expected: Head,
+}
+
+impl Load {
+    /// Opens the connections and checks the first answer of each model value for value.
+    pub async fn open(
+        address: SocketAddr,
+        models: &[String],
+        case: Case,
+        connections: usize,
+    ) -> Result<Self> {
+        let mut opened = Vec::new();
+        for _ in 0..connections.max(1) {
+            opened.push(Connection::open(address).await?);
+        }
+        let first = &mut opened[0];
+        let mut expected = None;
+        let mut requests = Vec::new();
+        for model in models {
+            let path = format!("/v2/models/{model}/infer");
+            let request = case.request(&address.to_string(), &path);
+            let head = first.call(&request).await?;
+            let body = first.body(head);
+            let shown = String::from_utf8_lossy(&body[..body.len().min(300)]);
+            ensure!(head.status == 200, "{path} answers {}: {shown}", head.status);
+            case.check(head.header_length, body).with_context(|| format!("{path} answers {shown}"))?;
+            requests.push(request);
+            expected.get_or_insert(head);
+        }
+        let expected = expected.context("no model to call")?;
+        Ok(Self { connections: opened, requests: Arc::new(requests), next: Arc::default(), expected })
+    }
+
+    /// Keeps every connection busy for that long; gives the latency of each request.
+    pub async fn drive(&mut self, duration: Duration) -> Result<Vec<Duration>> {
+        let end = Instant::now() + duration;
+        let expected = (self.expected.status, self.expected.content_length);
+        let mut tasks = JoinSet::new();
+        for mut connection in self.connections.drain(..) {
+            let (requests, next) = (Arc::clone(&self.requests), Arc::clone(&self.next));
+            tasks.spawn(async move {
+                let mut latencies = Vec::new();
+                loop {
+                    let started = Instant::now();
+                    let request = &requests[next.fetch_add(1, Ordering::Relaxed) % requests.len()];
+                    let head = connection.call(request).await?;
+                    ensure!(
+                        (head.status, head.content_length) == expected,
+                        "an answer differs from the first one: status {}, {} bytes",
+                        head.status,
+                        head.content_length
+                    );
+                    let ended = Instant::now();
+                    latencies.push(ended - started);
+                    if ended >= end {
+                        return Ok((connection, latencies));
+                    }
+                }
+            });
+        }
+        let mut latencies = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            let (connection, measured) = done??;
+            self.connections.push(connection);
+            latencies.extend(measured);
+        }
+        Ok(latencies)
     }
 }
 
