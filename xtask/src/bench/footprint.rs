@@ -42,12 +42,17 @@ pub fn measure(lab: &Lab) -> Result<Section> {
     let mut footprints: [Footprint; KINDS.len()] = Default::default();
     for round in 0..lab.rounds {
         for ((kind, name), footprint) in KINDS.into_iter().zip(&mut footprints) {
-            footprint.missing = lab.missing(kind);
             if footprint.missing.is_some() {
                 continue;
             }
             eprintln!("==> footprint of {name}, round {} of {}", round + 1, lab.rounds);
-            let running = lab.start(kind, &repository, "identity", &[])?;
+            let running = match lab.attempt(kind, &repository)? {
+                Ok(running) => running,
+                Err(reason) => {
+                    footprint.missing = Some(reason);
+                    continue;
+                }
+            };
             footprint.start.push(running.start.as_secs_f64());
             thread::sleep(if lab.smoke { Duration::ZERO } else { SETTLE });
             footprint.idle.push(lab.memory(&running)?);
@@ -87,17 +92,18 @@ impl Footprint {
 
 fn bars(footprints: &[Footprint; KINDS.len()]) -> Vec<Bar> {
     let (own, other) = (footprints[AIRLOCK].figures(), footprints[TRITON].figures());
-    let bar = |((name, own), (_, other)): ((String, Result<Rounds, String>), (_, Result<Rounds, String>))| {
+    let mut bars = Vec::new();
+    for ((name, own), (_, other)) in own.into_iter().zip(other) {
         let ratio = own.and_then(|own| Ok(own.ratio(&other?)));
-        Bar {
+        bars.push(Bar {
             number: 12,
             text: format!("{name}: Airlock to Triton"),
             wanted: Wanted::Below(1.0),
             unit: "×",
             measured: vec![(String::new(), ratio)],
-        }
-    };
-    own.into_iter().zip(other).map(bar).collect()
+        });
+    }
+    bars
 }
 
 fn text(footprints: &[Footprint; KINDS.len()]) -> String {

@@ -1,15 +1,15 @@
 //! A new instance and a trivial call in it, without a server: `airlock-instance`.
 
-use std::{fmt::Write, process::Stdio};
+use std::fmt::Write;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::Result;
 
 use super::{
     Section,
     bars::{Bar, Wanted},
     figures::Rounds,
     lab::Lab,
+    load,
 };
 use crate::{shell, toolchain::TARGET};
 
@@ -44,14 +44,10 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             if *plugin == "lookup" {
                 command.args(["--weights", &WEIGHTS.to_string()]);
             }
-            let output =
-                command.stderr(Stdio::inherit()).output().context("cannot start airlock-instance")?;
-            ensure!(output.status.success(), "airlock-instance ended with {}", output.status);
-            let line: Value = serde_json::from_slice(&output.stdout).context("it printed no JSON")?;
-            let figure = |name: &str| line[name].as_f64().with_context(|| format!("{name} is missing"));
-            row.p50.push(figure("p50_us")?);
-            row.p99.push(figure("p99_us")?);
-            row.guest_p50.push(figure("guest_p50_us")?);
+            let line = load::figures(&mut command)?;
+            row.p50.push(load::named(&line, "p50_us")?);
+            row.p99.push(load::named(&line, "p99_us")?);
+            row.guest_p50.push(load::named(&line, "guest_p50_us")?);
         }
     }
     Ok(Section { text: text(&rows), bars: bars(&rows) })

@@ -93,12 +93,29 @@ impl Lab {
         Ok(folder)
     }
 
-    /// Why a server cannot be measured, if it cannot.
-    pub fn missing(&self, kind: Kind) -> Option<String> {
+    /// Why a server is not there, if it is not.
+    fn missing(&self, kind: Kind) -> Option<String> {
         let Kind::Peer(peer) = kind else { return None };
         match self.peers.iter().find(|installed| installed.peer == peer) {
             Some(installed) => installed.python.as_ref().err().cloned(),
             None => Some("left out".into()),
+        }
+    }
+
+    /// Starts a server that serves `identity`. That a peer cannot be is a result, and the reason.
+    ///
+    /// # Errors
+    /// If one of the project's own servers does not start.
+    pub fn attempt(&self, kind: Kind, repository: &Path) -> Result<Result<Running, String>> {
+        if let Some(reason) = self.missing(kind) {
+            return Ok(Err(reason));
+        }
+        match self.start(kind, repository, "identity", &[]) {
+            Err(error) if matches!(kind, Kind::Peer(_)) => {
+                eprintln!("    {error:#}");
+                Ok(Err("it does not start".into()))
+            }
+            started => started.map(Ok),
         }
     }
 

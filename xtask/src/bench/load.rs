@@ -39,7 +39,7 @@ impl Load<'_> {
     pub fn measure(&self, lab: &Lab, running: &Running, echo: bool) -> Result<Sample> {
         let grpc = self.case.starts_with("grpc");
         let address = if grpc { running.grpc } else { running.address() };
-        let mut command = lab.on_load_core(&lab.binaries.join("airlock-load"));
+        let mut command = lab.on_load_core(lab.binaries.join("airlock-load"));
         command
             .args(["run", "--address", &address.to_string(), "--pid", &running.pid().to_string()])
             .args(["--model", self.model, "--case", self.case])
@@ -65,18 +65,31 @@ fn connections(calls: usize) -> usize {
     }
 }
 
-fn sample(command: &mut Command) -> Result<Sample> {
-    let output = command.stderr(Stdio::piped()).output().context("cannot start the load generator")?;
+/// Runs a measuring program, which prints its figures as one line of JSON.
+pub fn figures(command: &mut Command) -> Result<Value> {
+    // Only what went wrong, not where.
+    command.env("RUST_BACKTRACE", "0");
+    let output = command.stderr(Stdio::piped()).output();
+    let output = output.with_context(|| format!("cannot start {:?}", command.get_program()))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}", said.trim().lines().collect::<Vec<_>>().join(" "));
-    let line: Value = serde_json::from_slice(&output.stdout).context("the load generator printed no JSON")?;
-    let figure = |name: &str| line[name].as_f64().with_context(|| format!("{name} is missing"));
+    let said = said.trim().trim_start_matches("Error: ").lines().collect::<Vec<_>>().join(" ");
+    ensure!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).context("the measuring program printed no JSON")
+}
+
+/// One of them.
+pub fn named(figures: &Value, name: &str) -> Result<f64> {
+    figures[name].as_f64().with_context(|| format!("{name} is missing"))
+}
+
+fn sample(command: &mut Command) -> Result<Sample> {
+    let line = figures(command)?;
     Ok(Sample {
-        requests_per_second: figure("requests_per_second")?,
-        p50_ms: figure("p50_ms")?,
-        p99_ms: figure("p99_ms")?,
-        cpu_us: figure("cpu_us_per_request")?,
-        generator_busy: figure("generator_busy")?,
+        requests_per_second: named(&line, "requests_per_second")?,
+        p50_ms: named(&line, "p50_ms")?,
+        p99_ms: named(&line, "p99_ms")?,
+        cpu_us: named(&line, "cpu_us_per_request")?,
+        generator_busy: named(&line, "generator_busy")?,
         memory_bytes: line["memory_bytes"].as_f64().unwrap_or(0.0),
     })
 }

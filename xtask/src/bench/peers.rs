@@ -83,18 +83,24 @@ impl Peer {
         shell::root().join("bench/peers").join(self.folder())
     }
 
-    /// How it is started on these addresses, with its models laid out anew.
+    /// How it is started on these addresses, with its models laid out anew. It writes its log to a file: of a request that it
+    /// refuses, that may be all of the body.
     pub fn command(self, lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Invocation> {
-        match self {
-            Self::Triton => triton(lab, python, http, grpc),
-            Self::Mlserver => mlserver(lab, python, http, grpc),
-        }
+        let command = match self {
+            Self::Triton => triton(lab, python, http, grpc)?,
+            Self::Mlserver => mlserver(lab, python, http, grpc)?,
+        };
+        let log = lab.folder(&format!("{}-log", self.folder()))?.join("log").display().to_string();
+        let mut arguments =
+            ["-c", "log=$1; shift; exec env \"$@\" >\"$log\" 2>&1", "sh", &log].map(str::to_owned).to_vec();
+        arguments.extend(command);
+        Ok(("sh".into(), arguments))
     }
 }
 
-/// `identity`, and `identity_cached` with the response cache. The binary is started directly: the proxy that pytriton puts
+/// Variables, and then program and arguments. `identity`, and `identity_cached` with the response cache. The binary is started directly: the proxy that pytriton puts
 /// before it would cost time.
-fn triton(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Invocation> {
+fn triton(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Vec<String>> {
     let places = Places::of(python)?;
     let folder = lab.folder("triton")?;
     let models = folder.join("models");
@@ -142,7 +148,7 @@ fn triton(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Resul
         arguments.push(format!("--{name}-address={}", address.ip()));
         arguments.push(format!("--{name}-port={}", address.port()));
     }
-    Ok(("env".into(), arguments))
+    Ok(arguments)
 }
 
 const TRITON_MODEL: &str = r#"backend: "python"
@@ -152,8 +158,8 @@ output [ { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1, -1 ] } ]
 instance_group [ { kind: KIND_CPU count: 1 } ]
 "#;
 
-/// With its defaults: models run in a process of their own.
-fn mlserver(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Invocation> {
+/// The same. With its defaults: models run in a process of their own.
+fn mlserver(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Vec<String>> {
     let folder = lab.folder("mlserver")?;
     let settings = json!({
         "debug": false,
@@ -184,7 +190,7 @@ fn mlserver(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Res
         "start".into(),
         folder.display().to_string(),
     ];
-    Ok(("env".into(), arguments))
+    Ok(arguments)
 }
 
 /// Where a Python has things.

@@ -134,19 +134,26 @@ struct Row {
 pub fn measure(lab: &Lab, case: &str) -> Result<Section> {
     let scene = SCENES.iter().find(|scene| scene.case == case).context("no such case")?;
     let repository = lab.identities()?;
-    let mut servers: Vec<(Kind, Running)> = Vec::new();
+    let mut servers: Vec<(Kind, Result<Running, String>)> = Vec::new();
     for who in scene.who {
         let kind = who.server();
-        if lab.missing(kind).is_none() && !servers.iter().any(|(started, _)| *started == kind) {
-            servers.push((kind, lab.start(kind, &repository, "identity", &[])?));
+        if !servers.iter().any(|(started, _)| *started == kind) {
+            servers.push((kind, lab.attempt(kind, &repository)?));
         }
     }
+    let server = |who: Who| {
+        let found = servers.iter().find(|(kind, _)| *kind == who.server());
+        found.map_or_else(
+            || Err("it was not started".to_owned()),
+            |(_, server)| server.as_ref().map_err(Clone::clone),
+        )
+    };
     let mut rows: Vec<Row> = Vec::new();
     for concurrency in scene.concurrency {
         rows.extend(scene.who.iter().map(|who| Row {
             who: *who,
             concurrency: *concurrency,
-            samples: Samples(lab.missing(who.server()).map_or_else(|| Ok(Vec::new()), Err)),
+            samples: Samples(server(*who).map(|_| Vec::new())),
         }));
     }
     for round in 0..lab.rounds {
@@ -156,11 +163,7 @@ pub fn measure(lab: &Lab, case: &str) -> Result<Section> {
             let first = round % group.len();
             for index in (first..group.len()).chain(0..first) {
                 let row = &mut group[index];
-                if row.samples.failed() {
-                    continue;
-                }
-                let server = servers.iter().find(|(kind, _)| *kind == row.who.server());
-                let running = &server.context("it was started")?.1;
+                let (Ok(running), false) = (server(row.who), row.samples.failed()) else { continue };
                 let load = Load {
                     case,
                     model: row.who.model(),
@@ -174,8 +177,8 @@ pub fn measure(lab: &Lab, case: &str) -> Result<Section> {
             }
         }
     }
-    for (kind, running) in servers {
-        running.stop(kind)?;
+    for (kind, server) in servers {
+        server.map_or(Ok(()), |running| running.stop(kind))?;
     }
     Ok(Section { text: text(scene, &rows), bars: bars(scene, &rows) })
 }
