@@ -319,3 +319,79 @@ impl Load {
         Ok(latencies)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const OK: &[u8] = b"\x00\x0bgrpc-status\x010";
+    const NOT_FOUND: &[u8] = b"\x00\x0bgrpc-status\x015";
+
+    /// Answers each call with its message; from the `fails`th call on as `end` says: with a byte less, or with other trailers.
+    async fn serve(
+        listener: TcpListener,
+        fails: usize,
+        shorter: bool,
+        trailers: &'static [u8],
+    ) -> Result<()> {
+        let (mut socket, _) = listener.accept().await?;
+        let mut input = Vec::new();
+        let mut at = frame::PREFACE.len();
+        let mut calls = 0;
+        loop {
+            if socket.read_buf(&mut input).await? == 0 {
+                return Ok(());
+            }
+            let mut output = Vec::new();
+            while let Some(frame) = input.get(at..).map(Frame::parse).transpose()?.flatten() {
+                at += frame::HEAD + frame.payload.len();
+                match frame.kind {
+                    frame::SETTINGS if frame.flags == 0 => {
+                        frame::write(&mut output, frame::SETTINGS, frame::ACK, 0, &[]);
+                        frame::write(&mut output, frame::PING, 0, 0, b"12345678");
+                    }
+                    frame::DATA => {
+                        calls += 1;
+                        let failing = calls >= fails;
+                        let length = frame.payload.len() - usize::from(failing && shorter);
+                        let end = if failing { trailers } else { OK };
+                        frame::write(&mut output, frame::HEADERS, frame::END_HEADERS, frame.stream, b"\x88");
+                        frame::write(&mut output, frame::DATA, 0, frame.stream, &frame.payload[..length]);
+                        let flags = frame::END_HEADERS | frame::END_STREAM;
+                        frame::write(&mut output, frame::HEADERS, flags, frame.stream, end);
+                        let increment = u32::try_from(frame.payload.len())?.to_be_bytes();
+                        frame::write(&mut output, frame::WINDOW_UPDATE, 0, 0, &increment);
+                    }
+                    _ => {}
+                }
+            }
+            socket.write_all(&output).await?;
+        }
+    }
+
+    /// Three calls at a time over one connection, for a moment.
+    async fn driven(fails: usize, shorter: bool, trailers: &'static [u8]) -> Result<usize> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let server = tokio::spawn(serve(listener, fails, shorter, trailers));
+        let case: Case = "grpc16".parse().map_err(anyhow::Error::msg)?;
+        let mut load = Load::open(address, &["identity".into()], case, (1, 3), true).await?;
+        let latencies = load.drive(Duration::from_millis(300)).await?;
+        drop(load);
+        server.await??;
+        Ok(latencies.len())
+    }
+
+    #[tokio::test]
+    async fn every_answer_is_looked_at() {
+        assert!(driven(usize::MAX, false, OK).await.expect("all answers are right") >= 3);
+        let error = driven(3, true, OK).await.expect_err("a shorter answer").to_string();
+        assert!(error.contains("the first had"), "{error}");
+        let error = driven(3, false, NOT_FOUND).await.expect_err("a call that failed").to_string();
+        assert!(error.contains("a call failed"), "{error}");
+        let error = driven(1, false, NOT_FOUND).await.expect_err("the first call failed");
+        assert!(format!("{error:#}").contains("a call failed"), "{error:#}");
+    }
+}
