@@ -198,8 +198,20 @@ impl Server {
 
 /// An address of the loopback interface that nothing listens on at the moment.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot bind a loopback port")?;
-    Ok(listener.local_addr()?)
+    let [address] = free_addresses()?;
+    Ok(address)
+}
+
+/// Several of them. Asked for one by one, they may be the same.
+pub fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    let mut listeners = Vec::new();
+    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    for address in &mut addresses {
+        let listener = TcpListener::bind(*address).context("cannot bind a loopback port")?;
+        *address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(addresses)
 }
 
 #[cfg(test)]
@@ -229,6 +241,13 @@ mod tests {
         drop(child.stdin.take());
         assert_eq!(child.wait().expect("it ends").code(), Some(7));
         assert!(!alive(pid.trim()));
+    }
+
+    #[test]
+    fn free_addresses_differ() {
+        let mut addresses: [SocketAddr; 20] = free_addresses().expect("there are free ports");
+        addresses.sort();
+        assert!(addresses.windows(2).all(|pair| pair[0] != pair[1]), "{addresses:?}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::peers::{Installed, Peer};
 use crate::{
     http,
-    server::{Server, free_address},
+    server::{Server, free_addresses},
     shell,
 };
 
@@ -122,7 +122,7 @@ impl Lab {
     /// Starts a server on the server's core and waits for its first answer. Only the gateway looks at the repository and at
     /// `more`.
     pub fn start(&self, kind: Kind, repository: &Path, model: &str, more: &[&str]) -> Result<Running> {
-        let (address, grpc) = (free_address()?, free_address()?);
+        let [address, grpc, metrics] = free_addresses()?;
         let (http, rpc) = (address.to_string(), grpc.to_string());
         let core = self.cores.map(|(server, _)| server);
         let (program, arguments) = match kind {
@@ -141,7 +141,7 @@ impl Lab {
                 let installed = self.peers.iter().find(|installed| installed.peer == peer);
                 let python = installed.and_then(|installed| installed.python.as_ref().ok());
                 let python = python.with_context(|| format!("{} is not installed", peer.name()))?;
-                peer.command(self, python, address, grpc)?
+                peer.command(self, python, [address, grpc, metrics])?
             }
         };
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::lab::Lab;
-use crate::{python, server::free_address, shell};
+use crate::{python, shell};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -27,6 +27,8 @@ pub struct Installed {
     pub python: Result<PathBuf, String>,
 }
 
+/// Of HTTP, gRPC and metrics.
+type Ports = [SocketAddr; 3];
 /// Program and arguments.
 type Invocation = (PathBuf, Vec<String>);
 
@@ -85,10 +87,10 @@ impl Peer {
 
     /// How it is started on these addresses, with its models laid out anew. It writes its log to a file: of a request that it
     /// refuses, that may be all of the body.
-    pub fn command(self, lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Invocation> {
+    pub fn command(self, lab: &Lab, python: &Path, ports: Ports) -> Result<Invocation> {
         let command = match self {
-            Self::Triton => triton(lab, python, http, grpc)?,
-            Self::Mlserver => mlserver(lab, python, http, grpc)?,
+            Self::Triton => triton(lab, python, ports)?,
+            Self::Mlserver => mlserver(lab, python, ports)?,
         };
         let log = lab.folder(&format!("{}-log", self.folder()))?.join("log").display().to_string();
         let mut arguments =
@@ -100,7 +102,7 @@ impl Peer {
 
 /// Variables, and then program and arguments. `identity`, and `identity_cached` with the response cache. The binary is started directly: the proxy that pytriton puts
 /// before it would cost time.
-fn triton(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Vec<String>> {
+fn triton(lab: &Lab, python: &Path, ports: Ports) -> Result<Vec<String>> {
     let places = Places::of(python)?;
     let folder = lab.folder("triton")?;
     let models = folder.join("models");
@@ -120,7 +122,6 @@ fn triton(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Resul
     let of_version = package.join("python_backend_stubs").join(&places.version).join(stub);
     fs::copy(&of_version, backends.join("python").join(stub))
         .with_context(|| format!("Triton has no {}", of_version.display()))?;
-    let metrics = free_address()?;
     let mut arguments = vec![
         format!("PATH={}:{}", places.programs.display(), std::env::var("PATH").unwrap_or_default()),
         format!("PYTHONPATH={}", places.packages.display()),
@@ -144,7 +145,7 @@ fn triton(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Resul
         ]
         .map(str::to_owned),
     );
-    for (name, address) in [("http", http), ("grpc", grpc), ("metrics", metrics)] {
+    for (name, address) in ["http", "grpc", "metrics"].into_iter().zip(ports) {
         arguments.push(format!("--{name}-address={}", address.ip()));
         arguments.push(format!("--{name}-port={}", address.port()));
     }
@@ -159,14 +160,15 @@ instance_group [ { kind: KIND_CPU count: 1 } ]
 "#;
 
 /// The same. With its defaults: models run in a process of their own.
-fn mlserver(lab: &Lab, python: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Vec<String>> {
+fn mlserver(lab: &Lab, python: &Path, ports: Ports) -> Result<Vec<String>> {
     let folder = lab.folder("mlserver")?;
+    let [http, grpc, metrics] = ports;
     let settings = json!({
         "debug": false,
         "host": http.ip(),
         "http_port": http.port(),
         "grpc_port": grpc.port(),
-        "metrics_port": free_address()?.port(),
+        "metrics_port": metrics.port(),
         "grpc_max_message_length": 64 << 20,
         "environments_dir": folder.join("environments"),
         "metrics_dir": folder.join("metrics"),
