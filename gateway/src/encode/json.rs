@@ -1,5 +1,7 @@
 //! The JSON of an infer response, in Triton's order of fields.
 
+mod fp32;
+
 use half::f16;
 
 use crate::{
@@ -162,7 +164,10 @@ impl Writer {
             Datatype::Int64 => self.integers(bytes, i64::from_le_bytes),
             Datatype::Fp16 => self.floats(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
             Datatype::Fp32 => self.floats(bytes, f32::from_le_bytes),
-            Datatype::Fp64 => self.floats(bytes, f64::from_le_bytes),
+            Datatype::Fp64 => {
+                let elements = bytes.as_chunks().0.iter();
+                self.list(elements, |writer, element| writer.float(f64::from_le_bytes(*element)));
+            }
             Datatype::Bf16 => {
                 return Err(EncodeError::Datatype { name: output.name.clone(), datatype: output.datatype });
             }
@@ -175,8 +180,9 @@ impl Writer {
         self.list(bytes.as_chunks().0.iter(), |writer, element| writer.integer(read(*element)));
     }
 
-    fn floats<T: Float, const N: usize>(&mut self, bytes: &[u8], read: impl Fn([u8; N]) -> T) {
-        self.list(bytes.as_chunks().0.iter(), |writer, element| writer.float(read(*element)));
+    fn floats<const N: usize>(&mut self, bytes: &[u8], read: impl Fn([u8; N]) -> f32) {
+        let non_finite = self.non_finite;
+        fp32::write(&mut self.json, bytes.as_chunks().0, read, |value| non_finite_text(non_finite, value));
     }
 
     fn strings(&mut self, output: &Tensor) -> Result<(), EncodeError> {

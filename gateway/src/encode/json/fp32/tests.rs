@@ -1,0 +1,107 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn written(values: &[f32]) -> String {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let mut json = b"[".to_vec();
+    write(
+        &mut json,
+        raw.as_chunks().0,
+        f32::from_le_bytes,
+        |value| if value.is_nan() { "NaN" } else { "inf" },
+    );
+    String::from_utf8(json).expect("ASCII")
+}
+
+/// What they are to be written as.
+fn expected(values: &[f32]) -> String {
+    let texts =
+        values.iter().map(|value| zmij::Buffer::new().format(value.abs().copysign(*value)).to_owned());
+    format!("[{}", texts.collect::<Vec<_>>().join(","))
+}
+
+fn check(values: &[f32]) {
+    for values in values.chunks(1000) {
+        let text = written(values);
+        assert_eq!(text, expected(values));
+        for (text, value) in text[1..].split(',').zip(values) {
+            assert_eq!(text.parse().map(f32::to_bits), Ok(value.to_bits()), "{text}");
+        }
+    }
+}
+
+#[test]
+fn lists_of_any_length_are_written() {
+    assert_eq!(written(&[]), "[");
+    assert_eq!(
+        written(&[0.0, -0.0, 1.0, -2.5, 0.1, 1e-6, 8_388_607.5, 1e20]),
+        "[0.0,-0.0,1.0,-2.5,0.1,0.000001,8388607.5,1e+20"
+    );
+    assert_eq!(written(&[f32::NAN, 1.0, f32::INFINITY]), "[NaN,1.0,inf");
+    for length in 0..3 * BLOCK {
+        check(&vec![-1.5; length]);
+    }
+    // The longest that there are.
+    check(&[-1.234_567_9e-6; 4 * BLOCK]);
+    check(&[-1.000_000_1e12; 4 * BLOCK]);
+    check(&[f32::MIN; 4 * BLOCK]);
+}
+
+#[test]
+fn values_of_every_exponent_are_shortest() {
+    let finite = |bits: u32| Some(f32::from_bits(bits)).filter(|value| value.is_finite());
+    // Those around each power of two, where the distance to the next value changes, and some in between.
+    let around = (0..=255_u32).flat_map(|exponent| {
+        (0..2000)
+            .map(move |step: u32| (exponent << 23).wrapping_add(step) - if exponent > 0 { 1000 } else { 0 })
+    });
+    check(&around.filter_map(finite).collect::<Vec<_>>());
+    check(&(0..=u32::MAX).step_by(20_011).filter_map(finite).collect::<Vec<_>>());
+}
+
+#[test]
+fn round_decimals_and_their_neighbours_are_shortest() {
+    let mut values = Vec::new();
+    for power in -8..=9 {
+        for digits in (1..1000).chain([9_999_999, 16_777_215, 12_345_678, 99_999_999]) {
+            let value: f32 = format!("{digits}e{power}").parse().expect("a number");
+            values.extend([value, -value, value.next_up(), value.next_down()]);
+            let value: f32 = format!("{digits}e{}", power - 7).parse().expect("a number");
+            values.extend([value, -value, value.next_up(), value.next_down()]);
+        }
+    }
+    check(&values);
+}
+
+/// Every value there is, which takes some minutes where it is optimised.
+#[test]
+#[ignore = "takes minutes"]
+fn all_values_are_shortest() {
+    let mut room = [0; ROOM];
+    for bits in 0..=u32::MAX {
+        let value = f32::from_bits(bits);
+        if let Some(decimal) = Decimal::of(value) {
+            let length = decimal.write(&mut room);
+            let mut buffer = zmij::Buffer::new();
+            assert_eq!(&room[..length], buffer.format_finite(value).as_bytes(), "{bits:x}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn any_values_are_shortest(bits in proptest::collection::vec(any::<u32>(), 0..300), near in -4.0..4.0_f32) {
+        let any = bits.iter().map(|bits| f32::from_bits(*bits)).filter(|value| value.is_finite());
+        // The same bits as values of one size.
+        let near = bits.iter().map(|bits| near * f32::from_bits(bits & 0x7f_ffff | 0x3f80_0000));
+        check(&any.chain(near).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_processor_finds_the_same(high in 0..100_000_000_u64, low in 0..100_000_000_u64) {
+        prop_assert_eq!(decimal_digits(high, low), portable::decimal_digits(high, low));
+    }
+}
