@@ -14,6 +14,7 @@ mod datatype;
 mod error;
 #[doc(hidden)]
 pub mod exported;
+pub mod kernels;
 pub mod log;
 pub mod models;
 mod request;
@@ -33,7 +34,7 @@ pub use tensor::Element;
 pub mod prelude {
     pub use crate::{
         Config, Datatype, Error, Files, Parameter, Plugin, Request, Response, Result, Signature, Tensor,
-        debug, error, export, info, models, responses, trace, warn,
+        debug, error, export, info, kernels, models, responses, trace, warn,
     };
 }
 
