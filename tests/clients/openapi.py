@@ -11,7 +11,7 @@ from harness import Suite, same, shorten
 suite = Suite(__doc__)
 MODELS = [
     "add", "digits", "id_bf16", "id_bool", "id_bytes", "id_fp16", "id_fp64", "id_int64", "id_int8", "id_uint64", "identity",
-    "identity_onnx", "iris", "magika", "text-clean", "two_io", "versions",
+    "identity_onnx", "iris", "magika", "matmul", "text-clean", "two_io", "versions",
 ]
 
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Models that a plugin of the same or another name serves. What else they need lies in `examples/models`.
-const PLUGINS: [(&str, &str); 11] = [
+const PLUGINS: [(&str, &str); 12] = [
     ("add", "add"),
     ("babble", "babble"),
     ("batched", "echo"),
@@ -25,6 +25,7 @@ const PLUGINS: [(&str, &str); 11] = [
     ("identity", "echo"),
     ("image-preprocess", "image_preprocess"),
     ("iris", "iris"),
+    ("matmul", "matmul"),
     ("text-clean", "text_clean"),
     ("two_io", "two_io"),
     ("versions", "echo"),

@@ -3,7 +3,7 @@
 //! `FEATURES`, FP32 `[-1,4]`: the length and width of sepal and petal in cm. `LABEL`, BYTES `[-1]`, is the species
 //! and `PROBABILITIES`, FP32 `[-1,3]`, what `predict_proba` answers.
 
-use airlock_guest::prelude::*;
+use airlock_guest::{kernels, prelude::*};
 use serde::Deserialize;
 
 const FEATURES: usize = 4;
@@ -11,17 +11,27 @@ const CLASSES: usize = 3;
 
 /// What the training script writes.
 #[derive(Deserialize)]
+struct Trained {
+    classes: [String; CLASSES],
+    coefficients: [[f32; FEATURES]; CLASSES],
+    intercepts: [f32; CLASSES],
+}
+
 struct Iris {
     classes: [String; CLASSES],
-    coefficients: [[f64; FEATURES]; CLASSES],
-    intercepts: [f64; CLASSES],
+    /// `[FEATURES,CLASSES]`, as the product wants them.
+    weights: Vec<f32>,
+    intercepts: [f32; CLASSES],
 }
 
 impl Plugin for Iris {
     fn load(_: Config, files: Files) -> Result<Self> {
-        let iris: Self = serde_json::from_str(files.text("weights.json")?)?;
-        airlock_guest::info!("the classes are {}", iris.classes.join(", "));
-        Ok(iris)
+        let Trained { classes, coefficients, intercepts } =
+            serde_json::from_str(files.text("weights.json")?)?;
+        airlock_guest::info!("the classes are {}", classes.join(", "));
+        let weights =
+            (0..FEATURES).flat_map(|feature| coefficients.map(|of_class| of_class[feature])).collect();
+        Ok(Self { classes, weights, intercepts })
     }
 
     fn signature(&self) -> Signature {
@@ -32,36 +42,20 @@ impl Plugin for Iris {
     }
 
     fn infer(&self, request: Request) -> Result<Response> {
-        let flowers = request.input("FEATURES")?.as_slice::<f32>()?.as_chunks::<FEATURES>().0;
-        let mut labels = Vec::with_capacity(flowers.len());
-        let mut probabilities = Vec::with_capacity(flowers.len() * CLASSES);
-        for flower in flowers {
-            let of_flower = self.probabilities(flower);
-            let best = (0..CLASSES)
-                .fold(0, |best, class| if of_flower[class] > of_flower[best] { class } else { best });
-            labels.push(&self.classes[best]);
-            probabilities.extend(of_flower.map(|probability| probability as f32));
-        }
-        let count = flowers.len() as u64;
-        Ok(Response::new([
-            Tensor::from_strings("LABEL", &[count], &labels)?,
-            Tensor::from_slice("PROBABILITIES", &[count, CLASSES as u64], &probabilities)?,
-        ]))
-    }
-}
+        let features = request.input("FEATURES")?.as_slice()?;
+        let count = features.len() / FEATURES;
+        let mut output = Tensor::zeroed::<f32>("PROBABILITIES", &[count as u64, CLASSES as u64])?;
+        let probabilities = output.as_mut_slice()?;
+        let shape = [count, FEATURES, CLASSES];
+        kernels::matmul(features, &self.weights, Some(&self.intercepts), shape, probabilities)?;
+        kernels::softmax(probabilities, CLASSES)?;
 
-impl Iris {
-    /// The softmax of the linear scores.
-    fn probabilities(&self, flower: &[f32; FEATURES]) -> [f64; CLASSES] {
-        let scores: [f64; CLASSES] = std::array::from_fn(|class| {
-            let products =
-                self.coefficients[class].iter().zip(flower).map(|(weight, value)| weight * f64::from(*value));
-            products.sum::<f64>() + self.intercepts[class]
-        });
-        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
-        let powers = scores.map(|score| (score - largest).exp());
-        let sum: f64 = powers.iter().sum();
-        powers.map(|power| power / sum)
+        let labels: Vec<&String> = probabilities
+            .chunks_exact(CLASSES)
+            .map(|of| (0..CLASSES).fold(0, |best, class| if of[class] > of[best] { class } else { best }))
+            .map(|best| &self.classes[best])
+            .collect();
+        Ok(Response::new([Tensor::from_strings("LABEL", &[count as u64], &labels)?, output]))
     }
 }
 
