@@ -10,5 +10,7 @@ mod pass;
 mod product;
 pub mod softmax;
 pub mod spread;
+#[cfg(test)]
+mod tests;
 
 pub use pass::rewrite;

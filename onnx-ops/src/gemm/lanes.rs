@@ -53,6 +53,9 @@ pub unsafe trait Lanes {
     /// Zero in the lanes from `count` on.
     unsafe fn load_first(from: *const f32, count: usize) -> Self::V;
     unsafe fn store_first(to: *mut f32, v: Self::V, count: usize);
+    /// Has what is there, if anything is, brought nearer.
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -216,6 +219,10 @@ mod x86 {
     unsafe impl Lanes for Avx512 {
         type V = __m512;
         #[inline(always)]
+        unsafe fn prefetch(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> __m512 {
             unsafe { _mm512_set1_ps(x) }
         }
@@ -305,6 +312,10 @@ mod x86 {
     // SAFETY: the caller answers for the CPU and the addresses, as the trait says.
     unsafe impl Lanes for Avx2 {
         type V = (__m256, __m256);
+        #[inline(always)]
+        unsafe fn prefetch(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+        }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self::V {
             let x = unsafe { _mm256_set1_ps(x) };

@@ -4,6 +4,8 @@ pub mod lanes;
 pub mod map;
 mod pack;
 mod product;
+#[cfg(test)]
+pub mod tests;
 mod tile;
 
 pub use lanes::Isa;

@@ -129,6 +129,11 @@ pub fn multiply(
                             run: piece.run,
                             b: factors.as_ptr().add(depth * LANES),
                             b_step: packed.depth() * LANES,
+                            ahead: if pass.end {
+                                shape.panels * packed.depth() * LANES - depth * LANES
+                            } else {
+                                piece.depth() * LANES
+                            },
                             c: to.as_mut_ptr().add(at),
                             c_step: plan.result_step,
                             last,

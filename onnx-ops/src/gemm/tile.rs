@@ -1,6 +1,8 @@
 //! The kernel of all matrix products and dense convolutions: a tile of the result that stays in registers.
 #![expect(unsafe_code, reason = "the inner loops work on raw addresses, whose bounds their callers have checked")]
 
+use std::mem::MaybeUninit;
+
 use super::lanes::{Isa, LANES, Lanes, Portable};
 
 /// A tile of the result: some rows (of a matrix; points of an image) by some panels of [`LANES`] columns.
@@ -18,6 +20,8 @@ pub struct Tile<'a> {
     /// The first panel, and the distance between panels.
     pub b: *const f32,
     pub b_step: usize,
+    /// How far from the factors are those that are needed next.
+    pub ahead: usize,
     pub c: *mut f32,
     pub c_step: usize,
     /// Columns of the result in the last panel, at most `LANES`.
@@ -55,20 +59,28 @@ impl Shape {
 #[inline(always)]
 unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
     unsafe {
-        let mut acc = [[L::splat(0.0); PANELS]; ROWS];
-        if t.bias.is_null() {
+        // Registers cannot be indexed: all loops over them are short enough to be unrolled, and what needs longer ones is here.
+        let mut buffer = MaybeUninit::<[[f32; LANES]; 64]>::uninit();
+        let buffer = buffer.as_mut_ptr().cast::<f32>();
+        const { assert!(ROWS * PANELS <= 64, "the buffer holds a tile") };
+        let (start, step) = if !t.bias.is_null() {
+            (t.bias, 0)
+        } else if t.last == LANES {
+            (t.c.cast_const(), t.c_step)
+        } else {
             for p in 0..ROWS {
                 for v in 0..PANELS {
-                    let at = t.c.add(p * t.c_step + v * LANES);
-                    acc[p][v] = if v + 1 == PANELS && t.last < LANES { L::load_first(at, t.last) } else { L::load(at) };
+                    let count = if v + 1 == PANELS { t.last } else { LANES };
+                    let value = L::load_first(t.c.add(p * t.c_step + v * LANES), count);
+                    L::store(buffer.add((p * PANELS + v) * LANES), value);
                 }
             }
-        } else {
+            (buffer.cast_const(), PANELS * LANES)
+        };
+        let mut acc = [[L::splat(0.0); PANELS]; ROWS];
+        for p in 0..ROWS {
             for v in 0..PANELS {
-                let bias = L::load(t.bias.add(v * LANES));
-                for row in &mut acc {
-                    row[v] = bias;
-                }
+                acc[p][v] = L::load(start.add(p * step + v * LANES));
             }
         }
         let mut b = t.b;
@@ -78,6 +90,7 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
                 let mut factors = [L::splat(0.0); PANELS];
                 for v in 0..PANELS {
                     factors[v] = L::load(b.add(v * t.b_step));
+                    L::prefetch(b.wrapping_add(t.ahead + v * t.b_step));
                 }
                 for p in 0..ROWS {
                     let x = L::splat(*a.add(p * t.a_step + k));
@@ -88,12 +101,17 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
                 b = b.add(LANES);
             }
         }
+        for p in 0..ROWS {
+            for v in 0..PANELS {
+                L::store(buffer.add((p * PANELS + v) * LANES), acc[p][v]);
+            }
+        }
         let (low, high) = (L::splat(t.low), L::splat(t.high));
         for p in 0..ROWS {
             for v in 0..PANELS {
                 let at = p * t.c_step + v * LANES;
                 let count = if v + 1 == PANELS { t.last } else { LANES };
-                let mut x = acc[p][v];
+                let mut x = L::load(buffer.add((p * PANELS + v) * LANES));
                 if !t.residual.is_null() {
                     x = L::add(x, L::load_first(t.residual.add(at), count));
                 }

@@ -1,0 +1,513 @@
+use proptest::prelude::*;
+use tract_onnx::tract_core::{
+    internal::*,
+    ops::{
+        array::{Slice, TypedConcat},
+        cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool},
+        math,
+        nn::{DataFormat, Reduce, Reducer, Softmax, SoftmaxKind, sigmoid},
+    },
+};
+
+use super::{
+    channels::{Arithmetic, Binary, Repeat},
+    dense::{After, Dense},
+    depthwise::{ByChannel, Window},
+    geometry::Geometry,
+    layout::transpose,
+    softmax,
+};
+use crate::{
+    gemm::{
+        Isa,
+        tests::{assert_near, numbers},
+    },
+    kernel::Kernel,
+};
+
+/// Windows that fit into images of a few points.
+fn geometries() -> impl Strategy<Value = Geometry> {
+    let axis = (1usize..18, 1usize..5, 1usize..4, 1usize..4, 0usize..3, 0usize..3);
+    (axis.clone(), axis).prop_filter_map("windows that fit", |(y, x)| {
+        let axes = [y, x].map(|(input, kernel, stride, dilation, before, after)| {
+            let reach = (kernel - 1) * dilation + 1;
+            let room = (input + before + after).checked_sub(reach)?;
+            Some((input, room / stride + 1, kernel, stride, dilation, before))
+        });
+        let [Some(y), Some(x)] = axes else { return None };
+        Some(Geometry {
+            input: [y.0, x.0],
+            output: [y.1, x.1],
+            kernel: [y.2, x.2],
+            strides: [y.3, x.3],
+            dilations: [y.4, x.4],
+            pads: [y.5, x.5],
+        })
+    })
+}
+
+/// Calls with each tap of the window at `output` that is inside: its number and its point's.
+fn taps(geometry: &Geometry, output: [usize; 2], mut each: impl FnMut(usize, usize)) {
+    let inside = |axis: usize, tap: usize| {
+        let at = output[axis] * geometry.strides[axis] + tap * geometry.dilations[axis];
+        at.checked_sub(geometry.pads[axis]).filter(|at| *at < geometry.input[axis])
+    };
+    for y in 0..geometry.kernel[0] {
+        for x in 0..geometry.kernel[1] {
+            if let (Some(line), Some(point)) = (inside(0, y), inside(1, x)) {
+                each(y * geometry.kernel[1] + x, line * geometry.input[1] + point);
+            }
+        }
+    }
+}
+
+fn outputs(geometry: &Geometry) -> impl Iterator<Item = (usize, [usize; 2])> {
+    let [height, width] = geometry.output;
+    (0..height * width).map(move |at| (at, [at / width, at % width]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn dense_convolutions_are_sums_over_windows(
+        geometry in geometries(),
+        (images, groups, per_group, outputs_each) in (1usize..4, 1usize..4, 1usize..20, 1usize..40),
+        (channels_first, with_residual, clamped) in any::<(bool, bool, bool)>(),
+        seed in any::<u32>(),
+    ) {
+        let (channels, count) = (groups * per_group, groups * outputs_each);
+        let points = geometry.input[0] * geometry.input[1];
+        let window = geometry.kernel[0] * geometry.kernel[1];
+        let last = numbers(images * points * channels, seed);
+        let weights = numbers(count * per_group * window, seed ^ 1);
+        let bias = numbers(count, seed ^ 2);
+        let results = geometry.output[0] * geometry.output[1];
+        let residual = numbers(images * results * count, seed ^ 3);
+        let clamp = if clamped { (-1.0, 1.5) } else { After::NOTHING.clamp };
+        let mut expected = vec![];
+        for image in 0..images {
+            for (at, output) in outputs(&geometry) {
+                for out in 0..count {
+                    let mut sum = f64::from(bias[out]);
+                    taps(&geometry, output, |tap, point| {
+                        for channel in 0..per_group {
+                            let x = last[(image * points + point) * channels + out / outputs_each * per_group + channel];
+                            sum += f64::from(x) * f64::from(weights[(out * per_group + channel) * window + tap]);
+                        }
+                    });
+                    if with_residual {
+                        sum += f64::from(residual[(image * results + at) * count + out]);
+                    }
+                    expected.push((sum as f32).clamp(clamp.0, clamp.1));
+                }
+            }
+        }
+        let mut first = vec![0.0; last.len()];
+        transpose(images, points, channels, &last, &mut first);
+        let shape = [count, per_group, geometry.kernel[0], geometry.kernel[1]];
+        let kernels = Dense::pack(groups, shape, &weights, Some(&bias)).expect("kernels");
+        let dense = Dense { geometry, channels, kernels, channels_first };
+        let from = if channels_first { &first } else { &last };
+        for isa in Isa::all() {
+            let mut found = vec![7.0; expected.len()];
+            let after = After { clamp, map: None };
+            dense.run(isa, images, from, with_residual.then_some(&residual), after, &mut found).expect("sizes");
+            assert_near(&found, &expected, per_group * window);
+        }
+    }
+
+    #[test]
+    fn windows_over_channels_are_sums_means_and_maxima(
+        geometry in geometries(),
+        (images, channels) in (1usize..3, 1usize..40),
+        seed in any::<u32>(),
+    ) {
+        let points = geometry.input[0] * geometry.input[1];
+        let size = geometry.kernel[0] * geometry.kernel[1];
+        let from = numbers(images * points * channels, seed);
+        let weights = numbers(size * channels, seed ^ 1);
+        let bias = numbers(channels, seed ^ 2);
+        for window in [
+            Window::Weighted {
+                factors: ByChannel::pad(size, channels, |tap, channel| weights[tap * channels + channel]).expect("factors"),
+                bias: ByChannel::pad(1, channels, |_, channel| bias[channel]).expect("a bias"),
+                low: -0.5,
+                high: 1.0,
+            },
+            Window::Largest,
+            Window::Sum,
+            Window::Mean,
+            Window::MeanWithPadding,
+        ] {
+            let mut expected = vec![];
+            for image in 0..images {
+                for (_, output) in outputs(&geometry) {
+                    for channel in 0..channels {
+                        let (mut sum, mut weighted, mut most) = (0.0, bias[channel], f32::NEG_INFINITY);
+                        let mut count = 0.0;
+                        taps(&geometry, output, |tap, point| {
+                            let x = from[(image * points + point) * channels + channel];
+                            sum += x;
+                            count += 1.0;
+                            weighted += x * weights[tap * channels + channel];
+                            most = most.max(x);
+                        });
+                        expected.push(match window {
+                            Window::Weighted { low, high, .. } => weighted.clamp(low, high),
+                            Window::Largest => most,
+                            Window::Sum => sum,
+                            Window::Mean if count == 0.0 => f32::NAN,
+                            Window::Mean => sum / count,
+                            Window::MeanWithPadding => sum / size as f32,
+                        });
+                    }
+                }
+            }
+            let by_channel = ByChannel { geometry, channels, window };
+            for isa in Isa::all() {
+                let mut found = vec![7.0; expected.len()];
+                by_channel.run(isa, images, &from, &mut found).expect("sizes");
+                // A window without any point of the image has no mean.
+                for (found, expected) in found.iter_mut().zip(&expected) {
+                    if found.is_infinite() && found == expected || found.is_nan() && expected.is_nan() {
+                        *found = 0.0;
+                    }
+                }
+                let expected: Vec<f32> = expected.iter().map(|x| if x.is_finite() { *x } else { 0.0 }).collect();
+                assert_near(&found, &expected, size);
+            }
+        }
+    }
+
+    #[test]
+    fn softmax_divides_one(size in 1usize..70, step in 1usize..40, blocks in 1usize..3, seed in any::<u32>()) {
+        let from: Vec<f32> = numbers(blocks * size * step, seed).iter().map(|x| x * 30.0).collect();
+        let mut expected = vec![0.0; from.len()];
+        for block in 0..blocks {
+            for column in 0..step {
+                let at = |row: usize| (block * size + row) * step + column;
+                let most = (0..size).map(|row| from[at(row)]).fold(f32::NEG_INFINITY, f32::max);
+                let e = |row: usize| f64::from(from[at(row)] - most).exp();
+                let sum: f64 = (0..size).map(e).sum();
+                for row in 0..size {
+                    expected[at(row)] = (e(row) / sum) as f32;
+                }
+            }
+        }
+        for isa in Isa::all() {
+            let mut found = vec![7.0; from.len()];
+            softmax::Softmax::apply(isa, size, step, &from, &mut found);
+            assert_near(&found, &expected, 1);
+        }
+    }
+
+    /// The whole pass: a graph answers as it does without it.
+    #[test]
+    fn rewritten_graphs_answer_the_same(graph in graphs()) {
+        let model = graph.model().expect("a graph");
+        let input = Tensor::from_shape(&graph.shape(), &numbers(graph.shape().iter().product(), graph.seed)).expect("a tensor");
+        let run = |model: TypedModel| -> TractResult<TVec<TValue>> {
+            model.into_runnable()?.run(tvec!(input.clone().into_tvalue()))
+        };
+        let expected = run(model.clone().into_optimized().expect("an optimised graph")).expect("the engine's answer");
+        let rewritten = super::rewrite(&model).expect("a rewritten graph");
+        let ours = rewritten.nodes().iter().any(|node| node.op_is::<crate::kernel::Own>());
+        prop_assert!(ours, "nothing was replaced");
+        let found = run(rewritten.into_optimized().expect("an optimised graph")).expect("our answer");
+        prop_assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            prop_assert_eq!(found.shape(), expected.shape());
+            found.close_enough(expected, Approximation::Approximate).expect("the same answer");
+        }
+    }
+}
+
+/// What follows a convolution.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    ChannelArithmetic,
+    ScalarArithmetic,
+    Relu,
+    Clip,
+    HardSwish,
+    HardSigmoid,
+    Silu,
+    Gelu,
+    CubicGelu,
+    Residual,
+    SqueezeExcite,
+    MaxPool,
+    MeanPool,
+    Depthwise,
+    Pointwise,
+    Shuffle,
+    Split,
+    Join,
+    Spread,
+    Softmax,
+    Output,
+}
+
+#[derive(Clone, Debug)]
+struct Graph {
+    images: usize,
+    channels: usize,
+    groups: usize,
+    size: [usize; 2],
+    steps: Vec<Step>,
+    seed: u32,
+}
+
+fn graphs() -> impl Strategy<Value = Graph> {
+    use Step::*;
+    let step = prop::sample::select(vec![
+        ChannelArithmetic, ScalarArithmetic, Relu, Clip, HardSwish, HardSigmoid, Silu, Gelu, CubicGelu, Residual,
+        SqueezeExcite, MaxPool, MeanPool, Depthwise, Pointwise, Shuffle, Split, Join, Spread, Softmax, Output,
+    ]);
+    let sizes = (1usize..3, 1usize..12, 1usize..3, [6usize..14, 6usize..14]);
+    (sizes, prop::collection::vec(step, 1..7), any::<u32>()).prop_map(|(sizes, steps, seed)| {
+        let (images, channels, groups, size) = sizes;
+        Graph { images, channels: channels * groups, groups, size, steps, seed }
+    })
+}
+
+impl Graph {
+    fn shape(&self) -> [usize; 4] {
+        [self.images, self.channels, self.size[0], self.size[1]]
+    }
+
+    fn model(&self) -> TractResult<TypedModel> {
+        let mut model = TypedModel::default();
+        let input = model.add_source("input", f32::fact(self.shape()))?;
+        let mut build = Build { model, seed: self.seed, count: 0, extra: vec![] };
+        let mut x = build.conv(input, 12, 3, self.groups)?;
+        for step in &self.steps {
+            x = build.step(x, *step)?;
+        }
+        let mut outputs = build.extra;
+        outputs.push(x);
+        outputs.dedup();
+        build.model.select_output_outlets(&outputs)?;
+        Ok(build.model)
+    }
+}
+
+struct Build {
+    model: TypedModel,
+    seed: u32,
+    count: usize,
+    extra: Vec<OutletId>,
+}
+
+impl Build {
+    fn name(&mut self) -> String {
+        self.count += 1;
+        format!("node{}", self.count)
+    }
+
+    fn wire(&mut self, op: impl Into<Box<dyn TypedOp>>, inputs: &[OutletId]) -> TractResult<OutletId> {
+        let name = self.name();
+        Ok(self.model.wire_node(name, op, inputs)?[0])
+    }
+
+    fn constant(&mut self, shape: &[usize]) -> TractResult<OutletId> {
+        let name = self.name();
+        self.seed = self.seed.wrapping_add(1);
+        let values = numbers(shape.iter().product(), self.seed);
+        self.model.add_const(name, Tensor::from_shape(shape, &values)?)
+    }
+
+    fn scalar(&mut self, value: f32) -> TractResult<OutletId> {
+        let name = self.name();
+        self.model.add_const(name, Tensor::from_shape(&[1, 1, 1, 1], &[value])?)
+    }
+
+    fn shape(&self, x: OutletId) -> TractResult<TVec<usize>> {
+        Ok(self.model.outlet_fact(x)?.shape.as_concrete().context("a concrete shape")?.into())
+    }
+
+    fn pool(kernel: usize, inputs: usize, outputs: usize) -> PoolSpec {
+        let pads: TVec<usize> = tvec![kernel / 2; 2];
+        PoolSpec {
+            data_format: DataFormat::NCHW,
+            kernel_shape: tvec![kernel; 2],
+            padding: PaddingSpec::Explicit(pads.clone(), pads),
+            dilations: None,
+            strides: None,
+            input_channels: inputs,
+            output_channels: outputs,
+        }
+    }
+
+    fn conv(&mut self, x: OutletId, outputs: usize, kernel: usize, groups: usize) -> TractResult<OutletId> {
+        let inputs = self.shape(x)?[1];
+        let weights = self.constant(&[outputs, inputs / groups, kernel, kernel])?;
+        let bias = self.constant(&[outputs])?;
+        let pool_spec = Self::pool(kernel, inputs, outputs);
+        let conv = Conv { pool_spec, kernel_fmt: KernelFormat::OIHW, group: groups, q_params: None };
+        self.wire(conv, &[x, weights, bias])
+    }
+
+    fn with(&mut self, op: impl Into<Box<dyn TypedOp>>, x: OutletId, value: f32) -> TractResult<OutletId> {
+        let value = self.scalar(value)?;
+        self.wire(op, &[x, value])
+    }
+
+    fn step(&mut self, x: OutletId, step: Step) -> TractResult<OutletId> {
+        let shape = self.shape(x)?;
+        let channels = shape[1];
+        match step {
+            Step::ChannelArithmetic => {
+                let scale = self.constant(&[1, channels, 1, 1])?;
+                let offset = self.constant(&[1, channels, 1, 1])?;
+                let x = self.wire(math::mul(), &[scale, x])?;
+                self.wire(math::add(), &[x, offset])
+            }
+            Step::ScalarArithmetic => {
+                let x = self.with(math::mul(), x, 0.75)?;
+                let x = self.with(math::sub(), x, 0.125)?;
+                self.with(math::div(), x, 1.5)
+            }
+            Step::Relu => self.with(math::max(), x, 0.0),
+            Step::Clip => {
+                let x = self.with(math::max(), x, -0.5)?;
+                self.with(math::min(), x, 1.0)
+            }
+            Step::HardSwish => {
+                let gate = self.with(math::add(), x, 3.0)?;
+                let gate = self.with(math::max(), gate, 0.0)?;
+                let gate = self.with(math::min(), gate, 6.0)?;
+                let x = self.wire(math::mul(), &[x, gate])?;
+                self.with(math::div(), x, 6.0)
+            }
+            Step::HardSigmoid => {
+                let x = self.with(math::mul(), x, 0.2)?;
+                let x = self.with(math::add(), x, 0.5)?;
+                let x = self.with(math::min(), x, 1.0)?;
+                self.with(math::max(), x, 0.0)
+            }
+            Step::Silu => {
+                let gate = self.wire(sigmoid(), &[x])?;
+                self.wire(math::mul(), &[x, gate])
+            }
+            Step::Gelu => {
+                let gate = self.with(math::div(), x, std::f32::consts::SQRT_2)?;
+                let gate = self.wire(math::erf(), &[gate])?;
+                let gate = self.with(math::add(), gate, 1.0)?;
+                let x = self.wire(math::mul(), &[x, gate])?;
+                self.with(math::mul(), x, 0.5)
+            }
+            Step::CubicGelu => {
+                let cube = self.with(math::mul(), x, 0.044_715)?;
+                let cube = self.wire(math::mul(), &[x, cube])?;
+                let cube = self.wire(math::mul(), &[x, cube])?;
+                let gate = self.wire(math::add(), &[x, cube])?;
+                let gate = self.with(math::mul(), gate, 0.797_884_6)?;
+                let gate = self.wire(math::tanh(), &[gate])?;
+                let gate = self.with(math::add(), gate, 1.0)?;
+                let gate = self.with(math::mul(), gate, 0.5)?;
+                self.wire(math::mul(), &[x, gate])
+            }
+            Step::Residual => {
+                let y = self.conv(x, channels, 3, 1)?;
+                self.wire(math::add(), &[y, x])
+            }
+            Step::SqueezeExcite => {
+                let sum = self.wire(Reduce::new(tvec!(2, 3), Reducer::Sum), &[x])?;
+                let count = f32::from(u16::try_from(shape[2] * shape[3])?);
+                let mean = self.with(math::div(), sum, count)?;
+                let gate = self.conv(mean, channels, 1, 1)?;
+                let gate = self.wire(sigmoid(), &[gate])?;
+                self.wire(math::mul(), &[x, gate])
+            }
+            Step::MaxPool => {
+                let pool_spec = PoolSpec { strides: Some(tvec![2; 2]), ..Self::pool(3, channels, channels) };
+                self.wire(MaxPool { pool_spec, with_index_outputs: None }, &[x])
+            }
+            Step::MeanPool => {
+                let pool_spec = Self::pool(3, channels, channels);
+                self.wire(SumPool { pool_spec, count_include_pad: false, normalize: true }, &[x])
+            }
+            Step::Depthwise => self.conv(x, channels, 5, channels),
+            Step::Pointwise => self.conv(x, 20, 1, 1),
+            Step::Shuffle => {
+                let (c, two) = (channels.to_dim(), 2.to_dim());
+                let x = self.wire(AxisOp::Reshape(1, tvec!(c.clone()), tvec!(two.clone(), c.clone() / 2)), &[x])?;
+                let x = self.wire(AxisOp::Move(1, 2), &[x])?;
+                self.wire(AxisOp::Reshape(1, tvec!(c.clone() / 2, two), tvec!(c)), &[x])
+            }
+            Step::Split => self.wire(Slice::new(1, channels / 2 - channels / 2 % 2, channels), &[x]),
+            Step::Join => {
+                let y = self.conv(x, 6, 1, 1)?;
+                self.wire(TypedConcat::new(1), &[x, y])
+            }
+            Step::Spread => {
+                let weights = self.constant(&[10, channels, 2, 2])?;
+                let bias = self.constant(&[10])?;
+                let pool_spec = PoolSpec {
+                    strides: Some(tvec![2; 2]),
+                    kernel_shape: tvec![2; 2],
+                    padding: PaddingSpec::Valid,
+                    ..Self::pool(2, channels, 10)
+                };
+                let adjustments = tvec![0; 2];
+                let deconv = Deconv { pool_spec, kernel_format: KernelFormat::OIHW, adjustments, group: 1 };
+                self.wire(deconv, &[x, weights, bias])
+            }
+            Step::Softmax => {
+                let softmax = Softmax { axes: tvec!(1), quant_output_dt: None, kind: SoftmaxKind::Softmax };
+                self.wire(softmax, &[x])
+            }
+            Step::Output => {
+                self.extra.push(x);
+                Ok(x)
+            }
+        }
+    }
+}
+
+#[test]
+fn arithmetic_spreads_the_smaller_operand() {
+    let large = numbers(2 * 3 * 19, 1);
+    for (small_shape, at) in [
+        (vec![2usize, 3, 19], (|at| at) as fn(usize) -> usize),
+        (vec![1, 1, 19], |at| at % 19),
+        (vec![2, 1, 19], |at| at / (3 * 19) * 19 + at % 19),
+        (vec![1, 1, 1], |_| 0),
+    ] {
+        let small = numbers(small_shape.iter().product(), 2);
+        let large_shape = [2, 3, 19];
+        for (arithmetic, f) in [
+            (Arithmetic::Add, (|a, b| a + b) as fn(f32, f32) -> f32),
+            (Arithmetic::Sub, |a, b| a - b),
+            (Arithmetic::Mul, |a, b| a * b),
+            (Arithmetic::Div, |a, b| a / b),
+            (Arithmetic::Max, f32::max),
+            (Arithmetic::Min, f32::min),
+        ] {
+            let expected = |swapped: bool| -> Vec<f32> {
+                let pairs = large.iter().enumerate().map(|(index, x)| (*x, small[at(index)]));
+                pairs.map(|(x, y)| if swapped { f(y, x) } else { f(x, y) }).collect()
+            };
+            let mut found = vec![7.0; large.len()];
+            let one = Binary::of(arithmetic, &large_shape, &small_shape).expect("operands that fit");
+            one.run(&[(&large_shape, &large), (&small_shape, &small)], &mut found).expect("sizes");
+            assert_eq!(found, expected(false), "{arithmetic:?} {small_shape:?}");
+            let other = Binary::of(arithmetic, &small_shape, &large_shape).expect("operands that fit");
+            other.run(&[(&small_shape, &small), (&large_shape, &large)], &mut found).expect("sizes");
+            assert_eq!(found, expected(true), "{arithmetic:?} {small_shape:?} first");
+        }
+    }
+    assert!(Binary::of(Arithmetic::Add, &[2, 1, 19], &[1, 3, 19]).is_none());
+}
+
+#[test]
+fn repeated_points_lie_side_by_side() {
+    let from = [1.0, 2.0, 3.0, 4.0];
+    let repeat = Repeat { times: [2, 3] };
+    let mut found = [0.0; 24];
+    repeat.run(&[(&[1, 1, 2, 2], &from)], &mut found).expect("sizes");
+    let line = [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 3.0, 4.0];
+    assert_eq!(found, [line, line].concat()[..]);
+}
