@@ -2,6 +2,7 @@
 
 mod calls;
 mod hostile;
+mod kernels;
 mod profile;
 
 use std::{
