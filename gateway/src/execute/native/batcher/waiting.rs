@@ -36,7 +36,7 @@ impl Sizes {
 
     /// How many rows to take of so many: all, if the batch that holds them is more than half full, else a batch that they fill.
     fn of(&self, waiting: u64) -> u64 {
-        let above = self.0.iter().find(|size| **size >= waiting).copied().unwrap_or(self.largest());
+        let above = self.0.iter().find(|size| **size >= waiting).copied().unwrap_or_else(|| self.largest());
         let below = self.0.iter().rfind(|size| **size <= waiting).copied().unwrap_or(1);
         if waiting > above / 2 { above } else { below }
     }
