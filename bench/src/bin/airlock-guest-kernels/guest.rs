@@ -52,28 +52,31 @@ impl Guest {
         Ok(Self { store, model })
     }
 
-    /// A product of two square matrices, made as often as told.
-    pub fn product(&mut self, a: &[f32], b: &[f32], size: usize, repetitions: u32) -> Result<Vec<f32>> {
-        let tensor = |name: &str, values: &[f32]| Tensor {
-            name: name.into(),
-            datatype: Datatype::Fp32,
-            shape: vec![size as u64; 2],
-            parameters: vec![],
-            data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        };
-        let request = Request {
-            id: None,
-            parameters: vec![("repetitions".into(), Parameter::Int64(repetitions.into()))],
-            inputs: vec![tensor("A", a), tensor("B", b)],
-            outputs: vec![],
-        };
+    /// The bytes of the product that is asked for.
+    pub fn product(&mut self, request: &Request) -> Result<Vec<u8>> {
         let plugin = self.model.airlock_inference_plugin();
         let response = plugin
-            .call_infer(&mut self.store, &request)
+            .call_infer(&mut self.store, request)
             .map_err(|error| anyhow!("the plugin trapped: {error:#}"))?
             .map_err(|error| anyhow!("the plugin answered an error: {error:?}"))?;
-        let product = response.outputs.first().context("the plugin answered nothing")?;
-        Ok(product.data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+        Ok(response.outputs.into_iter().next().context("the plugin answered nothing")?.data)
+    }
+}
+
+/// Asks for the product of two square matrices, made as often as told.
+pub fn request(a: &[f32], b: &[f32], size: usize, repetitions: u32) -> Request {
+    let tensor = |name: &str, values: &[f32]| Tensor {
+        name: name.into(),
+        datatype: Datatype::Fp32,
+        shape: vec![size as u64; 2],
+        parameters: vec![],
+        data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    };
+    Request {
+        id: None,
+        parameters: vec![("repetitions".into(), Parameter::Int64(repetitions.into()))],
+        inputs: vec![tensor("A", a), tensor("B", b)],
+        outputs: vec![],
     }
 }
 

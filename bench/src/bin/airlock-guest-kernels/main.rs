@@ -46,23 +46,23 @@ fn main() -> Result<()> {
     let mut guests = [Guest::new(&plugin, true)?, Guest::new(&plugin, false)?];
     let (a, b) = (matrix(size, 3), matrix(size, 5));
     let expected = naive(&a, &b, size);
+    let request = guest::request(&a, &b, size, repetitions);
 
     let mut samples = [const { Vec::new() }; SIDES.len()];
-    // The first round warms up and checks the results.
+    // The first round warms up.
     for round in 0..=cli.rounds {
         for turn in 0..SIDES.len() {
             // Another side begins in each round, so that none always follows the same one.
             let side = (round + turn) % SIDES.len();
             let started = Instant::now();
             let product = match side {
-                0 | 1 => guests[side].product(&a, &b, size, repetitions)?,
-                2 => native::product::<1>(&a, &b, size, repetitions)?,
-                _ => native::product::<2>(&a, &b, size, repetitions)?,
+                0 | 1 => Product::Bytes(guests[side].product(&request)?),
+                2 => Product::Elements(native::product::<1>(&a, &b, size, repetitions)?),
+                _ => Product::Elements(native::product::<2>(&a, &b, size, repetitions)?),
             };
             let took = started.elapsed().as_secs_f64() * 1e3 / f64::from(repetitions);
-            if round == 0 {
-                ensure!(product == expected, "{}: the product is wrong", SIDES[side]);
-            } else {
+            ensure!(product.elements() == expected, "{}: the product is wrong", SIDES[side]);
+            if round > 0 {
                 samples[side].push(took);
             }
         }
@@ -82,6 +82,23 @@ fn main() -> Result<()> {
     });
     println!("{report}");
     Ok(())
+}
+
+enum Product {
+    Elements(Vec<f32>),
+    /// Of the elements, little-endian.
+    Bytes(Vec<u8>),
+}
+
+impl Product {
+    fn elements(self) -> Vec<f32> {
+        match self {
+            Self::Elements(elements) => elements,
+            Self::Bytes(bytes) => {
+                bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+            }
+        }
+    }
 }
 
 /// Multiples of 1/8, so small that every sum of products is exact: all sides have to agree to the last bit.

@@ -17,10 +17,11 @@ pub fn product<const V: usize>(a: &[f32], b: &[f32], size: usize, repetitions: u
     #[target_feature(enable = "avx2,fma")]
     fn tile<const V: usize>(a: [&[f32]; ROWS], panel: &[[[f32; 8]; V]], mut out: [&mut [[f32; 8]]; ROWS]) {
         let mut sums = [[_mm256_setzero_ps(); V]; ROWS];
-        let a = a.map(|row| &row[..panel.len()]);
-        for (step, line) in panel.iter().enumerate() {
-            for (row, sums) in a.iter().zip(&mut sums) {
-                let element = _mm256_set1_ps(row[step]);
+        let [first, second, third, fourth] = a;
+        let steps = first.iter().zip(second).zip(third.iter().zip(fourth));
+        for (((first, second), (third, fourth)), line) in steps.zip(panel) {
+            for (element, sums) in [first, second, third, fourth].into_iter().zip(&mut sums) {
+                let element = _mm256_set1_ps(*element);
                 for (sum, columns) in sums.iter_mut().zip(line) {
                     // SAFETY: the array is 32 readable bytes, and the load asks for no alignment.
                     let columns = unsafe { _mm256_loadu_ps(columns.as_ptr()) };
