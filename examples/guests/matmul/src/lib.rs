@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn however_often_it_is_made_the_product_is_the_same() {
-        for repetitions in [1, 3] {
+        for repetitions in [1i64, 3] {
             let response = infer(&[3, 1], repetitions).expect("the shapes agree");
             assert_eq!(response.outputs[0].shape, [2, 1]);
             assert_eq!(response.outputs[0].as_slice::<f32>(), Ok([3.0, 3.0].as_slice()));
@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn the_caller_is_told_what_does_not_fit() {
         let told = |b: &[u64], repetitions: Parameter| infer(b, repetitions).expect_err("it does not fit");
-        assert_eq!(told(&[2, 1], 1.into()), Error::invalid_input("A has 3 columns, but B has 2 rows"));
-        assert!(matches!(told(&[3, 1], 0.into()), Error::InvalidInput(_)));
+        assert_eq!(told(&[2, 1], 1i64.into()), Error::invalid_input("A has 3 columns, but B has 2 rows"));
+        assert!(matches!(told(&[3, 1], 0i64.into()), Error::InvalidInput(_)));
         assert!(matches!(told(&[3, 1], "2".into()), Error::InvalidInput(_)));
     }
 }
