@@ -2,7 +2,7 @@
 
 use tract_onnx::{
     pb::{AttributeProto, NodeProto, TensorProto},
-    prelude::TractResult,
+    prelude::{DatumType, Tensor, TractResult, tensor1},
     tract_core::internal::{anyhow, bail, ensure},
 };
 
@@ -33,6 +33,10 @@ impl<'n> Attributes<'n> {
 
     pub fn int(self, name: &str) -> Option<i64> {
         self.find(name).map(|attribute| attribute.i)
+    }
+
+    pub fn float(self, name: &str) -> Option<f32> {
+        self.find(name).map(|attribute| attribute.f)
     }
 
     pub fn text(self, name: &str) -> TractResult<Option<&'n str>> {
@@ -78,6 +82,21 @@ impl Labels {
         match self {
             Self::Ints(labels) => labels.len(),
             Self::Strings(labels) => labels.len(),
+        }
+    }
+
+    pub fn datum_type(&self) -> DatumType {
+        match self {
+            Self::Ints(_) => DatumType::I64,
+            Self::Strings(_) => DatumType::String,
+        }
+    }
+
+    /// The labels of these classes, in their order.
+    pub fn of(&self, classes: impl Iterator<Item = usize>) -> Tensor {
+        match self {
+            Self::Ints(labels) => tensor1(&classes.map(|class| labels[class]).collect::<Vec<i64>>()),
+            Self::Strings(labels) => tensor1(&classes.map(|class| labels[class].clone()).collect::<Vec<_>>()),
         }
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto,
-    attribute_proto::AttributeType,
+    GraphProto, NodeProto, TypeProto,
     tensor_proto::DataType,
     type_proto::{Tensor as TensorType, Value as TypeValue},
 };
@@ -14,7 +13,6 @@ const ML: &str = "ai.onnx.ml";
 
 /// Applies the rewrites that change what is computed.
 pub fn rewrite(graph: &mut GraphProto) {
-    rewrite_scalers(graph);
     remove_zip_maps(graph);
     guard_from_tables(graph);
 }
@@ -36,60 +34,6 @@ fn remove_zip_maps(graph: &mut GraphProto) {
         node.attribute.clear();
         let tensor = TensorType { elem_type: DataType::Float as i32, shape: None };
         info.r#type = Some(TypeProto { value: Some(TypeValue::TensorType(tensor)), ..Default::default() });
-    }
-}
-
-/// Rewrites ai.onnx.ml's `Scaler`, which the engine lacks, into `Sub` and `Mul`.
-fn rewrite_scalers(graph: &mut GraphProto) {
-    let mut nodes = Vec::with_capacity(graph.node.len());
-    for mut node in std::mem::take(&mut graph.node) {
-        let is_scaler = node.op_type == "Scaler" && node.domain == ML;
-        let (true, [input], [output]) = (is_scaler, node.input.as_slice(), node.output.as_slice()) else {
-            nodes.push(node);
-            continue;
-        };
-        let name = node_name(&node).to_owned();
-        let mut value = input.clone();
-        // Any number goes in and FP32 comes out, whatever the input was.
-        let mut steps = vec![("Cast", None)];
-        for (op, attribute) in [("Sub", "offset"), ("Mul", "scale")] {
-            if let Some(floats) = node.attribute.iter_mut().find(|a| a.name == attribute) {
-                steps.push((op, Some(std::mem::take(&mut floats.floats))));
-            }
-        }
-        let last = steps.len() - 1;
-        for (index, (op, operand)) in steps.into_iter().enumerate() {
-            let mut step =
-                NodeProto { op_type: op.into(), name: format!("{name}/{op}"), ..Default::default() };
-            step.input.push(value);
-            match operand {
-                Some(floats) => {
-                    let operand = format!("{name}/{op}/operand");
-                    graph.initializer.push(vector(&operand, floats));
-                    step.input.push(operand);
-                }
-                None => step.attribute.push(AttributeProto {
-                    name: "to".into(),
-                    i: DataType::Float as i64,
-                    r#type: AttributeType::Int as i32,
-                    ..Default::default()
-                }),
-            }
-            value = if index == last { output.clone() } else { format!("{name}/{op}/result") };
-            step.output.push(value.clone());
-            nodes.push(step);
-        }
-    }
-    graph.node = nodes;
-}
-
-fn vector(name: &str, floats: Vec<f32>) -> TensorProto {
-    TensorProto {
-        name: name.to_owned(),
-        dims: vec![i64::try_from(floats.len()).unwrap_or(i64::MAX)],
-        data_type: DataType::Float as i32,
-        float_data: floats,
-        ..Default::default()
     }
 }
 

@@ -9,6 +9,8 @@ mod conv;
 pub mod file;
 mod gemm;
 mod kernel;
+mod linear;
+mod rows;
 #[cfg(test)]
 mod testing;
 mod transform;
@@ -33,6 +35,8 @@ pub fn engine() -> Onnx {
 /// Adds our operators to the engine's, in place of its own where both have one.
 pub fn register(onnx: &mut Onnx) {
     branch::register(onnx);
+    linear::register(onnx);
+    rows::register(onnx);
     trees::register(onnx);
 }
 

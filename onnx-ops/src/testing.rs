@@ -27,12 +27,12 @@ pub fn floats(name: &str, floats: impl IntoIterator<Item = f32>) -> AttributePro
 }
 
 pub fn text(name: &str, text: &str) -> AttributeProto {
-    let s = text.as_bytes().to_vec().into();
+    let s = text.as_bytes().to_vec();
     AttributeProto { name: name.into(), s, r#type: AttributeType::String as i32, ..Default::default() }
 }
 
 pub fn texts<'t>(name: &str, texts: impl IntoIterator<Item = &'t str>) -> AttributeProto {
-    let strings = texts.into_iter().map(|text| text.as_bytes().to_vec().into()).collect();
+    let strings = texts.into_iter().map(|text| text.as_bytes().to_vec()).collect();
     AttributeProto { name: name.into(), strings, r#type: AttributeType::Strings as i32, ..Default::default() }
 }
 

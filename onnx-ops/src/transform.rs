@@ -27,6 +27,11 @@ impl Transform {
         })
     }
 
+    /// What is done to the targets of a regressor: of a single one ONNX Runtime transforms nothing but by probit.
+    pub fn of_targets(self, targets: usize) -> Self {
+        if targets == 1 && self != Self::Probit { Self::None } else { self }
+    }
+
     /// Transforms the scores of one row.
     pub fn apply(self, scores: &mut [f32]) {
         match self {

@@ -18,6 +18,8 @@ PACKAGED = {
     "ppocr_cls": ("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
     "silero_vad_sequence": ("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k_sequence.onnx"),
     "silero_vad_openvino": ("silero-vad==6.2.3", "silero_vad/data/silero_vad_openvino_16k.onnx"),
+    # Branches for 16 and 8 kHz, and branches of different rank within them.
+    "silero_vad": ("silero-vad==6.2.3", "silero_vad/data/silero_vad.onnx"),
     # These come without trained weights: they get random ones here, see randomise.
     "squeezenet": ("onnx==1.23.2", "onnx/backend/test/data/light/light_squeezenet.onnx"),
     "shufflenet": ("onnx==1.23.2", "onnx/backend/test/data/light/light_shufflenet.onnx"),
@@ -75,38 +77,81 @@ def randomise(content):
     return model.SerializeToString()
 
 
-def train(root, name):
-    """Trains a scikit-learn model and converts it; probabilities stay a tensor (no ZipMap)."""
-    from skl2onnx import to_onnx
-    from sklearn.datasets import load_breast_cancer, load_iris
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
+def classifiers():
+    """{name: (data set, model, whether probabilities stay a tensor)}."""
+    from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+    from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    features, labels = (load_iris if name == "iris" else load_breast_cancer)(return_X_y=True)
+    def scaled(model):
+        return make_pipeline(StandardScaler(), model)
+
+    forest = {"max_depth": 6, "random_state": 0}
+    return {
+        "iris": (load_iris, scaled(LogisticRegression(max_iter=1000)), True),
+        "iris_zipmap": (load_iris, scaled(LogisticRegression(max_iter=1000)), False),
+        "iris_forest": (load_iris, RandomForestClassifier(n_estimators=30, **forest), True),
+        "random_forest": (load_breast_cancer, RandomForestClassifier(n_estimators=20, **forest), True),
+        "boosted_classes": (load_breast_cancer, GradientBoostingClassifier(random_state=0), True),
+        "boosted_regressor": (load_diabetes, GradientBoostingRegressor(random_state=0), True),
+        "ridge": (load_diabetes, scaled(Ridge()), True),
+        "scaled_mlp": (load_breast_cancer, scaled(MLPClassifier((64, 32), max_iter=300, random_state=0)), True),
+    }
+
+
+def train(root, name):
+    """Trains a scikit-learn model and converts it."""
+    from skl2onnx import to_onnx
+    from sklearn.base import is_classifier
+
+    dataset, model, tensor = classifiers()[name]
+    features, labels = dataset(return_X_y=True)
     features = features.astype("float32")
-    classifier = {
-        "iris": lambda: LogisticRegression(max_iter=1000),
-        "random_forest": lambda: RandomForestClassifier(n_estimators=20, max_depth=6, random_state=0),
-        "scaled_mlp": lambda: MLPClassifier((64, 32), max_iter=300, random_state=0),
-    }[name]()
-    if name != "random_forest":
-        classifier = make_pipeline(StandardScaler(), classifier)
-    classifier.fit(features, labels)
-    model = to_onnx(classifier, features[:1], options={id(classifier): {"zipmap": False}}, target_opset=17)
-    store(root, name, model.SerializeToString())
+    model.fit(features, labels)
+    options = {id(model): {"zipmap": False}} if tensor and is_classifier(model) else None
+    store(root, name, to_onnx(model, features[:1], options=options, target_opset=17).SerializeToString())
 
 
-TRAINED = ["iris", "random_forest", "scaled_mlp"]
+def quantise(root, name):
+    """Makes an 8-bit model with QuantizeLinear and DequantizeLinear of the one whose name it has, calibrated on noise."""
+    import numpy
+    from onnxruntime import quantization
+
+    class Noise(quantization.CalibrationDataReader):
+        def __init__(self):
+            rng = numpy.random.default_rng(0)
+            self.batches = iter([{"x": rng.uniform(-1, 1, (1, 3, 48, 192)).astype("float32")} for _ in range(8)])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.onnx"
+        quantization.quantize_static(path_of(root, name.removesuffix("_int8")), path, Noise(), per_channel=False)
+        store(root, name, path.read_bytes())
+
+
+TRAINED = [
+    "iris",
+    "iris_zipmap",
+    "iris_forest",
+    "random_forest",
+    "boosted_classes",
+    "boosted_regressor",
+    "ridge",
+    "scaled_mlp",
+]
+QUANTISED = ["ppocr_cls_int8"]
 
 
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     root = pathlib.Path(sys.argv[1])
-    missing = [name for name in [*PACKAGED, *TRAINED] if not path_of(root, name).exists()]
+    missing = [name for name in [*PACKAGED, *TRAINED, *QUANTISED] if not path_of(root, name).exists()]
     packages = {}
     for name in missing:
         if name in PACKAGED:
@@ -117,6 +162,8 @@ def main():
     for name in missing:
         if name in TRAINED:
             train(root, name)
+        if name in QUANTISED:
+            quantise(root, name)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ impl Classes {
         out: &mut [f32],
     ) -> usize {
         if let Some(single) = self.single {
-            let base = base.first().map_or(T::default(), |base| T::from_f64(*base));
+            let base = base.first().map_or_else(T::default, |base| T::from_f64(*base));
             return single.decide(scores[single.named].plus(base), transform, out);
         }
         for ((score, given), base) in scores.iter_mut().zip(given.iter_mut()).zip(base) {
@@ -67,11 +67,9 @@ impl Single {
         let score = score.to_f32();
         let mut both = match transform {
             _ if self.named == 1 => [0.0, score],
-            Transform::Probit => [1.0 - score, score],
-            _ if self.probabilities => [1.0 - score, score],
             Transform::Logistic => [logistic(-score), logistic(score)],
-            _ if class == 1 => [-score, score],
-            _ => [score, -score],
+            _ if self.probabilities || transform == Transform::Probit => [1.0 - score, score],
+            _ => [-score, score],
         };
         if self.named == 1 || transform == Transform::Probit {
             transform.apply(&mut both);

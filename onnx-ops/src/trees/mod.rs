@@ -10,10 +10,7 @@ mod walk;
 
 use tract_onnx::{Onnx, tract_hir::internal::*};
 
-use crate::{
-    attributes::{Attributes, Labels},
-    transform::Transform,
-};
+use crate::{attributes::Attributes, transform::Transform};
 
 use self::{
     classes::{Classes, Single},
@@ -130,7 +127,7 @@ fn regressor(attributes: Attributes<'_>) -> TractResult<Trees> {
             Some(other) => bail!("it has an aggregate_function {other:.32}"),
         },
         base: base_values(attributes, targets)?,
-        transform: of_targets(Transform::named(attributes.text("post_transform")?)?, targets),
+        transform: Transform::named(attributes.text("post_transform")?)?.of_targets(targets),
         classes: None,
         as_input: false,
     })
@@ -149,25 +146,18 @@ fn ensemble(attributes: Attributes<'_>) -> TractResult<Trees> {
             Some(other) => bail!("it has an aggregate_function {other}"),
         },
         base: Vec::new(),
-        transform: of_targets(
-            match attributes.int("post_transform") {
-                None | Some(0) => Transform::None,
-                Some(1) => Transform::Softmax,
-                Some(2) => Transform::Logistic,
-                Some(3) => Transform::SoftmaxZero,
-                Some(4) => Transform::Probit,
-                Some(other) => bail!("it has a post_transform {other}"),
-            },
-            targets,
-        ),
+        transform: match attributes.int("post_transform") {
+            None | Some(0) => Transform::None,
+            Some(1) => Transform::Softmax,
+            Some(2) => Transform::Logistic,
+            Some(3) => Transform::SoftmaxZero,
+            Some(4) => Transform::Probit,
+            Some(other) => bail!("it has a post_transform {other}"),
+        }
+        .of_targets(targets),
         classes: None,
         as_input: true,
     })
-}
-
-/// Of a single target ONNX Runtime transforms nothing but by probit.
-fn of_targets(transform: Transform, targets: usize) -> Transform {
-    if targets == 1 && transform != Transform::Probit { Transform::None } else { transform }
 }
 
 fn targets(attributes: Attributes<'_>) -> TractResult<usize> {
@@ -198,10 +188,7 @@ impl Trees {
     }
 
     fn label_type(&self) -> Option<DatumType> {
-        self.classes.as_ref().map(|classes| match classes.labels {
-            Labels::Ints(_) => i64::datum_type(),
-            Labels::Strings(_) => String::datum_type(),
-        })
+        self.classes.as_ref().map(|classes| classes.labels.datum_type())
     }
 
     /// For an input of a type: FP64 is compared as what it is.
@@ -230,12 +217,7 @@ impl Trees {
             let rows = rows.zip(out.chunks_exact_mut(targets));
             let decided = rows
                 .map(|((values, given), out)| classes.decide(values, given, &self.base, self.transform, out));
-            let labels = match &classes.labels {
-                Labels::Ints(labels) => tensor1(&decided.map(|class| labels[class]).collect::<Vec<i64>>()),
-                Labels::Strings(labels) => {
-                    tensor1(&decided.map(|class| labels[class].clone()).collect::<Vec<String>>())
-                }
-            };
+            let labels = classes.labels.of(decided);
             let scores = tensor1(&out).into_shape(&[count, targets])?;
             return Ok(tvec![labels.into_tvalue(), scores.into_tvalue()]);
         }
@@ -340,7 +322,7 @@ impl TypedOp for Trees {
         if let Ok(width) = input.shape[1].to_usize() {
             ensure!(width >= features, "a row has {width} features, the trees look at {features}");
         }
-        let labels = self.label_type().map(|of| of.fact(&[count.clone()]));
+        let labels = self.label_type().map(|of| of.fact([count.clone()]));
         let scores = self.score_type(input.datum_type).fact([count, self.forest.targets().to_dim()]);
         Ok(labels.into_iter().chain([scores]).collect())
     }

@@ -171,6 +171,8 @@ fn of_two_classes_one_score_is_enough() {
         scores.iter().zip(expected).all(|(score, expected)| (score - expected).abs() < 1e-6),
         "{scores:?}"
     );
+    let (_, scores) = classify(STUMP, &given, vec![labels()], x()).expect("it runs");
+    assert_eq!(scores, [-2.0, 2.0, 2.0, -2.0]);
     // The only base value moves it.
     let more = vec![labels(), text("post_transform", "LOGISTIC"), floats("base_values", [2.0])];
     let (classes, scores) = classify(STUMP, &given, more, x()).expect("it runs");

@@ -41,7 +41,7 @@ const MAX_NAME: usize = 1024;
 #[rustfmt::skip]
 const OPERATORS: &[&str] = &[
     "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "ArrayFeatureExtractor", "Asin", "Asinh", "Atan",
-    "Atanh", "Attention", "AveragePool", "BatchNormalization", "BiasGelu", "BitShift", "BitwiseAnd",
+    "Atanh", "Attention", "AveragePool", "BatchNormalization", "BiasGelu", "Binarizer", "BitShift", "BitwiseAnd",
     "BitwiseNot", "BitwiseOr", "BitwiseXor", "BlackmanWindow", "Cast", "CastLike", "CategoryMapper", "Ceil",
     "Celu", "Clip", "Compress", "Concat", "Constant", "ConstantLike", "ConstantOfShape", "Conv", "ConvInteger",
     "ConvTranspose", "Cos", "Cosh", "CumSum", "DFT", "DepthToSpace", "DequantizeLinear", "Div", "Dropout",

@@ -79,6 +79,49 @@ fn constants_too_large_to_make_are_refused() {
     refusal(&graph);
 }
 
+/// A forest of one tree, x[0] <= 0 ? 1 : 2 as its file says it, whose root has another feature or leads elsewhere.
+fn forest(feature: u64, if_true: u64, targets: u64) -> Graph {
+    let attributes = [
+        onnx::int("n_targets", targets),
+        onnx::ints("nodes_treeids", &[0, 0, 0]),
+        onnx::ints("nodes_nodeids", &[0, 1, 2]),
+        onnx::strings("nodes_modes", &["BRANCH_LEQ", "LEAF", "LEAF"]),
+        onnx::ints("nodes_featureids", &[feature, 0, 0]),
+        onnx::floats("nodes_values", &[0.0, 0.0, 0.0]),
+        onnx::ints("nodes_truenodeids", &[if_true, 0, 0]),
+        onnx::ints("nodes_falsenodeids", &[2, 0, 0]),
+        onnx::ints("target_treeids", &[0, 0]),
+        onnx::ints("target_nodeids", &[1, 2]),
+        onnx::ints("target_ids", &[0, 0]),
+        onnx::floats("target_weights", &[10.0, 20.0]),
+    ];
+    Graph {
+        nodes: vec![node("ai.onnx.ml.TreeEnsembleRegressor", &["x"], &["y"], &attributes)],
+        inputs: vec![value("x", onnx::FLOAT, &["N", "2"])],
+        outputs: vec![value("y", onnx::FLOAT, &["N", "1"])],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn forests_that_are_none_are_refused_when_they_are_loaded() {
+    let y = output(&load(&forest(1, 1, 1)), vec![fp32("x", &[2, 2], &[5.0, -5.0, -5.0, 5.0])]);
+    assert_eq!(floats(&y), [10.0, 20.0]);
+    for (graph, reason) in [
+        (forest(1, 0, 1), "no root leads to its node 0"),
+        (forest(1, 2, 1), "two nodes lead to its node 2"),
+        (forest(1, 7, 1), "tree 0 has no node 7"),
+        (forest(1, u64::MAX, 1), "tree 0 has no node -1"),
+        (forest(2, 1, 1), "a row has 2 features, the trees look at 3"),
+        (forest(1 << 40, 1, 1), "there is no feature 1099511627776"),
+        (forest(u64::MAX, 1, 1), "there is no feature -1"),
+        (forest(1, 1, 1 << 40), "it has 1099511627776 targets"),
+    ] {
+        let told = refusal(&graph);
+        assert!(told.contains(reason), "{told}");
+    }
+}
+
 #[test]
 fn graphs_within_graphs_do_not_end_the_process() {
     let mut graph = unary("Relu", onnx::FLOAT, &["1"]);

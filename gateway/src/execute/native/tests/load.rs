@@ -187,7 +187,7 @@ fn external_tensors_come_from_the_files_beside_the_model_only() {
 }
 
 #[test]
-fn a_scaler_becomes_arithmetic() {
+fn a_scaler_takes_numbers_of_any_type() {
     let model = load(&Graph {
         nodes: vec![node(
             "ai.onnx.ml.Scaler",
@@ -244,6 +244,50 @@ fn a_forest_that_scores_one_of_two_classes_labels_like_onnxruntime() {
     assert_eq!(scored, (vec![10, 20], vec![0.731, 0.269, 0.269, 0.731]));
     let shifted = classified(&stump([-1.0, 1.0], "LOGISTIC", &[2.0]));
     assert_eq!(shifted, (vec![20, 20], vec![0.269, 0.731, 0.047, 0.953]));
+}
+
+#[test]
+fn maps_of_probabilities_give_way_to_the_tensor_that_they_are_made_of() {
+    let mut graph = stump([0.25, 0.75], "NONE", &[]);
+    graph.nodes.push(node(
+        "ai.onnx.ml.ZipMap",
+        &["scores"],
+        &["maps"],
+        &[onnx::ints("classlabels_int64s", &[10, 20])],
+    ));
+    graph.outputs[1] = onnx::sequence("maps");
+    let model = load(&graph);
+    assert_eq!(shapes(&model.signature().outputs), ["label INT64 [-1]", "maps FP32 [-1,2]"]);
+    assert_eq!(classified(&graph), (vec![10, 20], vec![0.75, 0.25, 0.25, 0.75]));
+    // The maps themselves are nothing that a node could get.
+    graph.nodes.push(node("Identity", &["maps"], &["more"], &[]));
+    let told = refusal(&graph);
+    assert!(told.contains("operator 'ai.onnx.ml.ZipMap'"), "{told}");
+}
+
+#[test]
+fn a_rate_that_a_request_names_chooses_a_branch() {
+    let branch = |op: &str, output: &str| Graph {
+        nodes: vec![node(op, &["x"], &[output], &[])],
+        outputs: vec![onnx::unranked(output, onnx::FLOAT)],
+        ..Default::default()
+    };
+    let (then, otherwise) = (branch("Neg", "t"), branch("Identity", "e"));
+    let branches = [onnx::graph("then_branch", &then), onnx::graph("else_branch", &otherwise)];
+    let model = load(&Graph {
+        nodes: vec![
+            node("Equal", &["rate", "fast"], &["is_fast"], &[]),
+            node("If", &["is_fast"], &["y"], &branches),
+        ],
+        inputs: vec![value("x", onnx::FLOAT, &["N"]), value("rate", onnx::INT64, &[])],
+        outputs: vec![value("y", onnx::FLOAT, &["N"])],
+        initializers: vec![onnx::tensor("fast", onnx::INT64, &[], &16_000i64.to_le_bytes())],
+    });
+    assert_eq!(shapes(&model.signature().outputs), ["y FP32 [-1]"]);
+    for (rate, expected) in [(16_000, [-1.0, 2.0]), (8_000, [1.0, -2.0])] {
+        let y = output(&model, vec![fp32("x", &[2], &[1.0, -2.0]), int64("rate", &[], &[rate])]);
+        assert_eq!(floats(&y), expected, "{rate}");
+    }
 }
 
 #[test]
