@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
-
 struct Loaded {
     plan: Arc<TypedSimplePlan>,
     inputs: TVec<TValue>,
@@ -76,7 +75,9 @@ fn answer(loaded: &mut BTreeMap<u64, Loaded>, line: &str) -> TractResult<Value> 
                 tensor
             };
             std::fs::write(&file, tensor.as_bytes())?;
-            all.push(json!({"dtype": format!("{:?}", tensor.datum_type()), "shape": tensor.shape(), "file": file}));
+            all.push(
+                json!({"dtype": format!("{:?}", tensor.datum_type()), "shape": tensor.shape(), "file": file}),
+            );
         }
         return Ok(json!({"outputs": all}));
     }
@@ -122,8 +123,7 @@ fn profile(one: &Loaded, times: u64, nodes: bool) -> TractResult<Value> {
         state.run_plan_with_eval(one.inputs.clone(), |session, op_state, node, input| {
             let shape = input.first().map(|i| format!("{:?}", i.shape())).unwrap_or_default();
             let start = Instant::now();
-            let result =
-                tract_onnx::tract_core::plan::eval(session, op_state, node, input);
+            let result = tract_onnx::tract_core::plan::eval(session, op_state, node, input);
             let spent = start.elapsed().as_nanos() as u64;
             let kind = if nodes {
                 let out = result.as_ref().ok().and_then(|r| r.first().map(|o| format!("{:?}", o.shape())));
@@ -144,10 +144,8 @@ fn profile(one: &Loaded, times: u64, nodes: bool) -> TractResult<Value> {
     }
     let mut kinds: Vec<_> = by_kind.into_iter().collect();
     kinds.sort_by_key(|(_, (ns, _))| std::cmp::Reverse(*ns));
-    let all: Vec<_> = kinds
-        .iter()
-        .map(|(kind, (ns, count))| json!([kind, *ns as f64 / 1e3, count]))
-        .collect();
+    let all: Vec<_> =
+        kinds.iter().map(|(kind, (ns, count))| json!([kind, *ns as f64 / 1e3, count])).collect();
     Ok(json!({"profile_us": all}))
 }
 
@@ -156,13 +154,32 @@ fn dump(m: &TypedModel) -> String {
     let mut s = String::new();
     for n in m.eval_order().unwrap() {
         let node = m.node(n);
-        let ins: Vec<String> = node.inputs.iter().map(|i| {
-            let f = m.outlet_fact(*i).unwrap();
-            format!("#{}{}[{}]{}", i.node, if i.slot > 0 { format!("/{}", i.slot) } else { String::new() },
-              f.shape.iter().map(|d| d.to_string()).collect::<Vec<_>>().join(","), if f.konst.is_some() {"k"} else {""})
-        }).collect();
+        let ins: Vec<String> = node
+            .inputs
+            .iter()
+            .map(|i| {
+                let f = m.outlet_fact(*i).unwrap();
+                format!(
+                    "#{}{}[{}]{}",
+                    i.node,
+                    if i.slot > 0 { format!("/{}", i.slot) } else { String::new() },
+                    f.shape.iter().map(|d| d.to_string()).collect::<Vec<_>>().join(","),
+                    if f.konst.is_some() { "k" } else { "" }
+                )
+            })
+            .collect();
         let outs: Vec<String> = node.outputs.iter().map(|o| format!("{:?}", o.fact.shape)).collect();
-        writeln!(s, "#{} {} \"{}\" <- {} -> {} {:?}", n, node.op.name(), node.name, ins.join(" "), outs.join(" "), node.op.info().unwrap_or_default()).unwrap();
+        writeln!(
+            s,
+            "#{} {} \"{}\" <- {} -> {} {:?}",
+            n,
+            node.op.name(),
+            node.name,
+            ins.join(" "),
+            outs.join(" "),
+            node.op.info().unwrap_or_default()
+        )
+        .unwrap();
     }
     s
 }

@@ -50,7 +50,8 @@ impl EvalOp for Own {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let views: TVec<_> = inputs.iter().map(|input| input.to_plain_array_view::<f32>()).collect::<TractResult<_>>()?;
+        let views: TVec<_> =
+            inputs.iter().map(|input| input.to_plain_array_view::<f32>()).collect::<TractResult<_>>()?;
         let slices: TVec<(&[usize], &[f32])> = views
             .iter()
             .map(|view| Ok((view.shape(), view.as_slice().context("a tensor that is not in order")?)))

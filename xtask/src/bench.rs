@@ -5,6 +5,7 @@ mod bars;
 mod figures;
 mod footprint;
 mod instance;
+mod kernels;
 mod lab;
 mod load;
 mod models;
@@ -61,12 +62,13 @@ struct Section {
 type Measure = fn(&Lab) -> Result<Section>;
 
 /// All parts, in the order of the report.
-const SECTIONS: [(&str, Measure); 9] = [
+const SECTIONS: [(&str, Measure); 10] = [
     ("json4", |lab| road::measure(lab, "json4")),
     ("json150528", |lab| road::measure(lab, "json150528")),
     ("binary150528", |lab| road::measure(lab, "binary150528")),
     ("grpc16", |lab| road::measure(lab, "grpc16")),
     ("instance", instance::measure),
+    ("kernels", kernels::measure),
     ("footprint", footprint::measure),
     ("sizes", sizes::measure),
     ("models", models::measure),

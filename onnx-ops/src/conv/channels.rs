@@ -288,7 +288,9 @@ impl Kernel for Repeat {
         let wide = line * self.times[1];
         for (to, from) in to.chunks_exact_mut(wide * self.times[0]).zip(from.chunks_exact(line)) {
             let (first, others) = to.split_at_mut(wide);
-            for (to, from) in first.chunks_exact_mut(channels * self.times[1]).zip(from.chunks_exact(channels)) {
+            for (to, from) in
+                first.chunks_exact_mut(channels * self.times[1]).zip(from.chunks_exact(channels))
+            {
                 for to in to.chunks_exact_mut(channels) {
                     to.copy_from_slice(from);
                 }

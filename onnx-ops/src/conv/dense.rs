@@ -5,7 +5,11 @@
 use tract_onnx::tract_core::internal::*;
 
 use super::geometry::Geometry;
-use crate::gemm::{Isa, Line, Packed, Plan, map::{Gate, Map}, multiply};
+use crate::gemm::{
+    Isa, Line, Packed, Plan,
+    map::{Gate, Map},
+    multiply,
+};
 
 /// What of an image is worked on at once: a part of what a core's second level cache holds.
 const BLOCK: usize = 64 * 1024;
@@ -47,7 +51,12 @@ pub struct Dense {
 
 impl Dense {
     /// Packs kernels `[O, I / groups, H, W]`.
-    pub fn pack(groups: usize, shape: [usize; 4], kernels: &[f32], bias: Option<&[f32]>) -> TractResult<Vec<Packed>> {
+    pub fn pack(
+        groups: usize,
+        shape: [usize; 4],
+        kernels: &[f32],
+        bias: Option<&[f32]>,
+    ) -> TractResult<Vec<Packed>> {
         let [outputs, channels, height, width] = shape;
         ensure!(groups > 0 && outputs % groups == 0, "{outputs} output channels in {groups} groups");
         ensure!(shape.iter().product::<usize>() == kernels.len(), "kernels of another shape");
@@ -70,7 +79,9 @@ impl Dense {
         let mut part = |packed: &Packed| {
             let channels = first..first + packed.columns();
             first = channels.end;
-            let of = |values: &[f32]| if values.len() == 1 { values.to_vec() } else { values[channels.clone()].to_vec() };
+            let of = |values: &[f32]| {
+                if values.len() == 1 { values.to_vec() } else { values[channels.clone()].to_vec() }
+            };
             packed.scaled(&of(scale), &of(offset))
         };
         let kernels = self.kernels.iter().map(&mut part).collect();
@@ -110,10 +121,19 @@ impl Dense {
             let at = |(y, x)| (y * dilations[0] * width + x * dilations[1]) * channels;
             (points.map(at).collect(), per_group)
         };
-        let plan = Plan { isa, step: strides[1] * channels, segments: &segments, run, result_step: outputs, low, high };
+        let plan = Plan {
+            isa,
+            step: strides[1] * channels,
+            segments: &segments,
+            run,
+            result_step: outputs,
+            low,
+            high,
+        };
         let multiply_all = |from: &[f32], lines: &mut Vec<Line>, to: &mut [f32]| {
             // The lines' results follow each other.
-            let all = lines.first().map_or(0, |line| line.to)..lines.last().map_or(0, |line| line.to + line.rows * outputs);
+            let all = lines.first().map_or(0, |line| line.to)
+                ..lines.last().map_or(0, |line| line.to + line.rows * outputs);
             for (group, packed) in self.kernels.iter().enumerate() {
                 multiply(&plan, lines, from, packed, residual, to);
                 if group + 1 < self.kernels.len() {

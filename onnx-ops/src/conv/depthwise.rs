@@ -14,7 +14,12 @@ use crate::gemm::{
 pub enum Window {
     /// The sum of products with each point's factors, `[H, W, C]` with `C` padded to whole vectors, plus a bias for each
     /// channel, likewise padded; clamped.
-    Weighted { factors: Vec<f32>, bias: Vec<f32>, low: f32, high: f32 },
+    Weighted {
+        factors: Vec<f32>,
+        bias: Vec<f32>,
+        low: f32,
+        high: f32,
+    },
     Largest,
     Sum,
     /// The mean of the values inside of the image.
@@ -176,7 +181,9 @@ impl ByChannel {
             }
             for n in 0..N {
                 let value = match &self.window {
-                    Window::Weighted { low, high, .. } => L::min(L::splat(*high), L::max(L::splat(*low), acc[n])),
+                    Window::Weighted { low, high, .. } => {
+                        L::min(L::splat(*high), L::max(L::splat(*low), acc[n]))
+                    }
                     Window::Largest | Window::Sum => acc[n],
                     Window::Mean => L::div(acc[n], L::splat(inside as f32)),
                     Window::MeanWithPadding => L::div(acc[n], L::splat((kernel[0] * kernel[1]) as f32)),

@@ -21,7 +21,10 @@ pub struct Geometry {
 impl Geometry {
     /// Of a convolution or pooling over NCHW (or NCW) data of a concrete shape; `None` for others.
     pub fn of(pool: &PoolSpec, input: &[usize]) -> TractResult<Option<Self>> {
-        if pool.data_format != DataFormat::NCHW || input.len() != pool.rank() + 2 || !(1..=2).contains(&pool.rank()) {
+        if pool.data_format != DataFormat::NCHW
+            || input.len() != pool.rank() + 2
+            || !(1..=2).contains(&pool.rank())
+        {
             return Ok(None);
         }
         let padding = pool.computed_padding(&input[2..]);
@@ -41,9 +44,16 @@ impl Geometry {
             .iter()
             .any(|pair| pair.contains(&0));
         // Sums of these are to need no further checks.
-        let large = [geometry.input, geometry.output, geometry.kernel, geometry.strides, geometry.dilations, geometry.pads]
-            .iter()
-            .any(|pair| pair.iter().any(|size| *size > 1 << 15));
+        let large = [
+            geometry.input,
+            geometry.output,
+            geometry.kernel,
+            geometry.strides,
+            geometry.dilations,
+            geometry.pads,
+        ]
+        .iter()
+        .any(|pair| pair.iter().any(|size| *size > 1 << 15));
         Ok((!empty && !large).then_some(geometry))
     }
 

@@ -16,7 +16,9 @@ pub fn transpose(images: usize, rows: usize, columns: usize, from: &[f32], to: &
             for column in (0..columns).step_by(BLOCK) {
                 for column in column..(column + BLOCK).min(columns) {
                     let to = &mut to[column * rows + row..][..height];
-                    for (to, from) in to.iter_mut().zip(from[row * columns + column..].iter().step_by(columns)) {
+                    for (to, from) in
+                        to.iter_mut().zip(from[row * columns + column..].iter().step_by(columns))
+                    {
                         *to = *from;
                     }
                 }

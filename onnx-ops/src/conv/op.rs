@@ -35,7 +35,14 @@ impl Convolution {
 impl fmt::Debug for Convolution {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { dense, residual, after, .. } = self;
-        write!(f, "{:?} {} -> {} groups {} ", dense.geometry, dense.channels, dense.outputs(), dense.kernels.len())?;
+        write!(
+            f,
+            "{:?} {} -> {} groups {} ",
+            dense.geometry,
+            dense.channels,
+            dense.outputs(),
+            dense.kernels.len()
+        )?;
         write!(f, "residual {residual} {after:?}")
     }
 }
@@ -135,7 +142,11 @@ impl Kernel for Layout {
         let [input] = inputs else { bail!("a layout of {} inputs", inputs.len()) };
         ensure!(input.len() > 2, "images of rank {}", input.len());
         let mut shape: TVec<usize> = (*input).into();
-        if self.to_last { shape[1..].rotate_left(1) } else { shape[1..].rotate_right(1) }
+        if self.to_last {
+            shape[1..].rotate_left(1)
+        } else {
+            shape[1..].rotate_right(1)
+        }
         Ok(shape)
     }
 
@@ -165,7 +176,11 @@ impl Kernel for Shuffle {
     fn shape(&self, inputs: &[&[usize]]) -> TractResult<TVec<usize>> {
         let [input] = inputs else { bail!("a shuffle of {} tensors", inputs.len()) };
         let channels = input.last().context("a scalar")?;
-        ensure!(self.groups > 0 && channels % self.groups == 0, "{channels} channels in {} groups", self.groups);
+        ensure!(
+            self.groups > 0 && channels % self.groups == 0,
+            "{channels} channels in {} groups",
+            self.groups
+        );
         Ok((*input).into())
     }
 

@@ -53,8 +53,10 @@ pub fn rewrite(source: &TypedModel) -> TractResult<TypedModel> {
             pass.copy(source.node(input.node))?;
         }
     }
-    let inputs = source.input_outlets()?.iter().map(|outlet| pass.first(*outlet)).collect::<TractResult<Vec<_>>>()?;
-    let outputs = source.output_outlets()?.iter().map(|outlet| pass.first(*outlet)).collect::<TractResult<Vec<_>>>()?;
+    let inputs =
+        source.input_outlets()?.iter().map(|outlet| pass.first(*outlet)).collect::<TractResult<Vec<_>>>()?;
+    let outputs =
+        source.output_outlets()?.iter().map(|outlet| pass.first(*outlet)).collect::<TractResult<Vec<_>>>()?;
     pass.target.inputs = inputs;
     for (old, new) in source.output_outlets()?.iter().zip(&outputs) {
         if let Some(label) = source.outlet_label(*old) {
@@ -188,7 +190,8 @@ impl Pass<'_> {
         match value {
             Value { first: Some(first), .. } => Ok(first),
             Value { last: Some(last), .. } => {
-                let first = self.wire(&format!("{outlet:?}.channels_first"), Layout { to_last: false }, &[last])?;
+                let first =
+                    self.wire(&format!("{outlet:?}.channels_first"), Layout { to_last: false }, &[last])?;
                 self.values.insert(outlet, Value { first: Some(first), ..value });
                 Ok(first)
             }
@@ -228,7 +231,8 @@ impl Pass<'_> {
         } else if let Some(constant) = node.op_as::<Const>() {
             self.target.wire_node(&*node.name, constant.clone(), &[])?
         } else {
-            let inputs = node.inputs.iter().map(|input| self.first(*input)).collect::<TractResult<TVec<_>>>()?;
+            let inputs =
+                node.inputs.iter().map(|input| self.first(*input)).collect::<TractResult<TVec<_>>>()?;
             self.target.wire_node(&*node.name, node.op.clone(), &inputs)?
         };
         for (slot, outlet) in outlets.into_iter().enumerate() {
@@ -282,7 +286,8 @@ impl Pass<'_> {
         }
         let channels_first = channels <= 4 && !self.is_last(input);
         let kernel = geometry.kernel;
-        let kernels = Dense::pack(conv.group, [outputs, per_group, kernel[0], kernel[1]], &weights, Some(&offsets))?;
+        let kernels =
+            Dense::pack(conv.group, [outputs, per_group, kernel[0], kernel[1]], &weights, Some(&offsets))?;
         let dense = Dense { geometry, channels, kernels, channels_first };
         let from = if channels_first { self.first(input)? } else { self.last(input)? };
         let last = self.wire(&node.name, Convolution::new(dense, false), &[from])?;
@@ -292,7 +297,9 @@ impl Pass<'_> {
     /// A product of rows with a constant matrix.
     fn product(&mut self, node: &TypedNode, einsum: &EinSum) -> TractResult<bool> {
         let &[rows, matrix] = &node.inputs[..] else { return Ok(false) };
-        let (Some(shape), Some(matrix_shape)) = (self.shape(rows)?, self.shape(matrix)?) else { return Ok(false) };
+        let (Some(shape), Some(matrix_shape)) = (self.shape(rows)?, self.shape(matrix)?) else {
+            return Ok(false);
+        };
         if self.products(node, einsum, &shape, &matrix_shape)? || self.lookup(node, einsum)? {
             return Ok(true);
         }
@@ -316,7 +323,8 @@ impl Pass<'_> {
             }
         }
         let (Some(upright), Some(factors)) = (upright, self.floats(matrix)) else { return Ok(false) };
-        let (depth, columns) = if upright { (matrix_shape[0], matrix_shape[1]) } else { (matrix_shape[1], matrix_shape[0]) };
+        let (depth, columns) =
+            if upright { (matrix_shape[0], matrix_shape[1]) } else { (matrix_shape[1], matrix_shape[0]) };
         let count: usize = shape[..rank - 1].iter().product();
         if shape[rank - 1] != depth || factors.len() != depth * columns {
             return Ok(false);
@@ -337,7 +345,13 @@ impl Pass<'_> {
     fn products(&mut self, node: &TypedNode, einsum: &EinSum, a: &[usize], b: &[usize]) -> TractResult<bool> {
         let rank = a.len();
         let plain = einsum.q_params.is_none() && einsum.operating_dt == f32::datum_type();
-        if !plain || rank < 3 || b.len() != rank || a[..rank - 2] != b[..rank - 2] || a.contains(&0) || b.contains(&0) {
+        if !plain
+            || rank < 3
+            || b.len() != rank
+            || a[..rank - 2] != b[..rank - 2]
+            || a.contains(&0)
+            || b.contains(&0)
+        {
             return Ok(false);
         }
         for axis in einsum.axes.iter_all_axes() {
@@ -370,16 +384,24 @@ impl Pass<'_> {
         else {
             return Ok(false);
         };
-        let Some(shape) = self.fact(numbers)?.shape.as_concrete().map(TVec::<usize>::from) else { return Ok(false) };
+        let Some(shape) = self.fact(numbers)?.shape.as_concrete().map(TVec::<usize>::from) else {
+            return Ok(false);
+        };
         let rank = shape.len();
         let &[depth, width] = &table_shape[..] else { return Ok(false) };
         let kind = columns.datum_type();
-        if !kind.is_integer() || rank == 0 || shape[rank - 1] != 1 || columns.shape().last() != Some(&depth) || width == 0 {
+        if !kind.is_integer()
+            || rank == 0
+            || shape[rank - 1] != 1
+            || columns.shape().last() != Some(&depth)
+            || width == 0
+        {
             return Ok(false);
         }
         // A whole number that `f32` does not hold stays far from the columns'.
         let columns = columns.cast_to::<f32>()?;
-        let counted = columns.to_plain_array_view::<f32>()?.iter().enumerate().all(|(index, x)| *x == index as f32);
+        let counted =
+            columns.to_plain_array_view::<f32>()?.iter().enumerate().all(|(index, x)| *x == index as f32);
         if !counted || columns.len() != depth || depth >= 1 << 20 || self.shape(rows)?.is_none() {
             return Ok(false);
         }
@@ -418,7 +440,12 @@ impl Pass<'_> {
         let [_, channels, height, width] = shape[..] else { return Ok(false) };
         let whole = reduce.axes[..] == [2, 3] && reduce.reducer == Reducer::Sum;
         let sizes = 1..1 << 15;
-        if !whole || !self.is_last(input) || channels == 0 || !sizes.contains(&height) || !sizes.contains(&width) {
+        if !whole
+            || !self.is_last(input)
+            || channels == 0
+            || !sizes.contains(&height)
+            || !sizes.contains(&width)
+        {
             return Ok(false);
         }
         let geometry = Geometry {
@@ -466,13 +493,17 @@ impl Pass<'_> {
     /// Images to a whole multiple of their size, each point repeated.
     fn resize(&mut self, node: &TypedNode) -> TractResult<bool> {
         let input = node.inputs[0];
-        let (Some(from), Some(to)) = (self.shape(input)?, self.shape(node.id.into())?) else { return Ok(false) };
+        let (Some(from), Some(to)) = (self.shape(input)?, self.shape(node.id.into())?) else {
+            return Ok(false);
+        };
         let (&[_, _, height, width], &[_, _, tall, wide]) = (&from[..], &to[..]) else { return Ok(false) };
         if !self.is_last(input) || from[..2] != to[..2] || from.contains(&0) || to.contains(&0) {
             return Ok(false);
         }
         let times = [tall / height, wide / width];
-        if [height * times[0], width * times[1]] != [tall, wide] || !self.repeats(node, [height, width], times)? {
+        if [height * times[0], width * times[1]] != [tall, wide]
+            || !self.repeats(node, [height, width], times)?
+        {
             return Ok(false);
         }
         let from = self.last(input)?;
@@ -485,7 +516,8 @@ impl Pass<'_> {
     fn repeats(&self, node: &TypedNode, [height, width]: [usize; 2], times: [usize; 2]) -> TractResult<bool> {
         // No line or curve goes through these.
         let value = |point: usize| (point * point % 8191) as f32;
-        let image = Tensor::from_shape(&[1, 1, height, width], &(0..height * width).map(value).collect::<Vec<_>>())?;
+        let image =
+            Tensor::from_shape(&[1, 1, height, width], &(0..height * width).map(value).collect::<Vec<_>>())?;
         let mut inputs = tvec!(image.into_tvalue());
         for input in &node.inputs[1..] {
             let Some(constant) = self.constant(*input) else { return Ok(false) };
@@ -505,7 +537,9 @@ impl Pass<'_> {
         let &[input, kernels, bias] = &node.inputs[..] else { return Ok(false) };
         let Some(shape) = self.shape(input)? else { return Ok(false) };
         let Some(result) = self.shape(node.id.into())? else { return Ok(false) };
-        let (Some(weights), Some(mut offsets)) = (self.floats(kernels), self.floats(bias)) else { return Ok(false) };
+        let (Some(weights), Some(mut offsets)) = (self.floats(kernels), self.floats(bias)) else {
+            return Ok(false);
+        };
         let pool = &deconv.pool_spec;
         let (&[_, channels, height, width], &[_, outputs, tall, wide]) = (&shape[..], &result[..]) else {
             return Ok(false);
@@ -517,7 +551,8 @@ impl Pass<'_> {
             && pool.dilations().iter().all(|dilation| *dilation == 1);
         let &[kernel_height, kernel_width] = &pool.kernel_shape[..] else { return Ok(false) };
         let kernel_shape = [outputs, channels, kernel_height, kernel_width];
-        let sizes = Some(tall) == height.checked_mul(kernel_height) && Some(wide) == width.checked_mul(kernel_width);
+        let sizes =
+            Some(tall) == height.checked_mul(kernel_height) && Some(wide) == width.checked_mul(kernel_width);
         let whole = sizes && !result.contains(&0) && !shape.contains(&0);
         if !plain || !whole || self.fact(kernels)?.shape.as_concrete() != Some(&kernel_shape) {
             return Ok(false);
@@ -545,7 +580,9 @@ impl Pass<'_> {
         let input = node.inputs[0];
         let &[axis] = &softmax.axes[..] else { return Ok(false) };
         let plain = softmax.quant_output_dt.is_none() && softmax.kind == SoftmaxKind::Softmax;
-        let Some(shape) = self.shape(input)?.filter(|shape| plain && !shape.contains(&0)) else { return Ok(false) };
+        let Some(shape) = self.shape(input)?.filter(|shape| plain && !shape.contains(&0)) else {
+            return Ok(false);
+        };
         if axis >= shape.len() {
             return Ok(false);
         }
@@ -578,7 +615,9 @@ impl Pass<'_> {
     fn alias(&mut self, node: &TypedNode) -> bool {
         let input = node.inputs[0];
         let only = node.inputs.len() == 1 && self.readers(input).is_some_and(|readers| readers == [node.id]);
-        let unread = |slot: usize| self.readers(OutletId::new(node.id, slot)).is_some_and(|readers| readers.is_empty());
+        let unread = |slot: usize| {
+            self.readers(OutletId::new(node.id, slot)).is_some_and(|readers| readers.is_empty())
+        };
         let leaves = self.source.outputs.contains(&node.id.into());
         let Some(value) = self.values.get(&input).copied() else { return false };
         if !only || leaves || !(1..node.outputs.len()).all(unread) {
@@ -620,7 +659,9 @@ impl Pass<'_> {
             {
                 return Ok(true);
             }
-            if self.shape(node.id.into())? == self.shape(x)? && self.absorb(node, x, other, arithmetic, swapped)? {
+            if self.shape(node.id.into())? == self.shape(x)?
+                && self.absorb(node, x, other, arithmetic, swapped)?
+            {
                 return Ok(true);
             }
         }
@@ -666,7 +707,9 @@ impl Pass<'_> {
     fn map(&mut self, node: &TypedNode, x: OutletId, chain: &[usize], map: Map) -> TractResult<bool> {
         let inner = |id: &usize| {
             let readers = self.readers((*id).into());
-            readers.is_some_and(|readers| readers.iter().all(|reader| *reader == node.id || chain.contains(reader)))
+            readers.is_some_and(|readers| {
+                readers.iter().all(|reader| *reader == node.id || chain.contains(reader))
+            })
         };
         let readers: Vec<usize> = chain.iter().copied().chain([node.id]).collect();
         if chain.iter().all(inner)
@@ -691,7 +734,12 @@ impl Pass<'_> {
             if let Some(windows) = own.as_kernel::<Windows>()
                 && windows.map.is_none()
             {
-                return Ok(self.replace(node, x, place, Own::new(Windows { map: Some(map), ..windows.clone() })));
+                return Ok(self.replace(
+                    node,
+                    x,
+                    place,
+                    Own::new(Windows { map: Some(map), ..windows.clone() }),
+                ));
             }
         }
         if self.is_last(x) {
@@ -720,13 +768,15 @@ impl Pass<'_> {
         let Some((place, own)) = self.ours(x, &[node.id]) else { return Ok(false) };
         let scalar = self.scalar(other);
         if let Some(pointwise) = own.as_kernel::<Pointwise>() {
-            let Some((factor, term)) = scalar.and_then(|scalar| linear_of(arithmetic, swapped, scalar)) else {
+            let Some((factor, term)) = scalar.and_then(|scalar| linear_of(arithmetic, swapped, scalar))
+            else {
                 return Ok(false);
             };
             let map = scaled(&pointwise.0, factor, term);
             return Ok(self.replace(node, x, place, Own::new(Pointwise(map))));
         }
-        let rows = own.as_kernel::<Convolution>().is_some_and(|conv| conv.rows) || own.as_kernel::<Lookup>().is_some();
+        let rows = own.as_kernel::<Convolution>().is_some_and(|conv| conv.rows)
+            || own.as_kernel::<Lookup>().is_some();
         let constant = self.by_channel(other, rows)?;
         let linear = constant.and_then(|values| linear(arithmetic, swapped, values));
         if let Some(conv) = own.as_kernel::<Convolution>() {
@@ -767,14 +817,18 @@ impl Pass<'_> {
             return Ok(self.replace(node, x, place, Own::new(spread.scaled(&scale, &offset))));
         }
         let Some(windows) = own.as_kernel::<Windows>() else { return Ok(false) };
-        let Window::Weighted { factors, bias, low, high } = &windows.by_channel.window else { return Ok(false) };
+        let Window::Weighted { factors, bias, low, high } = &windows.by_channel.window else {
+            return Ok(false);
+        };
         let window = if let Some(map) = &windows.map {
-            let Some((factor, term)) = scalar.and_then(|scalar| linear_of(arithmetic, swapped, scalar)) else {
+            let Some((factor, term)) = scalar.and_then(|scalar| linear_of(arithmetic, swapped, scalar))
+            else {
                 return Ok(false);
             };
             let map = Some(scaled(map, factor, term));
             return Ok(self.replace(node, x, place, Own::new(Windows { map, ..windows.clone() })));
-        } else if let Some((low, high)) = scalar.and_then(|scalar| clamped((*low, *high), arithmetic, scalar)) {
+        } else if let Some((low, high)) = scalar.and_then(|scalar| clamped((*low, *high), arithmetic, scalar))
+        {
             Window::Weighted { factors: factors.clone(), bias: bias.clone(), low, high }
         } else if (*low, *high) == (f32::NEG_INFINITY, f32::INFINITY)
             && let Some((scale, offset)) = linear
@@ -783,8 +837,10 @@ impl Pass<'_> {
                 values.get(if values.len() == 1 { 0 } else { channel }).copied().unwrap_or(0.0)
             };
             let padded = bias.len();
-            let factors = factors.iter().enumerate().map(|(at, factor)| factor * of(&scale, at % padded)).collect();
-            let bias = bias.iter().enumerate().map(|(at, bias)| bias * of(&scale, at) + of(&offset, at)).collect();
+            let factors =
+                factors.iter().enumerate().map(|(at, factor)| factor * of(&scale, at % padded)).collect();
+            let bias =
+                bias.iter().enumerate().map(|(at, bias)| bias * of(&scale, at) + of(&offset, at)).collect();
             Window::Weighted { factors, bias, low: *low, high: *high }
         } else {
             return Ok(false);
@@ -842,7 +898,8 @@ impl Pass<'_> {
             [Step::Scalar(Arithmetic::Add, one, _), Step::Erf, Step::Scalar(arithmetic, scalar, false)]
                 if near(one, 1.0)
                     && (arithmetic == Arithmetic::Div && near(scalar, std::f32::consts::SQRT_2)
-                        || arithmetic == Arithmetic::Mul && near(scalar, std::f32::consts::FRAC_1_SQRT_2)) =>
+                        || arithmetic == Arithmetic::Mul
+                            && near(scalar, std::f32::consts::FRAC_1_SQRT_2)) =>
             {
                 Gate::OnePlusErf
             }
@@ -867,7 +924,8 @@ impl Pass<'_> {
             (Some(scalar), None) => (scalar, true, b),
             _ => return None,
         };
-        (self.fact(inner).ok()?.shape == node.outputs[0].fact.shape).then_some((arithmetic, scalar, swapped, inner))
+        (self.fact(inner).ok()?.shape == node.outputs[0].fact.shape)
+            .then_some((arithmetic, scalar, swapped, inner))
     }
 
     /// The factor in `x + x * (x * (factor * x))`, in any order, and the nodes that compute it.
@@ -881,7 +939,9 @@ impl Pass<'_> {
         let cube = with_x(value, Arithmetic::Add)?;
         let square = with_x(cube, Arithmetic::Mul)?;
         let scaled = with_x(square, Arithmetic::Mul)?;
-        let (Arithmetic::Mul, factor, _, inner) = self.with_scalar(self.source.node(scaled.node))? else { return None };
+        let (Arithmetic::Mul, factor, _, inner) = self.with_scalar(self.source.node(scaled.node))? else {
+            return None;
+        };
         (inner == x).then(|| (factor, vec![value.node, cube.node, square.node, scaled.node]))
     }
 }
@@ -970,7 +1030,13 @@ fn scaled(map: &Map, factor: f32, term: f32) -> Map {
 }
 
 /// What follows a kernel's result with arithmetic with a single constant after it, if that cannot be a part of the kernel.
-fn follow(after: &After, residual: bool, arithmetic: Arithmetic, swapped: bool, scalar: Option<f32>) -> Option<After> {
+fn follow(
+    after: &After,
+    residual: bool,
+    arithmetic: Arithmetic,
+    swapped: bool,
+    scalar: Option<f32>,
+) -> Option<After> {
     let scalar = scalar?;
     if after.map.is_none()
         && let Some(clamp) = clamped(after.clamp, arithmetic, scalar)

@@ -99,7 +99,11 @@ impl Kernel for Lookup {
     fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()> {
         let other = self.rows.len() / self.width - 1;
         for (to, number) in to.chunks_exact_mut(self.width).zip(inputs[0].1) {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below the number of rows")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "below the number of rows"
+            )]
             let row = if (0.0..other as f32).contains(number) { *number as usize } else { other };
             to.copy_from_slice(&self.rows[row * self.width..][..self.width]);
         }

@@ -95,7 +95,9 @@ impl Softmax {
     #[inline(always)]
     unsafe fn all<L: Lanes>(size: usize, step: usize, from: &[f32], to: &mut [f32]) {
         // SAFETY: as the caller says.
-        unsafe { if step == 1 { Self::rows::<L>(size, from, to) } else { Self::columns::<L>(size, step, from, to) } }
+        unsafe {
+            if step == 1 { Self::rows::<L>(size, from, to) } else { Self::columns::<L>(size, step, from, to) }
+        }
     }
 
     #[cfg(target_arch = "x86_64")]

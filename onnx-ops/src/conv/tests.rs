@@ -262,8 +262,27 @@ struct Graph {
 fn graphs() -> impl Strategy<Value = Graph> {
     use Step::*;
     let step = prop::sample::select(vec![
-        ChannelArithmetic, ScalarArithmetic, Relu, Clip, HardSwish, HardSigmoid, Silu, Gelu, CubicGelu, Residual,
-        SqueezeExcite, MaxPool, MeanPool, Depthwise, Pointwise, Shuffle, Split, Join, Spread, Softmax, Output,
+        ChannelArithmetic,
+        ScalarArithmetic,
+        Relu,
+        Clip,
+        HardSwish,
+        HardSigmoid,
+        Silu,
+        Gelu,
+        CubicGelu,
+        Residual,
+        SqueezeExcite,
+        MaxPool,
+        MeanPool,
+        Depthwise,
+        Pointwise,
+        Shuffle,
+        Split,
+        Join,
+        Spread,
+        Softmax,
+        Output,
     ]);
     let sizes = (1usize..3, 1usize..12, 1usize..3, [6usize..14, 6usize..14]);
     (sizes, prop::collection::vec(step, 1..7), any::<u32>()).prop_map(|(sizes, steps, seed)| {
@@ -433,7 +452,8 @@ impl Build {
             Step::Pointwise => self.conv(x, 20, 1, 1),
             Step::Shuffle => {
                 let (c, two) = (channels.to_dim(), 2.to_dim());
-                let x = self.wire(AxisOp::Reshape(1, tvec!(c.clone()), tvec!(two.clone(), c.clone() / 2)), &[x])?;
+                let x =
+                    self.wire(AxisOp::Reshape(1, tvec!(c.clone()), tvec!(two.clone(), c.clone() / 2)), &[x])?;
                 let x = self.wire(AxisOp::Move(1, 2), &[x])?;
                 self.wire(AxisOp::Reshape(1, tvec!(c.clone() / 2, two), tvec!(c)), &[x])
             }

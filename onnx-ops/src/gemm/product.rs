@@ -65,7 +65,11 @@ fn pieces(segments: usize, run: usize, near: usize) -> Vec<Piece> {
     let parts = (0..run).step_by(length).map(|skip| (skip, length.min(run - skip)));
     let all = |(skip, run)| Piece { segments: 0..1, skip, run };
     let parts: Vec<_> = parts.map(all).collect();
-    let of = |segment: usize, part: &Piece| Piece { segments: segment..segment + 1, skip: part.skip, run: part.run };
+    let of = |segment: usize, part: &Piece| Piece {
+        segments: segment..segment + 1,
+        skip: part.skip,
+        run: part.run,
+    };
     (0..segments).flat_map(|segment| parts.iter().map(move |part| of(segment, part))).collect()
 }
 
@@ -100,7 +104,10 @@ pub fn multiply(
         let fits = |shape: &&super::tile::Shape| shape.panels <= left;
         let shape = shapes(plan.isa).iter().rev().filter(fits).find(|shape| shape.rows >= most);
         let many = || {
-            shapes(plan.isa).iter().filter(|shape| shape.panels <= 2 && fits(shape)).max_by_key(|shape| shape.panels)
+            shapes(plan.isa)
+                .iter()
+                .filter(|shape| shape.panels <= 2 && fits(shape))
+                .max_by_key(|shape| shape.panels)
         };
         let Some(shape) = shape.or_else(many) else { unreachable!("a tile of one panel fits") };
         let (factors, bias) = packed.panel(panel);

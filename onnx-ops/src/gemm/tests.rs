@@ -152,6 +152,7 @@ fn what_is_no_number_stays_so() {
 #[should_panic(expected = "a row outside of the left side")]
 fn a_line_outside_is_refused() {
     let packed = Packed::new(2, 1, |_, _| 1.0, None).expect("factors");
-    let plan = Plan { isa: Isa::best(), step: 2, segments: &[0], run: 2, result_step: 1, low: 0.0, high: 1.0 };
+    let plan =
+        Plan { isa: Isa::best(), step: 2, segments: &[0], run: 2, result_step: 1, low: 0.0, high: 1.0 };
     multiply(&plan, &[Line { from: 0, to: 0, rows: 2 }], &[0.0; 3], &packed, None, &mut [0.0; 2]);
 }

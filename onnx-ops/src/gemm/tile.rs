@@ -1,5 +1,8 @@
 //! The kernel of all matrix products and dense convolutions: a tile of the result that stays in registers.
-#![expect(unsafe_code, reason = "the inner loops work on raw addresses, whose bounds their callers have checked")]
+#![expect(
+    unsafe_code,
+    reason = "the inner loops work on raw addresses, whose bounds their callers have checked"
+)]
 
 use std::mem::MaybeUninit;
 

@@ -9,6 +9,7 @@ use wasmtime::{
 };
 use wit_component::ComponentEncoder;
 
+#[expect(clippy::error_impl_error, reason = "it is what the interface calls it")]
 mod bindings {
     wasmtime::component::bindgen!({ path: "../wit", world: "model" });
 }
