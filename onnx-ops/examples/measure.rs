@@ -3,13 +3,14 @@
 //!
 //! `{"load": 0, "path": "m.onnx", "fast": true, "inputs": [{"dtype": "f32", "shape": [1, 3], "file": "x.bin"}]}`
 //! loads a model with its inputs under a number; `{"run": 0, "times": 5}` answers with the times of that many runs in
-//! nanoseconds; `{"outputs": 0, "prefix": "out"}` writes each output to a file of its own; `{"profile": 0, "times": 5}`
+//! nanoseconds, and what the thread had of a CPU meanwhile; `{"outputs": 0, "prefix": "out"}` writes each output to a file of its own; `{"profile": 0, "times": 5}`
 //! answers with the time by kind of operator.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
@@ -49,14 +50,15 @@ fn answer(loaded: &mut BTreeMap<u64, Loaded>, line: &str) -> TractResult<Value> 
     if let Some(id) = number("run") {
         let one = one(id)?;
         let mut state = one.plan.spawn()?;
-        let mut times = vec![];
+        let (mut times, mut cpu_times) = (vec![], vec![]);
         for _ in 0..number("times").unwrap_or(1) {
-            let start = Instant::now();
+            let (start, cpu_start) = (Instant::now(), cpu_time());
             let outputs = state.run(one.inputs.clone())?;
             times.push(start.elapsed().as_nanos() as u64);
+            cpu_times.push(cpu_time() - cpu_start);
             drop(outputs);
         }
-        return Ok(json!({"ns": times}));
+        return Ok(json!({"ns": times, "cpu_ns": cpu_times}));
     }
     if let Some(id) = number("outputs") {
         let one = one(id)?;
@@ -85,6 +87,12 @@ fn answer(loaded: &mut BTreeMap<u64, Loaded>, line: &str) -> TractResult<Value> 
         return profile(one(id)?, number("times").unwrap_or(1), ask["nodes"].as_bool() == Some(true));
     }
     bail!("not understood: {line}")
+}
+
+/// What this thread has had of a CPU, in nanoseconds: on a busy machine, less than what has passed.
+fn cpu_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    (time.tv_sec * 1_000_000_000 + time.tv_nsec).unsigned_abs()
 }
 
 fn load(ask: &Value) -> TractResult<Loaded> {

@@ -364,7 +364,7 @@ impl Pass<'_> {
             }
         }
         let inputs = [self.first(node.inputs[0])?, self.first(node.inputs[1])?];
-        let first = self.wire(&node.name, Products, &inputs)?;
+        let first = self.wire(&node.name, Products { factor: 1.0 }, &inputs)?;
         self.values.insert(node.id.into(), Value { first: Some(first), last: None });
         Ok(true)
     }
@@ -665,6 +665,18 @@ impl Pass<'_> {
                 return Ok(true);
             }
         }
+        // Such as the mask of an attention: the engine is slow at these.
+        let products = |pass: &Self, x| {
+            pass.ours(x, &[node.id]).is_some_and(|(_, own)| own.as_kernel::<Products>().is_some())
+        };
+        if let Some(binary) = Binary::of(arithmetic, &a_shape, &b_shape)
+            && (products(self, a) || products(self, b))
+        {
+            let inputs = [self.first(a)?, self.first(b)?];
+            let first = self.wire(&node.name, binary, &inputs)?;
+            self.values.insert(node.id.into(), Value { first: Some(first), last: None });
+            return Ok(true);
+        }
         let rank = a_shape.len();
         if !(3..=4).contains(&rank) || !(self.is_last(a) || self.is_last(b)) {
             return Ok(false);
@@ -767,6 +779,12 @@ impl Pass<'_> {
     ) -> TractResult<bool> {
         let Some((place, own)) = self.ours(x, &[node.id]) else { return Ok(false) };
         let scalar = self.scalar(other);
+        if let Some(products) = own.as_kernel::<Products>() {
+            let linear = scalar.and_then(|scalar| linear_of(arithmetic, swapped, scalar));
+            let Some((factor, 0.0)) = linear else { return Ok(false) };
+            let factor = products.factor * factor;
+            return Ok(self.replace(node, x, place, Own::new(Products { factor })));
+        }
         if let Some(pointwise) = own.as_kernel::<Pointwise>() {
             let Some((factor, term)) = scalar.and_then(|scalar| linear_of(arithmetic, swapped, scalar))
             else {

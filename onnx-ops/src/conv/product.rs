@@ -9,7 +9,10 @@ use crate::{
 
 /// Products of the matrices of two stacks of as many: `[.., M, K]` and `[.., K, N]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Products;
+pub struct Products {
+    /// What the products are multiplied with.
+    pub factor: f32,
+}
 
 impl Kernel for Products {
     fn name(&self) -> &'static str {
@@ -47,7 +50,7 @@ impl Kernel for Products {
         };
         let matrices = a.chunks_exact(rows * depth).zip(b.chunks_exact(depth * columns));
         for ((a, b), to) in matrices.zip(to.chunks_exact_mut(rows * columns)) {
-            let packed = Packed::of_rows(depth, columns, b)?;
+            let packed = Packed::of_rows(depth, columns, b, self.factor)?;
             multiply(&plan, &[Line { from: 0, to: 0, rows }], a, &packed, None, to);
         }
         Ok(())

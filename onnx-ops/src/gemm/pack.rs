@@ -41,8 +41,8 @@ impl Packed {
         Ok(Self { factors, bias: padded_bias, depth, columns })
     }
 
-    /// Of the rows of a matrix, with nothing added.
-    pub fn of_rows(depth: usize, columns: usize, matrix: &[f32]) -> TractResult<Self> {
+    /// Of the rows of a matrix, each value times `factor`, with nothing added.
+    pub fn of_rows(depth: usize, columns: usize, matrix: &[f32], factor: f32) -> TractResult<Self> {
         ensure!(depth > 0 && columns > 0 && matrix.len() == depth * columns, "a matrix of another size");
         let padded = columns.checked_next_multiple_of(LANES).context("too many columns")?;
         let mut factors = vec![0.0; padded.checked_mul(depth).context("too many factors")?];
@@ -50,7 +50,9 @@ impl Packed {
             let first = panel * LANES;
             let lanes = LANES.min(columns - first);
             for (to, from) in factors.chunks_exact_mut(LANES).zip(matrix.chunks_exact(columns)) {
-                to[..lanes].copy_from_slice(&from[first..first + lanes]);
+                for (to, from) in to.iter_mut().zip(&from[first..first + lanes]) {
+                    *to = from * factor;
+                }
             }
         }
         Ok(Self { factors, bias: vec![0.0; padded], depth, columns })
