@@ -40,7 +40,7 @@ fn answer(loaded: &mut BTreeMap<u64, Loaded>, line: &str) -> TractResult<Value> 
         let start = Instant::now();
         let one = load(&ask)?;
         loaded.insert(id, one);
-        return Ok(json!({"load_ns": start.elapsed().as_nanos() as u64}));
+        return Ok(json!({"load_ns": nanos(start)}));
     }
     if let Some(id) = number("drop") {
         loaded.remove(&id);
@@ -54,7 +54,7 @@ fn answer(loaded: &mut BTreeMap<u64, Loaded>, line: &str) -> TractResult<Value> 
         for _ in 0..number("times").unwrap_or(1) {
             let (start, cpu_start) = (Instant::now(), cpu_time());
             let outputs = state.run(one.inputs.clone())?;
-            times.push(start.elapsed().as_nanos() as u64);
+            times.push(nanos(start));
             cpu_times.push(cpu_time() - cpu_start);
             drop(outputs);
         }
@@ -112,9 +112,6 @@ fn load(ask: &Value) -> TractResult<Loaded> {
         inputs.push(tensor.into_tvalue());
     }
     let typed = model.into_typed()?;
-    if let Some(file) = ask["dump"].as_str() {
-        std::fs::write(file, dump(&typed))?;
-    }
     let typed = if ask["fast"].as_bool() == Some(true) {
         airlock_onnx::optimise(typed)?
     } else {
@@ -132,7 +129,7 @@ fn profile(one: &Loaded, times: u64, nodes: bool) -> TractResult<Value> {
             let shape = input.first().map(|i| format!("{:?}", i.shape())).unwrap_or_default();
             let start = Instant::now();
             let result = tract_onnx::tract_core::plan::eval(session, op_state, node, input);
-            let spent = start.elapsed().as_nanos() as u64;
+            let spent = nanos(start);
             let kind = if nodes {
                 let out = result.as_ref().ok().and_then(|r| r.first().map(|o| format!("{:?}", o.shape())));
                 format!("{} {} {shape}->{}", node.op.name(), node.name, out.unwrap_or_default())
@@ -157,39 +154,8 @@ fn profile(one: &Loaded, times: u64, nodes: bool) -> TractResult<Value> {
     Ok(json!({"profile_us": all}))
 }
 
-fn dump(m: &TypedModel) -> String {
-    use std::fmt::Write;
-    let mut s = String::new();
-    for n in m.eval_order().unwrap() {
-        let node = m.node(n);
-        let ins: Vec<String> = node
-            .inputs
-            .iter()
-            .map(|i| {
-                let f = m.outlet_fact(*i).unwrap();
-                format!(
-                    "#{}{}[{}]{}",
-                    i.node,
-                    if i.slot > 0 { format!("/{}", i.slot) } else { String::new() },
-                    f.shape.iter().map(|d| d.to_string()).collect::<Vec<_>>().join(","),
-                    if f.konst.is_some() { "k" } else { "" }
-                )
-            })
-            .collect();
-        let outs: Vec<String> = node.outputs.iter().map(|o| format!("{:?}", o.fact.shape)).collect();
-        writeln!(
-            s,
-            "#{} {} \"{}\" <- {} -> {} {:?}",
-            n,
-            node.op.name(),
-            node.name,
-            ins.join(" "),
-            outs.join(" "),
-            node.op.info().unwrap_or_default()
-        )
-        .unwrap();
-    }
-    s
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn values<T, const SIZE: usize>(bytes: &[u8], value: impl Fn([u8; SIZE]) -> T) -> Vec<T> {

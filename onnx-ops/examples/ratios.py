@@ -53,7 +53,7 @@ def main():
     a.add_argument("--models", default="models"); a.add_argument("--binary", required=True)
     a.add_argument("--only", default="."); a.add_argument("--seconds", type=float, default=6.0)
     a.add_argument("--batches", default="1,8"); a.add_argument("--profile", action="store_true")
-    a.add_argument("--nodes", action="store_true"); a.add_argument("--lock"); a.add_argument("--dump")
+    a.add_argument("--nodes", action="store_true"); a.add_argument("--lock")
     a.add_argument("--no-base", action="store_true"); a.add_argument("--json")
     args = a.parse_args()
     rng = np.random.default_rng(7)
@@ -79,7 +79,6 @@ def main():
             try:
                 sides = {}
                 what = {"path": str(path), "inputs": inputs}
-                if args.dump: what["dump"] = args.dump
                 for id, fast in ((0, False), (1, True)):
                     if fast is False and args.no_base: continue
                     rust.ask(load=id, fast=fast, **what); sides[fast] = id

@@ -76,7 +76,7 @@ fn proto(value: &Tensor) -> TractResult<TensorProto> {
         DatumType::TDim => value.cast_to::<i64>()?.into_owned(),
         DatumType::String => {
             let texts = value.try_as_plain_ram()?.as_slice::<String>()?.to_vec();
-            let string_data = texts.into_iter().map(|text| text.into_bytes().into()).collect();
+            let string_data = texts.into_iter().map(|text| text.into_bytes()).collect();
             let data_type = DataType::String as i32;
             return Ok(TensorProto { dims, data_type, string_data, ..Default::default() });
         }
@@ -92,6 +92,6 @@ fn proto(value: &Tensor) -> TractResult<TensorProto> {
         DatumType::Bool => DataType::Bool,
         other => panic!("outputs of type {other:?} are not written"),
     };
-    let raw_data = value.as_bytes().to_vec().into();
+    let raw_data = value.as_bytes().to_vec();
     Ok(TensorProto { dims, data_type: data_type as i32, raw_data, ..Default::default() })
 }

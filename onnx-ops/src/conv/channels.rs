@@ -1,5 +1,9 @@
 //! What else happens to channels-last data: arithmetic, joining and splitting of channels, repeating of points.
-#![expect(unsafe_code, reason = "vector instructions work on raw addresses")]
+#![expect(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "vector instructions work on raw addresses, whose bounds their callers have checked"
+)]
 
 use tract_onnx::tract_core::internal::*;
 

@@ -1,5 +1,10 @@
 //! Convolutions of each channel for itself, and pooling: sixteen channels at a time, in images `[N, H, W, C]`.
-#![expect(unsafe_code, reason = "the inner loops work on raw addresses, whose bounds are checked before")]
+#![expect(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "the inner loops work on raw addresses, whose bounds are checked before"
+)]
+#![expect(clippy::needless_range_loop, reason = "registers and addresses are counted by the same number")]
 
 use tract_onnx::tract_core::internal::*;
 

@@ -1,5 +1,9 @@
 //! Softmax along any axis.
-#![expect(unsafe_code, reason = "vector instructions work on raw addresses")]
+#![expect(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "vector instructions work on raw addresses, whose bounds their callers have checked"
+)]
 
 use tract_onnx::tract_core::internal::*;
 

@@ -1,3 +1,4 @@
+#![expect(clippy::cast_possible_truncation, reason = "what is compared is rounded once")]
 use proptest::prelude::*;
 use tract_onnx::tract_core::{
     internal::*,

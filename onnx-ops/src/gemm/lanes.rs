@@ -1,7 +1,11 @@
 //! Sixteen `f32` at a time: the one vector width that the kernels are written for, in the registers that a CPU has for it.
 //!
 //! A kernel is a generic function over [`Lanes`], inlined into one function for each instruction set.
-#![expect(unsafe_code, reason = "vector instructions work on raw addresses")]
+#![expect(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "vector instructions work on raw addresses, whose bounds their callers have checked"
+)]
 
 /// How many `f32` a vector holds.
 pub const LANES: usize = 16;
@@ -212,7 +216,8 @@ mod x86 {
 
     #[inline(always)]
     fn mask(count: usize) -> __mmask16 {
-        u16::MAX.checked_shr(LANES.saturating_sub(count) as u32).unwrap_or(0)
+        let beyond = u32::try_from(LANES.saturating_sub(count)).unwrap_or(u32::MAX);
+        u16::MAX.checked_shr(beyond).unwrap_or(0)
     }
 
     // SAFETY: the caller answers for the CPU and the addresses, as the trait says.

@@ -1,5 +1,9 @@
 //! Functions of single values.
-#![expect(unsafe_code, reason = "vector instructions work on raw addresses")]
+#![expect(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "vector instructions work on raw addresses, whose bounds their callers have checked"
+)]
 
 use super::lanes::{Isa, LANES, Lanes, Portable};
 

@@ -1,8 +1,10 @@
 //! The kernel of all matrix products and dense convolutions: a tile of the result that stays in registers.
 #![expect(
     unsafe_code,
+    clippy::undocumented_unsafe_blocks,
     reason = "the inner loops work on raw addresses, whose bounds their callers have checked"
 )]
+#![expect(clippy::needless_range_loop, reason = "registers and addresses are counted by the same number")]
 
 use std::mem::MaybeUninit;
 
