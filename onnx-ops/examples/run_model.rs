@@ -11,7 +11,10 @@ use std::{env, fs, io, time::Instant};
 use prost::Message;
 use tract_onnx::{
     pb::{ModelProto, TensorProto, tensor_proto::DataType},
-    prelude::{DatumType, InferenceFact, IntoRunnable, TValue, TVec, Tensor, TractResult, TypedSimplePlan},
+    prelude::{
+        DatumType, InferenceFact, InferenceModelExt, IntoRunnable, TValue, TVec, Tensor, TractResult,
+        TypedSimplePlan,
+    },
 };
 
 fn main() -> TractResult<()> {
@@ -66,7 +69,6 @@ fn plan(mut model: ModelProto, inputs: &[(String, Tensor)]) -> TractResult<std::
         let (_, tensor) = inputs.iter().find(|(name, _)| *name == info.name).unwrap();
         parsed.set_input_fact(index, InferenceFact::dt_shape(tensor.datum_type(), tensor.shape()))?;
     }
-    use tract_onnx::prelude::InferenceModelExt;
     airlock_onnx::optimise(parsed.into_typed()?)?.into_runnable()
 }
 
