@@ -53,8 +53,8 @@ use crate::{
 };
 
 use neighbours::Neighbours;
+use received::{MAX_INLINE_BYTES, decoded, single};
 pub(crate) use received::{Received, decode_body, decode_limits, follow, head, off_the_sockets, receive};
-use received::{decoded, single};
 pub use stream::Answers;
 use stream::Form;
 
@@ -410,7 +410,7 @@ async fn answer(
     encode: impl FnOnce(&Model, &InferResponse, &Reply) -> Result<Encoded, EncodeError>,
 ) -> Result<Travelled, Problem> {
     let Arrived { model, quota, received: Received { decoded, mut reservation, deadline }, seat } = arrived;
-    let (key, kept) = kept(gateway, &model, &decoded.request, usage);
+    let (key, kept) = kept(gateway, &model, &decoded.request, deadline, usage).await?;
     let (response, permit) = match kept {
         Some(response) => {
             // The tenant may get less than when it was kept.
@@ -436,20 +436,24 @@ async fn answer(
 }
 
 /// The response to an equal request of the same tenant, if the model's are kept and there is one; else where to keep it.
-fn kept(
+async fn kept(
     gateway: &Gateway,
     model: &Model,
     request: &InferRequest,
+    deadline: Deadline,
     usage: &mut Usage,
-) -> (Option<response_cache::Key>, Option<InferResponse>) {
+) -> Result<(Option<response_cache::Key>, Option<InferResponse>), Problem> {
     if !model.response_cache || !gateway.responses.is_on() {
-        return (None, None);
+        return Ok((None, None));
     }
-    let key =
-        off_the_sockets(tensor_bytes(&request.inputs), || response_cache::Key::new(&model.content, request));
+    // As decoding it, reading a large request once more waits for its turn.
+    let weight = tensor_bytes(&request.inputs);
+    let turn = if weight > MAX_INLINE_BYTES { Some(gateway.admission.decode(deadline).await?) } else { None };
+    let key = off_the_sockets(weight, || response_cache::Key::new(&model.content, request));
+    drop(turn);
     let response = gateway.responses.get(usage.tenant(), &key);
     usage.looked_up(response.is_some());
-    (Some(key), response.map(|response| InferResponse::clone(&response)))
+    Ok((Some(key), response.map(|response| InferResponse::clone(&response))))
 }
 
 /// Keeps a response for equal requests. What another model had a part in is not kept: that one may be replaced.

@@ -1,6 +1,6 @@
 //! ONNX models of tenants run in worker processes: what hostile ones do to these, and that nobody else notices.
 
-mod deaths;
+pub mod deaths;
 mod fake;
 mod kept;
 mod refused;

@@ -100,7 +100,7 @@ pub(super) async fn decoded(
 }
 
 /// Bytes from which decoding or encoding would hold up the other connections of a serving thread for too long.
-const MAX_INLINE_BYTES: usize = 256 << 10;
+pub(super) const MAX_INLINE_BYTES: usize = 256 << 10;
 
 /// Does work whose time grows with `bytes`; a large one gives up its place among the serving threads first.
 pub(crate) fn off_the_sockets<T>(bytes: usize, work: impl FnOnce() -> T) -> T {

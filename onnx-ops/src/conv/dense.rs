@@ -213,6 +213,9 @@ impl Dense {
             let (middle, right) = to.split_at_mut(points * channels);
             left.fill(0.0);
             right.fill(0.0);
+            if points == 0 {
+                continue;
+            }
             if self.channels_first {
                 for channel in 0..channels {
                     let from = &from[(channel * input[0] + line) * input[1]..][..points];

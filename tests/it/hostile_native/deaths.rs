@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, sync::Arc};
 
-use airlock_tests::onnx::{floats, ints, node, strings, value};
+use airlock_tests::onnx::{graph, int, node, tensor, value};
 use tempfile::TempDir;
 
 use super::{
@@ -10,32 +10,54 @@ use super::{
     *,
 };
 
-/// A tree whose only branch leads to a leaf for a feature of at most 0.5, and back to itself for others: one node of the graph
-/// that never ends, which nothing interrupts.
-pub fn circle() -> Graph {
+/// Steps of a recurrent network that nobody waits for to end.
+const STEPS: i64 = 3_000_000;
+
+/// Answers `y` of `x` above 0.5 by a recurrent network over a sequence of millions: one node of the graph, which nothing interrupts.
+/// Any other `x` has its answer at once.
+pub fn unending_above_a_half() -> [Vec<u8>; 3] {
+    let words = |values: &[i64]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let reals = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let long = Graph {
+        nodes: vec![
+            node("Expand", &["x", "steps"], &["sequence"], &[]),
+            node("RNN", &["sequence", "w", "r"], &["", "state"], &[int("hidden_size", 2)]),
+            node("Reshape", &["state", "pair"], &["long"], &[]),
+        ],
+        outputs: vec![value("long", onnx::FLOAT, &["1", "2"])],
+        initializers: vec![
+            tensor("steps", onnx::INT64, &[3], &words(&[STEPS, 1, 1])),
+            tensor("w", onnx::FLOAT, &[1, 2, 1], &reals(&[0.5; 2])),
+            tensor("r", onnx::FLOAT, &[1, 2, 2], &reals(&[0.5; 4])),
+            tensor("pair", onnx::INT64, &[2], &words(&[1, 2])),
+        ],
+        ..Graph::default()
+    };
+    let short = Graph {
+        nodes: vec![node("Identity", &["known"], &["short"], &[])],
+        outputs: vec![value("short", onnx::FLOAT, &["1", "2"])],
+        initializers: vec![tensor("known", onnx::FLOAT, &[1, 2], &reals(&[0.25, 0.75]))],
+        ..Graph::default()
+    };
+    [
+        node("Greater", &["x", "half"], &["above"], &[]),
+        node("Reshape", &["above", "scalar"], &["is_above"], &[]),
+        node("If", &["is_above"], &["scores"], &[graph("then_branch", &long), graph("else_branch", &short)]),
+    ]
+}
+
+/// What it needs beside its nodes.
+pub fn half() -> [Vec<u8>; 2] {
+    [tensor("half", onnx::FLOAT, &[], &0.5f32.to_le_bytes()), tensor("scalar", onnx::INT64, &[0], &[])]
+}
+
+/// A model that never ends for a feature above 0.5.
+pub fn unending() -> Graph {
     Graph {
-        nodes: vec![node(
-            "ai.onnx.ml.TreeEnsembleClassifier",
-            &["x"],
-            &["label", "scores"],
-            &[
-                ints("class_ids", &[0, 1]),
-                ints("class_nodeids", &[1, 1]),
-                ints("class_treeids", &[0, 0]),
-                floats("class_weights", &[0.25, 0.75]),
-                ints("classlabels_int64s", &[0, 1]),
-                ints("nodes_falsenodeids", &[0, 0]),
-                ints("nodes_featureids", &[0, 0]),
-                strings("nodes_modes", &["BRANCH_LEQ", "LEAF"]),
-                ints("nodes_nodeids", &[0, 1]),
-                ints("nodes_treeids", &[0, 0]),
-                ints("nodes_truenodeids", &[1, 0]),
-                floats("nodes_values", &[0.5, 0.0]),
-            ],
-        )],
-        inputs: vec![value("x", onnx::FLOAT, &["N", "1"])],
-        outputs: vec![value("scores", onnx::FLOAT, &["N", "2"])],
-        initializers: vec![],
+        nodes: unending_above_a_half().into(),
+        inputs: vec![value("x", onnx::FLOAT, &["1", "1"])],
+        outputs: vec![value("scores", onnx::FLOAT, &["1", "2"])],
+        initializers: half().into(),
     }
 }
 
@@ -83,13 +105,13 @@ fn processor_nanos(worker: u32) -> u64 {
 async fn each_hostile_graph_has_its_answer_and_the_next_call_succeeds() {
     let fixture = Fixture::new(701, |_| ()).await;
     fixture.put("good", &negation()).await;
-    fixture.put("circle", &circle()).await;
+    fixture.put("unending", &unending()).await;
     fixture.put("outer", &outer()).await;
     fixture.put("gather", &gather()).await;
     let mut endless = feature(0.75);
     endless["parameters"] = json!({ "timeout": 300_000 });
     let cases = [
-        ("circle", endless, 504, "deadline_exceeded", feature(0.25), json!([0.25, 0.75])),
+        ("unending", endless, 504, "deadline_exceeded", feature(0.25), json!([0.25, 0.75])),
         ("outer", sides(40_000), 502, "model_memory", sides(3), json!([6.0])),
         ("gather", at(1_000_000), 502, "model_failed", at(1), json!([4.0])),
     ];
@@ -110,20 +132,20 @@ async fn each_hostile_graph_has_its_answer_and_the_next_call_succeeds() {
     // What was killed is billed for the time that it took, which nobody but the kernel could tell.
     let usage = fixture.tenant().get("/v2/usage").await.json();
     let models = usage["models"].as_array().expect("a list");
-    let circle = models.iter().find(|model| model["model"] == "circle").expect("it was called");
-    assert!(circle["cpu_ns"].as_u64().is_some_and(|time| time > 10_000_000), "{circle}");
+    let unending = models.iter().find(|model| model["model"] == "unending").expect("it was called");
+    assert!(unending["cpu_ns"].as_u64().is_some_and(|time| time > 10_000_000), "{unending}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_killed_costs_the_call_that_it_ran() {
     let fixture = Arc::new(Fixture::new(702, |_| ()).await);
-    fixture.put("circle", &circle()).await;
+    fixture.put("unending", &unending()).await;
     for signal in ["KILL", "SEGV", "ABRT"] {
-        assert_eq!(ok(&fixture.infer("circle", &feature(0.25)).await), json!([0.25, 0.75]));
+        assert_eq!(ok(&fixture.infer("unending", &feature(0.25)).await), json!([0.25, 0.75]));
         let worker = fixture.worker();
         let before = processor_nanos(worker);
         let other = Arc::clone(&fixture);
-        let running = tokio::spawn(async move { other.infer("circle", &feature(0.75)).await });
+        let running = tokio::spawn(async move { other.infer("unending", &feature(0.75)).await });
         while processor_nanos(worker) < before + 30_000_000 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -137,7 +159,7 @@ async fn a_worker_that_is_killed_costs_the_call_that_it_ran() {
         told(&answer, 502, "model_failed");
         assert!(answer.error().contains("worker process ended"), "{}", answer.error());
         let begun = Instant::now();
-        assert_eq!(ok(&fixture.infer("circle", &feature(0.25)).await), json!([0.25, 0.75]), "{signal}");
+        assert_eq!(ok(&fixture.infer("unending", &feature(0.25)).await), json!([0.25, 0.75]), "{signal}");
         eprintln!("{signal}: the next answer after {:?}", begun.elapsed());
         assert_ne!(fixture.worker(), worker);
     }
@@ -180,12 +202,12 @@ async fn a_caller_that_leaves_a_node_that_never_ends_does_not_keep_its_worker() 
         settings.limits.deadline = Some("10m".parse().expect("a time"));
     })
     .await;
-    fixture.put("circle", &circle()).await;
+    fixture.put("unending", &unending()).await;
     let worker = fixture.worker();
     let before = processor_nanos(worker);
     {
         let endless = feature(0.75);
-        let call = fixture.infer("circle", &endless);
+        let call = fixture.infer("unending", &endless);
         let started = async {
             while processor_nanos(worker) < before + 30_000_000 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -196,7 +218,7 @@ async fn a_caller_that_leaves_a_node_that_never_ends_does_not_keep_its_worker() 
             () = started => {}
         }
     }
-    assert_eq!(ok(&fixture.infer("circle", &feature(0.25)).await), json!([0.25, 0.75]));
+    assert_eq!(ok(&fixture.infer("unending", &feature(0.25)).await), json!([0.25, 0.75]));
     assert_ne!(fixture.worker(), worker);
 }
 
@@ -275,11 +297,11 @@ async fn one_that_always_dies_is_not_started_without_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_s_own_haste_is_nobody_s_death() {
     let fixture = Fixture::new(721, |settings| settings.limits.native_threads = Some(1)).await;
-    fixture.put("circle", &circle()).await;
+    fixture.put("unending", &unending()).await;
     let mut endless = feature(0.75);
     endless["parameters"] = json!({ "timeout": 20_000 });
     for _ in 0..6 {
-        told(&fixture.infer("circle", &endless).await, 504, "deadline_exceeded");
+        told(&fixture.infer("unending", &endless).await, 504, "deadline_exceeded");
     }
-    assert_eq!(ok(&fixture.infer("circle", &feature(0.25)).await), json!([0.25, 0.75]));
+    assert_eq!(ok(&fixture.infer("unending", &feature(0.25)).await), json!([0.25, 0.75]));
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use tempfile::TempDir;
 
 use super::{
-    deaths::{circle, feature},
+    deaths::{feature, unending},
     fake::{loaded, output, ran, script},
     *,
 };
@@ -48,7 +48,7 @@ async fn one_tenant_s_calls_do_not_keep_all_places() {
     })
     .await;
     let fixture = Arc::new(fixture);
-    for (key, model, graph) in [(&one, "circle", circle()), (&other, "good", negation())] {
+    for (key, model, graph) in [(&one, "unending", unending()), (&other, "good", negation())] {
         let answer = of(&fixture, key).put(model, "1", graph.file()).await;
         assert_eq!(answer.status, 200, "{}", answer.error());
     }
@@ -60,7 +60,7 @@ async fn one_tenant_s_calls_do_not_keep_all_places() {
             let (stop, answers) = (Arc::clone(&stop), Arc::clone(&answers));
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = of(&fixture, &one).post("/v2/models/circle/infer", &feature(0.25)).await;
+                    let answer = of(&fixture, &one).post("/v2/models/unending/infer", &feature(0.25)).await;
                     answers.lock().expect("no panic").push(answer.status);
                 }
             })
