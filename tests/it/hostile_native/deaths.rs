@@ -20,7 +20,8 @@ pub fn unending_above_a_half() -> [Vec<u8>; 3] {
     let reals = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let long = Graph {
         nodes: vec![
-            node("Expand", &["x", "steps"], &["sequence"], &[]),
+            node("ConstantOfShape", &["steps"], &["zeros"], &[]),
+            node("Add", &["zeros", "x"], &["sequence"], &[]),
             node("RNN", &["sequence", "w", "r"], &["", "state"], &[int("hidden_size", 2)]),
             node("Reshape", &["state", "pair"], &["long"], &[]),
         ],
