@@ -10,28 +10,20 @@ use super::{
     *,
 };
 
-/// Steps of a recurrent network that nobody waits for to end.
-const STEPS: i64 = 3_000_000;
-
-/// Answers `y` of `x` above 0.5 by a recurrent network over a sequence of millions: one node of the graph, which nothing interrupts.
-/// Any other `x` has its answer at once.
-pub fn unending_above_a_half() -> [Vec<u8>; 3] {
+/// Answers `scores` of an `x` above 0.5 by a product of two square matrices of that size: one node of the graph, which nothing
+/// interrupts. Any other `x` has its answer at once.
+pub fn long_above_a_half(size: i64) -> [Vec<u8>; 3] {
     let words = |values: &[i64]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let reals = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let long = Graph {
         nodes: vec![
-            node("ConstantOfShape", &["steps"], &["zeros"], &[]),
-            node("Add", &["zeros", "x"], &["sequence"], &[]),
-            node("RNN", &["sequence", "w", "r"], &["", "state"], &[int("hidden_size", 2)]),
-            node("Reshape", &["state", "pair"], &["long"], &[]),
+            node("Tile", &["x", "size"], &["matrix"], &[]),
+            node("MatMul", &["matrix", "matrix"], &["product"], &[]),
+            node("ReduceMax", &["product"], &["largest"], &[]),
+            node("Concat", &["largest", "largest"], &["long"], &[int("axis", 1)]),
         ],
         outputs: vec![value("long", onnx::FLOAT, &["1", "2"])],
-        initializers: vec![
-            tensor("steps", onnx::INT64, &[3], &words(&[STEPS, 1, 1])),
-            tensor("w", onnx::FLOAT, &[1, 2, 1], &reals(&[0.5; 2])),
-            tensor("r", onnx::FLOAT, &[1, 2, 2], &reals(&[0.5; 4])),
-            tensor("pair", onnx::INT64, &[2], &words(&[1, 2])),
-        ],
+        initializers: vec![tensor("size", onnx::INT64, &[2], &words(&[size, size]))],
         ..Graph::default()
     };
     let short = Graph {
@@ -52,10 +44,10 @@ pub fn half() -> [Vec<u8>; 2] {
     [tensor("half", onnx::FLOAT, &[], &0.5f32.to_le_bytes()), tensor("scalar", onnx::INT64, &[0], &[])]
 }
 
-/// A model that never ends for a feature above 0.5.
+/// A model that does not end for seconds if its feature is above 0.5.
 pub fn unending() -> Graph {
     Graph {
-        nodes: unending_above_a_half().into(),
+        nodes: long_above_a_half(5000).into(),
         inputs: vec![value("x", onnx::FLOAT, &["1", "1"])],
         outputs: vec![value("scores", onnx::FLOAT, &["1", "2"])],
         initializers: half().into(),
