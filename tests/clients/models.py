@@ -146,6 +146,20 @@ TRAINED = [
 ]
 QUANTISED = ["ppocr_cls_int8"]
 
+# Dimensions that a graph leaves open and works with few sizes of, as its operator would write them.
+CONFIGS = {
+    "silero_vad": """
+[[inputs]]
+name = "input"
+datatype = "FP32"
+shape = [1, 576]
+[[inputs]]
+name = "state"
+datatype = "FP32"
+shape = [2, 1, 128]
+""",
+}
+
 
 def main():
     if len(sys.argv) != 2:
@@ -164,6 +178,8 @@ def main():
             train(root, name)
         if name in QUANTISED:
             quantise(root, name)
+    for name, config in CONFIGS.items():
+        (root / name / "model.toml").write_text(config)
 
 
 if __name__ == "__main__":

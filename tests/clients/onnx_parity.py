@@ -104,7 +104,8 @@ def random_inputs(model, specs, batch, rng):
         shape = SHAPES.get(model, {}).get(name, shape)
         shape = [batch if dim in (-1, "N") else dim for dim in shape]
         array = values(rng, shape).astype(triton.triton_to_np_dtype(datatype))
-        arrays[name] = (datatype, numpy.ascontiguousarray(array))
+        # What has no dimensions is to keep none.
+        arrays[name] = (datatype, numpy.asarray(array, order="C"))
     return arrays
 
 
