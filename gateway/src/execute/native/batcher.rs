@@ -11,11 +11,12 @@ mod merge;
 mod waiting;
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -51,7 +52,13 @@ pub(super) struct Batcher {
     places: Arc<Semaphore>,
     /// An output of the model has not as many rows as its inputs: from now on nothing is batched.
     unfit: AtomicBool,
+    /// Tenants whose requests spoilt a batch, and until when theirs run alone: else who sends nothing but faulty ones would have
+    /// everybody's requests run twice.
+    apart: Mutex<HashMap<TenantName, Instant>>,
 }
+
+/// Time for which a tenant that spoilt a batch is kept apart: so it spoils few of them in a second, and loses little by a mistake.
+const APART: Duration = Duration::from_millis(500);
 
 /// A request that waits.
 pub(super) struct Member {
@@ -82,17 +89,19 @@ impl Batcher {
             full: Notify::new(),
             places,
             unfit: AtomicBool::new(false),
+            apart: Mutex::default(),
         }
     }
 
-    /// Whether a request may run together with others: all its inputs have as many rows, and no more than a batch.
-    pub(super) fn rows_of(&self, request: &InferRequest) -> Option<u64> {
+    /// Whether a tenant's request may run together with others: all its inputs have as many rows, and no more than a batch.
+    pub(super) fn rows_of(&self, request: &InferRequest, tenant: &TenantName) -> Option<u64> {
         let mut rows = request.inputs.iter().map(|input| input.shape.first().copied());
         let first = rows.next()??;
         let fits = (1..=self.sizes.largest()).contains(&first)
             && rows.all(|rows| rows == Some(first))
             && request.parameters.is_empty()
-            && !self.unfit.load(Ordering::Relaxed);
+            && !self.unfit.load(Ordering::Relaxed)
+            && self.apart().get(tenant).is_none_or(|until| *until <= Instant::now());
         fits.then_some(first)
     }
 
@@ -153,10 +162,21 @@ impl Batcher {
         let Some(latest) = batch.iter().map(|member| member.deadline).max() else { return };
         let (model, sizes) = (Arc::clone(&self.model), self.sizes.clone());
         let ran = self.engine.pool.run(latest, move |_| Ok(answer_all(&model, &sizes, batch)));
-        if let Ok(false) = ran.await {
+        let Ok(told) = ran.await else { return };
+        if !told.at_fault.is_empty() {
+            let now = Instant::now();
+            let mut apart = self.apart();
+            apart.retain(|_, until| *until > now);
+            apart.extend(told.at_fault.into_iter().map(|tenant| (tenant, now + APART)));
+        }
+        if !told.fits {
             tracing::warn!(model = %self.model.label, "its outputs do not have a row for each of its inputs': it is not batched");
             self.unfit.store(true, Ordering::Relaxed);
         }
+    }
+
+    fn apart(&self) -> MutexGuard<'_, HashMap<TenantName, Instant>> {
+        self.apart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -165,44 +185,56 @@ impl Batcher {
     }
 }
 
-/// Runs all at once, and each alone if that does not work. `false` if the model cannot be batched.
-fn answer_all(model: &Model, sizes: &Sizes, batch: Vec<Member>) -> bool {
-    if batch.len() > 1 {
+/// What a batch showed.
+struct Told {
+    /// The model can be batched.
+    fits: bool,
+    /// Whose requests failed alone, after all of them had failed together.
+    at_fault: Vec<TenantName>,
+}
+
+/// Runs all at once, and each alone if that does not work.
+fn answer_all(model: &Model, sizes: &Sizes, batch: Vec<Member>) -> Told {
+    let mut told = Told { fits: true, at_fault: Vec::new() };
+    let together = batch.len() > 1;
+    if together {
         let start = thread_nanos();
-        let together =
-            caught(|| run_together(model, sizes, &batch)).unwrap_or_else(|panic| Err(trapped(panic)));
+        let ran = caught(|| run_together(model, sizes, &batch)).unwrap_or_else(|panic| Err(trapped(panic)));
         let used = thread_nanos().saturating_sub(start);
         let rows: u64 = batch.iter().map(|member| member.rows).sum();
         for (index, member) in batch.iter().enumerate() {
             member.consumed.nanos(used / rows * member.rows);
-            if matches!(together, Ok(Some(_))) {
+            if matches!(ran, Ok(Some(_))) {
                 member.consumed.in_batch(rows, index == 0);
             }
         }
-        match together {
+        match ran {
             Ok(Some(responses)) => {
                 for (member, response) in batch.into_iter().zip(responses) {
                     let _ = member.answer.send(response);
                 }
-                return true;
+                return told;
             }
-            Ok(None) => {
-                batch.into_iter().for_each(|member| answer_one(model, member));
-                return false;
-            }
+            Ok(None) => told.fits = false,
             // Whose fault it is shows when each runs alone.
             Err(_) => {}
         }
     }
-    batch.into_iter().for_each(|member| answer_one(model, member));
-    true
+    for member in batch {
+        let tenant = member.tenant.clone();
+        let failed = !answer_one(model, member);
+        if failed && together && told.fits {
+            told.at_fault.push(tenant);
+        }
+    }
+    told
 }
 
 /// The answers of all, in order; `None` if the outputs cannot be told apart.
 fn run_together(model: &Model, sizes: &Sizes, batch: &[Member]) -> Result<Option<Vec<Answer>>, ExecuteError> {
     let left = || batch.iter().all(|member| member.answer.is_closed());
     let latest = batch.iter().map(|member| member.deadline).max();
-    let watch = Watch::new(latest.unwrap_or_else(|| Deadline::after(std::time::Duration::ZERO)), &left);
+    let watch = Watch::new(latest.unwrap_or_else(|| Deadline::after(Duration::ZERO)), &left);
     let requests: Vec<&InferRequest> = batch.iter().map(|member| &member.request).collect();
     let rows: Vec<u64> = batch.iter().map(|member| member.rows).collect();
     let padded = sizes.padded(rows.iter().sum());
@@ -215,7 +247,8 @@ fn run_together(model: &Model, sizes: &Sizes, batch: &[Member]) -> Result<Option
     Ok(Some(parts.into_iter().zip(&requests).map(asked).collect()))
 }
 
-fn answer_one(model: &Model, member: Member) {
+/// `false` if the request itself is to blame for having no answer.
+fn answer_one(model: &Model, member: Member) -> bool {
     let Member { request, deadline, consumed, answer, .. } = member;
     let result = {
         let left = || answer.is_closed();
@@ -227,7 +260,9 @@ fn answer_one(model: &Model, member: Member) {
         }
     };
     drop(consumed);
+    let good = matches!(result, Ok(_) | Err(ExecuteError::Deadline));
     let _ = answer.send(result);
+    good
 }
 
 #[cfg(test)]

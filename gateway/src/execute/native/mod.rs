@@ -121,7 +121,7 @@ impl Executor for NativeExecutor {
 
     fn infer(&self, request: InferRequest, call: Call) -> BoxFuture<'_, Result<InferResponse, ExecuteError>> {
         if let Some(batcher) = &self.batcher
-            && let Some(rows) = batcher.rows_of(&request)
+            && let Some(rows) = batcher.rows_of(&request, &call.share.tenant)
         {
             return Box::pin(batcher.infer(request, rows, call));
         }

@@ -114,17 +114,18 @@ fn a_batch_that_is_full_does_not_wait() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
-#[test]
-fn who_is_at_fault_fails_alone() {
+fn lookup() -> Graph {
     let table: Vec<u8> = [10f32, 20.0, 30.0].iter().flat_map(|value| value.to_le_bytes()).collect();
-    let graph = Graph {
+    Graph {
         nodes: vec![node("Gather", &["table", "i"], &["y"], &[])],
         inputs: vec![value("i", onnx::INT64, &["N"])],
         outputs: vec![value("y", onnx::FLOAT, &["N"])],
         initializers: vec![onnx::tensor("table", onnx::FLOAT, &[3], &table)],
-    };
-    let model = load(&graph, batching(8, Duration::from_millis(50)));
-    let at = |index: i64| InferRequest {
+    }
+}
+
+fn at(index: i64) -> InferRequest {
+    InferRequest {
         inputs: vec![Tensor {
             name: "i".into(),
             datatype: Datatype::Int64,
@@ -133,7 +134,40 @@ fn who_is_at_fault_fails_alone() {
             bytes: Bytes::copy_from_slice(&index.to_le_bytes()),
         }],
         ..InferRequest::default()
-    };
+    }
+}
+
+#[test]
+fn who_spoils_a_batch_is_kept_apart_for_a_while_and_nobody_else() {
+    let engine = Engine::new(NativeLimits { threads: 1, ..NativeLimits::default() }).expect("threads start");
+    let source = Source { artifact: lookup().file(), ..Source::default() };
+    let model = Arc::new(crate::execute::native::load(source, &NativeLimits::default()).expect("it loads"));
+    let batcher = Arc::new(Batcher::new(model, engine, batching(8, Duration::from_millis(50))));
+    let names = ["good", "bad"].map(|name| name.parse::<TenantName>().expect("a name"));
+    let runs = names.iter().zip([1, 7]).map(|(tenant, index)| {
+        let mut call = call(Duration::from_secs(60));
+        call.share = Arc::new(crate::execute::Share { tenant: tenant.clone(), weight: 100 });
+        let batcher = Arc::clone(&batcher);
+        async move { batcher.infer(at(index), 1, call).await.is_ok() }
+    });
+    // It is noted when the answers are on their way.
+    let runtime = runtime();
+    assert_eq!(runtime.block_on(join_all(runs)), [true, false]);
+    let begun = Instant::now();
+    while !batcher.apart().contains_key(&names[1]) {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(batcher.rows_of(&at(1), &names[0]), Some(1));
+    batcher.apart().insert(names[1].clone(), Instant::now() + Duration::from_secs(60));
+    assert_eq!(batcher.rows_of(&at(1), &names[1]), None);
+    batcher.apart().insert(names[1].clone(), Instant::now());
+    assert_eq!(batcher.rows_of(&at(1), &names[1]), Some(1), "its time is over");
+}
+
+#[test]
+fn who_is_at_fault_fails_alone() {
+    let model = load(&lookup(), batching(8, Duration::from_millis(50)));
     let answers = run(&model, vec![at(0), at(7), at(2)]);
     let values: Vec<Option<Vec<f32>>> =
         answers.iter().map(|(answer, _)| Some(floats(&answer.as_ref().ok()?.outputs[0]))).collect();
