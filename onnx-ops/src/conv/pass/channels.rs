@@ -1,0 +1,121 @@
+//! What moves channels and points, and what changes nothing.
+
+use tract_onnx::tract_core::{internal::*, ops::array::Slice};
+
+use super::Pass;
+use crate::conv::{
+    channels::{Join, Part, Repeat},
+    op::Shuffle,
+};
+
+impl Pass<'_> {
+    pub(super) fn concat(&mut self, node: &TypedNode) -> TractResult<bool> {
+        let mut any = false;
+        for input in &node.inputs {
+            let Some(shape) = self.shape(*input)? else { return Ok(false) };
+            any |= self.is_last(*input);
+            if !(3..=4).contains(&shape.len()) {
+                return Ok(false);
+            }
+        }
+        if !any {
+            return Ok(false);
+        }
+        let inputs = node.inputs.iter().map(|input| self.last(*input)).collect::<TractResult<TVec<_>>>()?;
+        let last = self.wire(&node.name, Join, &inputs)?;
+        Ok(self.set_last(node, last))
+    }
+
+    pub(super) fn slice(&mut self, node: &TypedNode, slice: &Slice) -> TractResult<bool> {
+        let input = node.inputs[0];
+        let (Ok(start), Ok(end)) = (slice.start.to_usize(), slice.end.to_usize()) else { return Ok(false) };
+        if !self.is_last(input) || start >= end {
+            return Ok(false);
+        }
+        let from = self.last(input)?;
+        let last = self.wire(&node.name, Part { start, end }, &[from])?;
+        Ok(self.set_last(node, last))
+    }
+
+    /// Images to a whole multiple of their size, each point repeated.
+    pub(super) fn resize(&mut self, node: &TypedNode) -> TractResult<bool> {
+        let input = node.inputs[0];
+        let (Some(from), Some(to)) = (self.shape(input)?, self.shape(node.id.into())?) else {
+            return Ok(false);
+        };
+        let (&[_, _, height, width], &[_, _, tall, wide]) = (&from[..], &to[..]) else { return Ok(false) };
+        if !self.is_last(input) || from[..2] != to[..2] || from.contains(&0) || to.contains(&0) {
+            return Ok(false);
+        }
+        let times = [tall / height, wide / width];
+        if [height * times[0], width * times[1]] != [tall, wide]
+            || !self.repeats(node, [height, width], times)?
+        {
+            return Ok(false);
+        }
+        let from = self.last(input)?;
+        let last = self.wire(&node.name, Repeat { times }, &[from])?;
+        Ok(self.set_last(node, last))
+    }
+
+    /// Whether an operator only repeats points, going by what it makes of an image of one channel: its many attributes that
+    /// could have it do something else are the engine's own.
+    pub(super) fn repeats(
+        &self,
+        node: &TypedNode,
+        [height, width]: [usize; 2],
+        times: [usize; 2],
+    ) -> TractResult<bool> {
+        // No line or curve goes through these.
+        let value = |point: usize| (point * point % 8191) as f32;
+        let image =
+            Tensor::from_shape(&[1, 1, height, width], &(0..height * width).map(value).collect::<Vec<_>>())?;
+        let mut inputs = tvec!(image.into_tvalue());
+        for input in &node.inputs[1..] {
+            let Some(constant) = self.constant(*input) else { return Ok(false) };
+            inputs.push(constant.into_tvalue());
+        }
+        let Ok(Some(outputs)) = node.op.eval_out_of_plan(inputs) else { return Ok(false) };
+        let [output] = &outputs[..] else { return Ok(false) };
+        if output.shape() != [1, 1, height * times[0], width * times[1]] {
+            return Ok(false);
+        }
+        let view = output.to_plain_array_view::<f32>()?;
+        Ok(view.indexed_iter().all(|(at, x)| *x == value(at[2] / times[0] * width + at[3] / times[1])))
+    }
+
+    /// The last of the three operators that shuffle channels: into groups, groups past channels, and back.
+    pub(super) fn shuffle(&mut self, node: &TypedNode, last: &AxisOp) -> TractResult<bool> {
+        let before = |node: &TypedNode| self.source.node(node.inputs[0].node);
+        let moved = before(node);
+        let AxisOp::Reshape(1, _, to) = last else { return Ok(false) };
+        let Some(AxisOp::Move(1, 2) | AxisOp::Move(2, 1)) = moved.op_as() else { return Ok(false) };
+        let first = before(moved);
+        let Some(AxisOp::Reshape(1, from, split)) = first.op_as() else { return Ok(false) };
+        let (input, [groups, _]) = (first.inputs[0], &split[..]) else { return Ok(false) };
+        let Ok(groups) = groups.to_usize() else { return Ok(false) };
+        let images = self.shape(input)?.is_some_and(|shape| shape.len() == 4 && !shape.contains(&0));
+        if from != to || from.len() != 1 || groups == 0 || !images || !self.is_last(input) {
+            return Ok(false);
+        }
+        let from = self.last(input)?;
+        let last = self.wire(&node.name, Shuffle { groups }, &[from])?;
+        Ok(self.set_last(node, last))
+    }
+
+    /// What changes nothing.
+    pub(super) fn alias(&mut self, node: &TypedNode) -> bool {
+        let input = node.inputs[0];
+        let only = node.inputs.len() == 1 && self.readers(input).is_some_and(|readers| readers == [node.id]);
+        let unread = |slot: usize| {
+            self.readers(OutletId::new(node.id, slot)).is_some_and(|readers| readers.is_empty())
+        };
+        let leaves = self.source.outputs.contains(&node.id.into());
+        let Some(value) = self.values.get(&input).copied() else { return false };
+        if !only || leaves || !(1..node.outputs.len()).all(unread) {
+            return false;
+        }
+        self.values.insert(node.id.into(), value);
+        true
+    }
+}
