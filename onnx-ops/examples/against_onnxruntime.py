@@ -1,34 +1,55 @@
-"""Compares our engine with onnxruntime: `python against_onnxruntime.py PROGRAM MODEL… [--time]`.
+"""Compares our engine's answers with onnxruntime's: `python against_onnxruntime.py PROGRAM MODEL…`.
 
-PROGRAM is the example run_model, built. Each model runs on seeded random inputs at batch 1 and 8, where that may vary; all outputs
-are compared. With --time both run in turns, a burst each, one thread each, and the table has the 10th percentile and the median of
-each side in microseconds, and onnxruntime's time divided by ours.
+PROGRAM is the example `measure`, built. Each model runs on seeded random inputs at batch 1 and 8, where that may vary, and all
+outputs are compared. How long both take is the business of `ratios.py`, which takes inputs and sides from here.
 """
 
 import argparse
+import json
 import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy
 import onnx
 import onnxruntime
 
 RTOL, ATOL = 1e-3, 1e-4
-ROUNDS = 12
+BATCHES = (1, 8)
 
 # What dimensions are that vary, by model and input, where the batch alone would not do.
 SHAPES = {
-    "ppocr_det": {"x": ("N", 3, 96, 160)},
+    "ppocr_det": {"x": ("N", 3, 320, 320)},
+    "ppocr_rec": {"x": ("N", 3, 48, 320)},
     "ppocr_cls": {"x": ("N", 3, 48, 192)},
-    "ppocr_cls_int8_qdq": {"x": ("N", 3, 48, 192)},
     "silero_vad": {"input": ("N", 576), "state": (2, "N", 128), "sr": ()},
     "silero_vad_8k": {"input": ("N", 288), "state": (2, "N", 128), "sr": ()},
-    "silero_vad_16k_sequence": {"input": ("N", 576)},
+    "silero_vad_openvino": {"state": (2, "N", 128)},
+    "encoder": {name: ("N", 128) for name in ("input_ids", "attention_mask", "token_type_ids")},
 }
-INTEGERS = {"bytes": (0, 257), "sr": (16000, 16001)}
+SHAPES["ppocr_cls_int8"] = SHAPES["ppocr_cls_int8_qdq"] = SHAPES["ppocr_cls"]
+# Whole numbers from the first to below the second, by input.
+INTEGERS = {
+    "bytes": (0, 257),
+    "sr": (16000, 16001),
+    "input_ids": (0, 30522),
+    "attention_mask": (1, 2),
+    "token_type_ids": (0, 2),
+}
+
+
+def name_of(path):
+    """A model's name: its file's, or its folder's in a repository."""
+    return path.parent.parent.name if path.name == "model.onnx" else path.stem
+
+
+def session_of(path):
+    """onnxruntime with the model, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def inputs(name, session, batch, rng):
@@ -44,6 +65,11 @@ def inputs(name, session, batch, rng):
             array = rng.normal(0, 1, shape).astype("float64" if "double" in spec.type else "float32")
         arrays[spec.name] = numpy.asarray(array)
     return arrays
+
+
+def has_batch(session):
+    """Whether the size of a batch may vary."""
+    return any(not isinstance(dim, int) for spec in session.get_inputs() for dim in spec.shape[:1])
 
 
 def plain(value):
@@ -72,90 +98,64 @@ def _text(value):
 
 
 class Ours:
-    """A process that runs a model on these inputs."""
+    """A process that runs a model on these inputs; its folder is the caller's."""
 
     def __init__(self, program, path, arrays, folder):
         self.folder, files = folder, []
         for index, (name, array) in enumerate(arrays.items()):
             files.append(f"{folder}/in_{index}.pb")
             pathlib.Path(files[-1]).write_bytes(onnx.numpy_helper.from_array(array, name).SerializeToString())
-        self.process = subprocess.Popen(
-            [program, path, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        if not self.process.stdout.readline().startswith("ready"):
-            raise RuntimeError(self.process.stderr.read().strip()[-600:])
+        pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        self.process = subprocess.Popen([program, str(path), *files], text=True, **pipes)
+        self._answer()
 
-    def command(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(self.process.stderr.read().strip()[-600:])
-        return answer
+    def __enter__(self):
+        return self
 
-    def outputs(self, count):
-        self.command(f"outputs {self.folder}")
-        tensors = [onnx.load_tensor(f"{self.folder}/{index}.pb") for index in range(count)]
-        return [onnx.numpy_helper.to_array(tensor) for tensor in tensors]
-
-    def times(self, count):
-        return [int(text) / 1000 for text in self.command(f"run {count}").split()]
-
-    def close(self):
+    def __exit__(self, *_):
         self.process.stdin.close()
         self.process.wait()
 
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(self.process.stderr.read().strip()[-600:])
+        return json.loads(line)
 
-def burst(session, arrays, count):
-    times = []
-    for _ in range(count):
-        start = time.perf_counter_ns()
-        session.run(None, arrays)
-        times.append((time.perf_counter_ns() - start) / 1000)
-    return times
+    def ask(self, request, **arguments):
+        print(json.dumps({request: arguments}), file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def outputs(self, count):
+        self.ask("outputs", folder=self.folder)
+        tensors = [onnx.load_tensor(f"{self.folder}/{index}.pb") for index in range(count)]
+        return [onnx.numpy_helper.to_array(tensor) for tensor in tensors]
 
 
-def compare(program, path, batch, timed):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    arrays = inputs(path.stem, session, batch, numpy.random.default_rng(7))
+def faults_of(program, path, session, batch):
+    """Why outputs differ."""
+    arrays = inputs(name_of(path), session, batch, numpy.random.default_rng(7))
     expected = [plain(value) for value in session.run(None, arrays)]
-    with tempfile.TemporaryDirectory() as folder:
-        ours = Ours(program, str(path), arrays, folder)
+    with tempfile.TemporaryDirectory() as folder, Ours(program, path, arrays, folder) as ours:
         given = ours.outputs(len(expected))
-        faults = [difference(a, b) for a, b in zip(expected, given)]
-        row = f"{path.stem:<26}{batch:>3}  {'; '.join(filter(None, faults)) or 'equal':<30}"
-        if timed:
-            once = max(numpy.median(burst(session, arrays, 5)), numpy.median(ours.times(5)), 1)
-            count = int(min(max(60_000 / once, 3), 2000))
-            theirs, mine = [], []
-            for _ in range(ROUNDS):
-                theirs += burst(session, arrays, count)
-                mine += ours.times(count)
-            (a10, a50), (b10, b50) = (numpy.percentile(times, (10, 50)) for times in (theirs, mine))
-            row += f"ort {a10:>10.1f}{a50:>10.1f}  ours {b10:>10.1f}{b50:>10.1f}  ratio {a10 / b10:>6.2f}{a50 / b50:>6.2f}"
-        print(row, flush=True)
-        ours.close()
-    return not any(faults)
+    return [fault for fault in map(difference, expected, given) if fault]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program")
     parser.add_argument("models", nargs="+", type=pathlib.Path)
-    parser.add_argument("--batch", type=int, action="append")
-    parser.add_argument("--time", action="store_true")
     arguments = parser.parse_args()
     failed = 0
     for path in arguments.models:
-        for batch in arguments.batch or (1, 8):
+        session = session_of(path)
+        for batch in BATCHES if has_batch(session) else BATCHES[:1]:
             try:
-                failed += not compare(arguments.program, path, batch, arguments.time)
+                faults = faults_of(arguments.program, path, session, batch)
             except Exception as error:  # one model's failure must not hide the others' results
-                failed += 1
-                print(f"{path.stem:<26}{batch:>3}  {type(error).__name__}: {str(error)[-300:]}", flush=True)
+                faults = [f"{type(error).__name__}: {str(error)[-300:]}"]
+            failed += bool(faults)
+            print(f"{name_of(path):<26}{batch:>3}  {'; '.join(faults) or 'equal'}", flush=True)
     sys.exit(1 if failed else 0)
 
 

@@ -1,163 +1,154 @@
-//! Runs ONNX models on tract with and without this crate's pass, as another process asks: one JSON object a line in,
-//! one a line out.
+//! Runs one model on given inputs, as the gateway would, and waits for requests: the other half of `against_onnxruntime.py` and
+//! `ratios.py`, which see.
 //!
-//! `{"load": 0, "path": "m.onnx", "fast": true, "inputs": [{"dtype": "f32", "shape": [1, 3], "file": "x.bin"}]}`
-//! loads a model with its inputs under a number; `{"run": 0, "times": 5}` answers with the times of that many runs in
-//! nanoseconds, and what the thread had of a CPU meanwhile; `{"outputs": 0, "prefix": "out"}` writes each output to a file of its own; `{"profile": 0, "times": 5}`
-//! answers with the time by kind of operator.
+//! `measure MODEL INPUT…`, the inputs as files with a `TensorProto` each. Requests are lines of JSON on standard input, and each
+//! has one line for an answer.
+#![expect(clippy::unwrap_used, reason = "a tool for developers: it ends with what is wrong")]
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
-use std::time::Instant;
+use std::{collections::BTreeMap, env, fs, io, path::PathBuf, sync::Arc};
 
+use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::*;
+use tract_onnx::{
+    pb::{ModelProto, TensorProto, tensor_proto::DataType},
+    prelude::{
+        DatumType, InferenceFact, InferenceModelExt, IntoRunnable, TValue, TVec, Tensor, TractResult,
+        TypedSimplePlan,
+    },
+    tract_core::plan::{SimpleState, eval},
+};
 
-struct Loaded {
-    plan: Arc<TypedSimplePlan>,
-    inputs: TVec<TValue>,
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Request {
+    /// Writes the outputs of one run to `0.pb`, `1.pb`, … in a folder.
+    Outputs { folder: PathBuf },
+    /// Runs so often; the answer is what the thread had of a processor for each, in nanoseconds: on a busy machine, less than what
+    /// has passed.
+    Run { times: usize },
+    /// Runs so often; the answer is a list of nodes and the least that each took, the longest first.
+    Profile { times: usize },
 }
 
-fn main() {
-    let mut loaded = BTreeMap::new();
-    for line in std::io::stdin().lock().lines() {
-        let line = line.expect("a line");
-        let answer = match answer(&mut loaded, &line) {
-            Ok(answer) => answer,
-            Err(error) => json!({"error": format!("{error:?}")}),
+fn main() -> TractResult<()> {
+    keep_memory();
+    let mut arguments = env::args().skip(1);
+    let model = ModelProto::decode(&*fs::read(arguments.next().unwrap())?)?;
+    let inputs = arguments.map(|path| {
+        let proto = TensorProto::decode(&*fs::read(path)?)?;
+        let tensor = tract_onnx::tensor::load_tensor(&*tract_onnx::data_resolver::default(), &proto, None)?;
+        Ok((proto.name, tensor))
+    });
+    let inputs = inputs.collect::<TractResult<Vec<(String, Tensor)>>>()?;
+    let plan = plan(model, &inputs)?;
+    println!("\"ready\"");
+    let inputs: TVec<TValue> = inputs.into_iter().map(|(_, tensor)| tensor.into()).collect();
+    for line in io::stdin().lines() {
+        let answer = match serde_json::from_str(&line?)? {
+            Request::Outputs { folder } => {
+                for (index, value) in plan.run(inputs.clone())?.into_iter().enumerate() {
+                    fs::write(folder.join(format!("{index}.pb")), proto(&value)?.encode_to_vec())?;
+                }
+                json!("written")
+            }
+            Request::Run { times } => run(&plan, &inputs, times)?,
+            Request::Profile { times } => profile(&plan, &inputs, times)?,
         };
         println!("{answer}");
-        std::io::stdout().flush().expect("somebody reads");
+    }
+    Ok(())
+}
+
+/// As the gateway has its allocator keep memory.
+#[expect(unsafe_code, reason = "the C library has no safe interface")]
+fn keep_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it sets numbers of the allocator's, under its lock, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 8 << 20);
     }
 }
 
-fn answer(loaded: &mut BTreeMap<u64, Loaded>, line: &str) -> TractResult<Value> {
-    let ask: Value = serde_json::from_str(line)?;
-    let number = |name: &str| ask[name].as_u64();
-    if let Some(id) = number("load") {
-        let start = Instant::now();
-        let one = load(&ask)?;
-        loaded.insert(id, one);
-        return Ok(json!({"load_ns": nanos(start)}));
+fn plan(mut model: ModelProto, inputs: &[(String, Tensor)]) -> TractResult<Arc<TypedSimplePlan>> {
+    let graph = model.graph.as_mut().unwrap();
+    airlock_onnx::file::rewrite(graph);
+    airlock_onnx::file::detach_outputs(graph);
+    airlock_onnx::file::name_nodes(graph);
+    // What the file says of its dimensions gives way to the inputs' own.
+    let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+    graph.input.retain(|info| names.contains(&info.name.as_str()));
+    let engine = airlock_onnx::engine();
+    let mut parsed = engine.parse(&model, None)?.model;
+    for (index, info) in model.graph.as_ref().unwrap().input.iter().enumerate() {
+        let (_, tensor) = inputs.iter().find(|(name, _)| *name == info.name).unwrap();
+        parsed.set_input_fact(index, InferenceFact::dt_shape(tensor.datum_type(), tensor.shape()))?;
     }
-    if let Some(id) = number("drop") {
-        loaded.remove(&id);
-        return Ok(json!({}));
-    }
-    let one = |id: u64| loaded.get(&id).context("no such model");
-    if let Some(id) = number("run") {
-        let one = one(id)?;
-        let mut state = one.plan.spawn()?;
-        let (mut times, mut cpu_times) = (vec![], vec![]);
-        for _ in 0..number("times").unwrap_or(1) {
-            let (start, cpu_start) = (Instant::now(), cpu_time());
-            let outputs = state.run(one.inputs.clone())?;
-            times.push(nanos(start));
-            cpu_times.push(cpu_time() - cpu_start);
-            drop(outputs);
-        }
-        return Ok(json!({"ns": times, "cpu_ns": cpu_times}));
-    }
-    if let Some(id) = number("outputs") {
-        let one = one(id)?;
-        let prefix = ask["prefix"].as_str().context("a prefix")?;
-        let mut all = vec![];
-        for (index, output) in one.plan.run(one.inputs.clone())?.into_iter().enumerate() {
-            let file = format!("{prefix}.{index}");
-            let tensor = output.into_tensor();
-            if tensor.datum_type() == String::datum_type() {
-                all.push(json!({"dtype": "String"}));
-                continue;
-            }
-            let tensor = if tensor.datum_type() == TDim::datum_type() {
-                tensor.cast_to::<i64>()?.into_owned()
-            } else {
-                tensor
-            };
-            std::fs::write(&file, tensor.as_bytes())?;
-            all.push(
-                json!({"dtype": format!("{:?}", tensor.datum_type()), "shape": tensor.shape(), "file": file}),
-            );
-        }
-        return Ok(json!({"outputs": all}));
-    }
-    if let Some(id) = number("profile") {
-        return profile(one(id)?, number("times").unwrap_or(1), ask["nodes"].as_bool() == Some(true));
-    }
-    bail!("not understood: {line}")
+    airlock_onnx::optimise(parsed.into_typed()?)?.into_runnable()
 }
 
-/// What this thread has had of a CPU, in nanoseconds: on a busy machine, less than what has passed.
-fn cpu_time() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    (time.tv_sec * 1_000_000_000 + time.tv_nsec).unsigned_abs()
-}
-
-fn load(ask: &Value) -> TractResult<Loaded> {
-    let path = ask["path"].as_str().context("a path")?;
-    let mut model = airlock_onnx::engine().model_for_path(path)?;
-    let mut inputs = tvec!();
-    for (index, input) in ask["inputs"].as_array().context("inputs")?.iter().enumerate() {
-        let shape: Vec<usize> = serde_json::from_value(input["shape"].clone())?;
-        let bytes = std::fs::read(input["file"].as_str().context("a file")?)?;
-        let tensor = match input["dtype"].as_str() {
-            Some("f32") => Tensor::from_shape(&shape, &values(&bytes, f32::from_le_bytes))?,
-            Some("i32") => Tensor::from_shape(&shape, &values(&bytes, i32::from_le_bytes))?,
-            Some("i64") => Tensor::from_shape(&shape, &values(&bytes, i64::from_le_bytes))?,
-            other => bail!("datatype {other:?}"),
-        };
-        model.set_input_fact(index, InferenceFact::dt_shape(tensor.datum_type(), &shape))?;
-        inputs.push(tensor.into_tvalue());
-    }
-    let typed = model.into_typed()?;
-    let typed = if ask["fast"].as_bool() == Some(true) {
-        airlock_onnx::optimise(typed)?
-    } else {
-        typed.into_optimized()?
-    };
-    Ok(Loaded { plan: typed.into_runnable()?, inputs })
-}
-
-fn profile(one: &Loaded, times: u64, nodes: bool) -> TractResult<Value> {
-    // The least that each node took: on a busy machine the mean says little.
-    let mut by_node: BTreeMap<usize, (String, u64)> = BTreeMap::new();
-    let mut state = one.plan.spawn()?;
+fn run(plan: &Arc<TypedSimplePlan>, inputs: &TVec<TValue>, times: usize) -> TractResult<Value> {
+    let mut spent = Vec::with_capacity(times);
     for _ in 0..times {
-        state.run_plan_with_eval(one.inputs.clone(), |session, op_state, node, input| {
-            let shape = input.first().map(|i| format!("{:?}", i.shape())).unwrap_or_default();
-            let start = Instant::now();
-            let result = tract_onnx::tract_core::plan::eval(session, op_state, node, input);
-            let spent = nanos(start);
-            let kind = if nodes {
-                let out = result.as_ref().ok().and_then(|r| r.first().map(|o| format!("{:?}", o.shape())));
-                format!("{} {} {shape}->{}", node.op.name(), node.name, out.unwrap_or_default())
-            } else {
-                node.op.name().to_string()
-            };
-            let entry = by_node.entry(node.id).or_insert((kind, u64::MAX));
+        let begun = processor_time();
+        let outputs = SimpleState::new(plan)?.run(inputs.clone())?;
+        spent.push(processor_time() - begun);
+        drop(outputs);
+    }
+    Ok(json!(spent))
+}
+
+fn profile(plan: &Arc<TypedSimplePlan>, inputs: &TVec<TValue>, times: usize) -> TractResult<Value> {
+    let mut least: BTreeMap<usize, (String, i64)> = BTreeMap::new();
+    for _ in 0..times {
+        SimpleState::new(plan)?.run_plan_with_eval(inputs.clone(), |context, state, node, values| {
+            let shape = values.first().map(|value| value.shape().to_vec()).unwrap_or_default();
+            let begun = processor_time();
+            let results = eval(context, state, node, values);
+            let spent = processor_time() - begun;
+            let result = results.as_ref().ok().and_then(|results| results.first());
+            let result = result.map(|value| value.shape().to_vec()).unwrap_or_default();
+            let name = || (format!("{} {} {shape:?} {result:?}", node.op.name(), node.name), i64::MAX);
+            let entry = least.entry(node.id).or_insert_with(name);
             entry.1 = entry.1.min(spent);
-            result
+            results
         })?;
     }
-    let mut by_kind: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for (kind, least) in by_node.into_values() {
-        let entry = by_kind.entry(kind).or_default();
-        entry.0 += least;
-        entry.1 += 1;
-    }
-    let mut kinds: Vec<_> = by_kind.into_iter().collect();
-    kinds.sort_by_key(|(_, (ns, _))| std::cmp::Reverse(*ns));
-    let all: Vec<_> =
-        kinds.iter().map(|(kind, (ns, count))| json!([kind, *ns as f64 / 1e3, count])).collect();
-    Ok(json!({"profile_us": all}))
+    let mut nodes: Vec<_> = least.into_values().collect();
+    nodes.sort_by_key(|(_, spent)| std::cmp::Reverse(*spent));
+    Ok(json!(nodes))
 }
 
-fn nanos(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+/// Nanoseconds that this thread has had of a processor.
+fn processor_time() -> i64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
-fn values<T, const SIZE: usize>(bytes: &[u8], value: impl Fn([u8; SIZE]) -> T) -> Vec<T> {
-    bytes.as_chunks().0.iter().map(|bytes| value(*bytes)).collect()
+fn proto(value: &Tensor) -> TractResult<TensorProto> {
+    let dims = value.shape().iter().map(|dim| i64::try_from(*dim).unwrap()).collect();
+    let value = match value.datum_type() {
+        DatumType::TDim => value.cast_to::<i64>()?.into_owned(),
+        DatumType::String => {
+            let texts = value.try_as_plain_ram()?.as_slice::<String>()?.to_vec();
+            let string_data = texts.into_iter().map(|text| text.into_bytes()).collect();
+            let data_type = DataType::String as i32;
+            return Ok(TensorProto { dims, data_type, string_data, ..Default::default() });
+        }
+        _ => value.clone(),
+    };
+    let data_type = match value.datum_type() {
+        DatumType::F32 => DataType::Float,
+        DatumType::F64 => DataType::Double,
+        DatumType::I64 => DataType::Int64,
+        DatumType::I32 => DataType::Int32,
+        DatumType::U8 => DataType::Uint8,
+        DatumType::I8 => DataType::Int8,
+        DatumType::Bool => DataType::Bool,
+        other => panic!("outputs of type {other:?} are not written"),
+    };
+    let raw_data = value.as_bytes().to_vec();
+    Ok(TensorProto { dims, data_type: data_type as i32, raw_data, ..Default::default() })
 }

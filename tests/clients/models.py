@@ -1,7 +1,7 @@
 """Lays out real third-party ONNX models as a Triton model repository: `python models.py DIR`.
 
-Models come from Python packages (pinned below, nothing of a package is installed or run) or are trained here with
-scikit-learn. Each becomes DIR/<name>/1/model.onnx; one that is already there is kept.
+Models come from Python packages (pinned below, nothing of a package is installed or run), are trained here with
+scikit-learn, or are built (encoder.py). Each becomes DIR/<name>/1/model.onnx; one that is already there is kept.
 """
 
 import pathlib
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+
+import encoder
 
 # name: (package, the model inside its wheel). Licences: magika, rapidocr-onnxruntime, onnx Apache-2.0; silero-vad MIT.
 PACKAGED = {
@@ -24,7 +26,9 @@ PACKAGED = {
     "squeezenet": ("onnx==1.23.2", "onnx/backend/test/data/light/light_squeezenet.onnx"),
     "shufflenet": ("onnx==1.23.2", "onnx/backend/test/data/light/light_shufflenet.onnx"),
     "densenet121": ("onnx==1.23.2", "onnx/backend/test/data/light/light_densenet121.onnx"),
+    "resnet50": ("onnx==1.23.2", "onnx/backend/test/data/light/light_resnet50.onnx"),
 }
+BUILT = {"encoder": encoder.build}
 
 
 def path_of(root, name):
@@ -53,7 +57,8 @@ def fetch(root, package, members):
 
 
 def randomise(content):
-    """Puts seeded random weights where a model generates constants, so that its outputs depend on its inputs."""
+    """Puts seeded random weights where a model generates constants, so that its outputs depend on its inputs, and leaves the
+    batch open, which is 1 in the file."""
     import numpy
     import onnx
 
@@ -74,7 +79,24 @@ def randomise(content):
     for values in (model.graph.initializer, model.graph.input):
         for value in [value for value in values if value.name not in used]:
             values.remove(value)
+    for node in model.graph.node:
+        if node.op_type == "Reshape":
+            (shape,) = [tensor for tensor in model.graph.initializer if tensor.name == node.input[1]]
+            sizes = onnx.numpy_helper.to_array(shape).copy()
+            sizes[0] = -1
+            shape.CopyFrom(onnx.numpy_helper.from_array(sizes, shape.name))
+    constants = {tensor.name for tensor in model.graph.initializer}
+    data = [value for value in model.graph.input if value.name not in constants]
+    for value in [*data, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
     return model.SerializeToString()
+
+
+def rows(count, features):
+    """Rows of two classes that trees have to grow deep for."""
+    from sklearn.datasets import make_classification
+
+    return make_classification(count, features, n_informative=features // 2, flip_y=0.1, random_state=0)
 
 
 def classifiers():
@@ -89,16 +111,19 @@ def classifiers():
     def scaled(model):
         return make_pipeline(StandardScaler(), model)
 
-    forest = {"max_depth": 6, "random_state": 0}
+    def many(return_X_y):
+        return rows(5000, 30)
+
+    boosted = {"max_depth": 4, "random_state": 0}
     return {
         "iris": (load_iris, scaled(LogisticRegression(max_iter=1000)), True),
         "iris_zipmap": (load_iris, scaled(LogisticRegression(max_iter=1000)), False),
-        "iris_forest": (load_iris, RandomForestClassifier(n_estimators=30, **forest), True),
-        "random_forest": (load_breast_cancer, RandomForestClassifier(n_estimators=20, **forest), True),
-        "boosted_classes": (load_breast_cancer, GradientBoostingClassifier(random_state=0), True),
-        "boosted_regressor": (load_diabetes, GradientBoostingRegressor(random_state=0), True),
+        "iris_forest": (load_iris, RandomForestClassifier(30, max_depth=6, random_state=0), True),
+        "random_forest": (many, RandomForestClassifier(100, max_depth=12, random_state=0), True),
+        "boosted_classes": (many, GradientBoostingClassifier(n_estimators=50, **boosted), True),
+        "boosted_regressor": (load_diabetes, GradientBoostingRegressor(n_estimators=200, **boosted), True),
         "ridge": (load_diabetes, scaled(Ridge()), True),
-        "scaled_mlp": (load_breast_cancer, scaled(MLPClassifier((64, 32), max_iter=300, random_state=0)), True),
+        "scaled_mlp": (load_breast_cancer, scaled(MLPClassifier((256, 128), max_iter=300, random_state=0)), True),
     }
 
 
@@ -165,7 +190,7 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     root = pathlib.Path(sys.argv[1])
-    missing = [name for name in [*PACKAGED, *TRAINED, *QUANTISED] if not path_of(root, name).exists()]
+    missing = [name for name in [*PACKAGED, *BUILT, *TRAINED, *QUANTISED] if not path_of(root, name).exists()]
     packages = {}
     for name in missing:
         if name in PACKAGED:
@@ -174,6 +199,8 @@ def main():
     for package, members in packages.items():
         fetch(root, package, members)
     for name in missing:
+        if name in BUILT:
+            store(root, name, BUILT[name]())
         if name in TRAINED:
             train(root, name)
         if name in QUANTISED:

@@ -32,6 +32,7 @@ SHAPES = {
     "ppocr_cls_int8": {"x": ("N", 3, 48, 192)},
     "silero_vad_openvino": {"state": (2, "N", 128)},
     "silero_vad": {"input": ("N", 576), "state": (2, "N", 128)},
+    "encoder": {name: ("N", 32) for name in ("input_ids", "attention_mask", "token_type_ids")},
 }
 
 
@@ -56,7 +57,7 @@ def printed_digits(rng, shape):
     return pictures
 
 
-# What the values of a model's inputs look like; any other's are in 0..1.
+# What the values of a model's inputs look like, or of one of them; any other's are in 0..1.
 VALUES = {
     "ppocr_det": printed_digits,
     "ppocr_rec": printed_digits,
@@ -65,6 +66,9 @@ VALUES = {
     "squeezenet": uniform(-2, 2),
     "shufflenet": uniform(-2, 2),
     "densenet121": uniform(-2, 2),
+    "resnet50": uniform(-2, 2),
+    "encoder": lambda rng, shape: rng.integers(0, 2, shape),
+    "encoder.input_ids": lambda rng, shape: rng.integers(0, 30522, shape),
     "magika": lambda rng, shape: rng.integers(0, 257, shape),
     "silero_vad_sequence": uniform(-0.3, 0.3),
     "silero_vad_openvino": uniform(-0.3, 0.3),
@@ -72,8 +76,8 @@ VALUES = {
     "iris": rows(load_iris),
     "iris_zipmap": rows(load_iris),
     "iris_forest": rows(load_iris),
-    "random_forest": rows(load_breast_cancer),
-    "boosted_classes": rows(load_breast_cancer),
+    "random_forest": uniform(-4, 4),
+    "boosted_classes": uniform(-4, 4),
     "boosted_regressor": rows(load_diabetes),
     "ridge": rows(load_diabetes),
     "scaled_mlp": rows(load_breast_cancer),
@@ -98,9 +102,9 @@ def infer(client, model, arrays):
 
 
 def random_inputs(model, specs, batch, rng):
-    values = VALUES.get(model, uniform(0, 1))
     arrays = {}
     for name, datatype, shape in specs:
+        values = VALUES.get(f"{model}.{name}") or VALUES.get(model, uniform(0, 1))
         shape = SHAPES.get(model, {}).get(name, shape)
         shape = [batch if dim in (-1, "N") else dim for dim in shape]
         array = values(rng, shape).astype(triton.triton_to_np_dtype(datatype))

@@ -2,6 +2,7 @@
 //! is measured in turn, round by round, in one run.
 
 mod bars;
+mod engines;
 mod figures;
 mod footprint;
 mod instance;
@@ -62,13 +63,14 @@ struct Section {
 type Measure = fn(&Lab) -> Result<Section>;
 
 /// All parts, in the order of the report.
-const SECTIONS: [(&str, Measure); 10] = [
+const SECTIONS: [(&str, Measure); 11] = [
     ("json4", |lab| road::measure(lab, "json4")),
     ("json150528", |lab| road::measure(lab, "json150528")),
     ("binary150528", |lab| road::measure(lab, "binary150528")),
     ("grpc16", |lab| road::measure(lab, "grpc16")),
     ("instance", instance::measure),
     ("kernels", kernels::measure),
+    ("engines", engines::measure),
     ("footprint", footprint::measure),
     ("sizes", sizes::measure),
     ("models", models::measure),
@@ -89,6 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
     // One after the other: built together, their features unite, and the demo's build of the gateway could not be used.
     build(&["--release", "-p", "airlock"])?;
     build(&["--release", "-p", "airlock-bench"])?;
+    build(&["--release", "-p", "airlock-onnx", "--example", "measure"])?;
     let lab = Lab::full(options.rounds, options.seconds, peers)?;
     let load_before = report::load_average();
     let sections = measure(&lab, &options.only)?;
@@ -106,6 +109,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// Runs every measurement for a moment, to see that all servers give right answers. Its figures mean nothing.
 pub fn smoke(only: &[String]) -> Result<()> {
     build(&["--workspace", "--bins"])?;
+    build(&["-p", "airlock-onnx", "--example", "measure"])?;
     let lab = Lab::smoke()?;
     let sections = measure(&lab, only)?;
     // The report is written as well, and thrown away.

@@ -13,13 +13,11 @@ use crate::shell;
 /// The Python of the virtual environment `target/venv/<name>`, made anew when it is missing or when the text of a
 /// requirements file or the version of `python3` has changed.
 pub fn venv(name: &str, requirements: &[&Path]) -> Result<PathBuf> {
-    let folder = shell::target().join("venv").join(name);
-    let python = folder.join("bin/python");
-    let stamp = folder.join("made-from.txt");
-    let wanted = made_from(requirements)?;
-    if python.is_file() && fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
+    let folder = folder(name);
+    if let Some(python) = ready(name, requirements) {
         return Ok(python);
     }
+    let python = folder.join("bin/python");
     shell::run(
         &format!("making the Python environment {}", folder.display()),
         Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder),
@@ -32,9 +30,25 @@ pub fn venv(name: &str, requirements: &[&Path]) -> Result<PathBuf> {
     }
     shell::run("installing its packages from PyPI", &mut pip)?;
     // Last, so that an interrupted installation is not taken for a finished one.
-    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+    let stamp = folder.join(STAMP);
+    fs::write(&stamp, made_from(requirements)?)
+        .with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
 }
+
+/// The same Python, if nothing has to be made for it.
+pub fn ready(name: &str, requirements: &[&Path]) -> Option<PathBuf> {
+    let python = folder(name).join("bin/python");
+    let made = fs::read_to_string(folder(name).join(STAMP)).ok()?;
+    (python.is_file() && made == made_from(requirements).ok()?).then_some(python)
+}
+
+fn folder(name: &str) -> PathBuf {
+    shell::target().join("venv").join(name)
+}
+
+/// Of an environment: what it was made from.
+const STAMP: &str = "made-from.txt";
 
 /// What an environment depends on, as the text that is left in it.
 fn made_from(requirements: &[&Path]) -> Result<String> {
