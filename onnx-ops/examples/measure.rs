@@ -61,9 +61,10 @@ fn main() -> TractResult<()> {
     Ok(())
 }
 
-/// As the gateway has its allocator keep memory.
+/// As the gateway keeps memory, and has its allocator keep it.
 #[expect(unsafe_code, reason = "the C library has no safe interface")]
 fn keep_memory() {
+    airlock_onnx::spare::keep(256 << 20);
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it sets numbers of the allocator's, under its lock, and no other thread runs yet.
     unsafe {

@@ -5,6 +5,8 @@ use std::{any::Any, fmt::Debug};
 
 use tract_onnx::tract_core::internal::*;
 
+use crate::spare;
+
 /// An operator of concrete shapes from `f32` tensors to one.
 pub trait Kernel: Debug + Any + Send + Sync {
     fn name(&self) -> &'static str;
@@ -59,7 +61,7 @@ impl EvalOp for Own {
         let shapes: TVec<_> = slices.iter().map(|(shape, _)| *shape).collect();
         let shape = self.0.shape(&shapes)?;
         // SAFETY: the kernel writes every value before any is read.
-        let mut result = unsafe { Tensor::uninitialized::<f32>(&shape)? };
+        let mut result = unsafe { spare::tensor(&shape)? };
         {
             let mut view = result.to_plain_array_view_mut::<f32>()?;
             self.0.run(&slices, view.as_slice_mut().context("a tensor that is not in order")?)?;

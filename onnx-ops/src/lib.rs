@@ -11,6 +11,7 @@ mod gemm;
 mod kernel;
 mod linear;
 mod rows;
+pub mod spare;
 #[cfg(test)]
 mod testing;
 mod transform;
