@@ -13,6 +13,8 @@ use tract_onnx::tract_core::internal::*;
 const LEAST: usize = 256 << 10;
 /// For the widest vectors, and whole lines of a cache.
 const ALIGNMENT: usize = 64;
+/// A page that takes the place of 512, of which each would be a fault when it is first written to.
+const HUGE: usize = 2 << 20;
 
 static SPARE: Mutex<Spare> = Mutex::new(Spare { most: 0, bytes: 0, buffers: Vec::new() });
 
@@ -88,13 +90,23 @@ pub unsafe fn tensor(shape: &[usize]) -> TractResult<Tensor> {
     let taken = spare().take(bytes);
     let buffer = match taken {
         Some(buffer) => buffer,
-        None => {
-            ensure!(bytes <= isize::MAX as usize - ALIGNMENT, "too large a result");
-            // SAFETY: a size that there can be, with an alignment that is a power of two.
-            unsafe { Blob::new_for_size_and_align(bytes, ALIGNMENT) }.into()
-        }
+        None => fresh(bytes)?.into(),
     };
     Ok(Tensor::from_storage(f32::datum_type(), shape, Kept(buffer)))
+}
+
+fn fresh(bytes: usize) -> TractResult<Blob> {
+    let alignment = if bytes >= 2 * HUGE { HUGE } else { ALIGNMENT };
+    ensure!(bytes <= isize::MAX as usize - alignment, "too large a result");
+    // SAFETY: a size that there can be, with an alignment that is a power of two.
+    let blob = unsafe { Blob::new_for_size_and_align(bytes, alignment) };
+    #[cfg(target_os = "linux")]
+    if alignment == HUGE {
+        let place = blob.as_bytes().as_ptr().cast_mut().cast();
+        // SAFETY: the pages are the blob's, or the allocator's behind it, and what they hold stays. Nothing depends on the answer.
+        unsafe { libc::madvise(place, bytes, libc::MADV_HUGEPAGE) };
+    }
+    Ok(blob)
 }
 
 /// Memory of a tensor, which is kept when that is dropped.
@@ -191,7 +203,8 @@ mod tests {
         drop(first);
         let second = of(SIZE);
         assert_eq!((address(&second), second.len(), second.shape()), (place, SIZE, &[SIZE][..]));
-        let kept = || spare().buffers.iter().filter(|(buffer, _)| buffer.as_bytes().len() == 4 * SIZE).count();
+        let kept =
+            || spare().buffers.iter().filter(|(buffer, _)| buffer.as_bytes().len() == 4 * SIZE).count();
         assert_eq!(kept(), 0);
         drop((second, of(SIZE)));
         assert_eq!(kept(), 2);

@@ -14,6 +14,8 @@ pub enum Gate {
     Sigmoid,
     /// `min(max(x * scale + offset, low), high)`
     Clamp { scale: f32, offset: f32, low: f32, high: f32 },
+    /// `min(max(x * scale, low), high)`, to the nearest whole number
+    Whole { scale: f32, low: f32, high: f32 },
     /// `1 + erf(x / sqrt(2))`
     OnePlusErf,
     /// 1 / (1 + e^-(x * scale + x^3 * cube)), which is `(1 + tanh(y)) / 2` where the exponent is `-2 y`.
@@ -86,6 +88,9 @@ impl Map {
                 Gate::Clamp { scale, offset, low, high } => each!(x => {
                     let gate = L::mul_add(x, L::splat(scale), L::splat(offset));
                     L::min(L::splat(high), L::max(L::splat(low), gate))
+                }),
+                Gate::Whole { scale, low, high } => each!(x => {
+                    L::round(L::min(L::splat(high), L::max(L::splat(low), L::mul(x, L::splat(scale)))))
                 }),
                 Gate::OnePlusErf => {
                     each!(x => L::add(one, erf::<L>(L::mul(x, L::splat(std::f32::consts::FRAC_1_SQRT_2)))))

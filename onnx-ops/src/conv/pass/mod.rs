@@ -7,6 +7,7 @@ mod elements;
 mod gates;
 mod linear;
 mod products;
+mod quantised;
 mod values;
 mod windows;
 
@@ -21,6 +22,7 @@ use tract_onnx::tract_core::{
         einsum::EinSum,
         element_wise::ElementWiseOp,
         nn::{Reduce, Softmax},
+        quant::DequantizeLinearF32,
     },
 };
 
@@ -79,7 +81,12 @@ impl Pass<'_> {
         if self.constants.contains_key(&node.id.into()) {
             return self.copy(node);
         }
-        let done = if let Some(conv) = node.op_as::<Conv>() {
+        if self.only_taken_back(node)? {
+            return Ok(());
+        }
+        let done = if let Some(dequantise) = node.op_as::<DequantizeLinearF32>() {
+            self.taken_back(node, dequantise)?
+        } else if let Some(conv) = node.op_as::<Conv>() {
             self.convolution(node, conv)?
         } else if let Some(pool) = node.op_as::<MaxPool>() {
             pool.with_index_outputs.is_none() && self.pool(node, &pool.pool_spec, &Window::Largest)?

@@ -2,7 +2,7 @@
 
 use tract_onnx::tract_core::{
     internal::*,
-    ops::{cast::Cast, konst::Const, source::TypedSource},
+    ops::{binary::TypedBinOp, cast::Cast, konst::Const, quant::DequantizeLinearF32, source::TypedSource},
 };
 
 use super::{Pass, Value};
@@ -39,13 +39,23 @@ impl Pass<'_> {
         Some(value)
     }
 
-    /// Computes what only changes a constant's type or shape.
+    /// Computes what only changes a constant's type or shape, and what makes numbers of quantised ones.
     pub(super) fn fold(&mut self, node: &TypedNode) -> TractResult<()> {
-        let small = node.op_is::<Cast>() || node.op_is::<AxisOp>();
-        let [input] = node.inputs[..] else { return Ok(()) };
-        if small
-            && let Some(constant) = self.constant(input)
-            && let Some(mut outputs) = node.op.eval_out_of_plan(tvec!(constant.into_tvalue()))?
+        let small = node.op_is::<Cast>()
+            || node.op_is::<AxisOp>()
+            || node.op_is::<DequantizeLinearF32>()
+            || node.op_is::<TypedBinOp>();
+        let constants = || node.inputs.iter().map(|input| self.constant(*input)).collect::<Option<TVec<_>>>();
+        if !small || node.inputs.is_empty() {
+            return Ok(());
+        }
+        let Some(constants) = constants() else { return Ok(()) };
+        // Nothing that becomes larger than what there is.
+        let largest = constants.iter().map(|constant| constant.len()).max();
+        let fits = node.outputs[0].fact.shape.as_concrete().map(|shape| shape.iter().product()) <= largest;
+        let inputs = constants.into_iter().map(IntoTValue::into_tvalue).collect();
+        if fits
+            && let Some(mut outputs) = node.op.eval_out_of_plan(inputs)?
             && let Some(output) = outputs.pop()
         {
             self.constants.insert(node.id.into(), output.into_arc_tensor());
