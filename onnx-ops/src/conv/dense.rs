@@ -4,7 +4,10 @@
 
 use tract_onnx::tract_core::internal::*;
 
-use super::geometry::Geometry;
+use super::{
+    geometry::Geometry,
+    winograd::{self, Winograd},
+};
 use crate::gemm::{
     Isa, Line, Packed, Plan,
     map::{Gate, Map},
@@ -43,8 +46,11 @@ pub struct Dense {
     pub geometry: Geometry,
     /// Of the input, in all groups.
     pub channels: usize,
-    /// For each group, its kernels: for each output channel the window's points in order, each with its channels.
+    /// For each group, its kernels: for each output channel the window's points in order, each with its channels. Or those of
+    /// [`winograd::pack`].
     pub kernels: Vec<Packed>,
+    /// Whether it is the latter.
+    pub tiled: bool,
     /// Whether the input is `[N, C, H, W]`.
     pub channels_first: bool,
 }
@@ -75,6 +81,12 @@ impl Dense {
 
     /// With each output channel times `scale` plus `offset`, which hold one value for each, or one for all.
     pub fn scaled(&self, scale: &[f32], offset: &[f32]) -> Self {
+        if self.tiled {
+            let part = |(product, packed): (usize, &Packed)| {
+                packed.scaled(scale, if product == winograd::CENTRE { offset } else { &[0.0] })
+            };
+            return Self { kernels: self.kernels.iter().enumerate().map(part).collect(), ..self.clone() };
+        }
         let mut first = 0;
         let mut part = |packed: &Packed| {
             let channels = first..first + packed.columns();
@@ -90,7 +102,8 @@ impl Dense {
 
     /// Output channels.
     pub fn outputs(&self) -> usize {
-        self.kernels.iter().map(Packed::columns).sum()
+        let kernels = if self.tiled { &self.kernels[..1] } else { &self.kernels };
+        kernels.iter().map(Packed::columns).sum()
     }
 
     /// Convolves `images` images, adds `residual`, clamps and maps.
@@ -100,9 +113,15 @@ impl Dense {
         images: usize,
         from: &[f32],
         residual: Option<&[f32]>,
-        After { clamp: (low, high), map }: After,
+        after: After,
         to: &mut [f32],
     ) -> TractResult<()> {
+        if self.tiled {
+            let Self { geometry, channels, kernels, .. } = self;
+            let winograd = Winograd { geometry: *geometry, channels: *channels, kernels };
+            return winograd.run(isa, images, from, residual, after, to);
+        }
+        let After { clamp: (low, high), map } = after;
         let geometry = self.geometry.wide();
         let Geometry { input, output, kernel, strides, dilations, .. } = geometry;
         let (channels, outputs) = (self.channels, self.outputs());

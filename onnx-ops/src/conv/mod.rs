@@ -12,5 +12,6 @@ pub mod softmax;
 pub mod spread;
 #[cfg(test)]
 mod tests;
+pub mod winograd;
 
 pub use pass::rewrite;

@@ -16,7 +16,7 @@ use super::{
     depthwise::{ByChannel, Window},
     geometry::Geometry,
     layout::transpose,
-    softmax,
+    softmax, winograd,
 };
 use crate::{
     gemm::{
@@ -26,25 +26,30 @@ use crate::{
     kernel::Kernel,
 };
 
-/// Windows that fit into images of a few points.
+/// Windows that fit into images of a few points, a third of them of 3 x 3 points side by side.
 fn geometries() -> impl Strategy<Value = Geometry> {
-    let axis = (1usize..18, 1usize..5, 1usize..4, 1usize..4, 0usize..3, 0usize..3);
-    (axis.clone(), axis).prop_filter_map("windows that fit", |(y, x)| {
-        let axes = [y, x].map(|(input, kernel, stride, dilation, before, after)| {
-            let reach = (kernel - 1) * dilation + 1;
-            let room = (input + before + after).checked_sub(reach)?;
-            Some((input, room / stride + 1, kernel, stride, dilation, before))
-        });
-        let [Some(y), Some(x)] = axes else { return None };
-        Some(Geometry {
-            input: [y.0, x.0],
-            output: [y.1, x.1],
-            kernel: [y.2, x.2],
-            strides: [y.3, x.3],
-            dilations: [y.4, x.4],
-            pads: [y.5, x.5],
-        })
-    })
+    let (size, pad) = (1usize..18, 0usize..3);
+    let axis = (size.clone(), 1usize..5, 1usize..4, 1usize..4, pad.clone(), pad.clone());
+    let common = (size, Just(3), Just(1), Just(1), pad.clone(), pad);
+    prop_oneof![2 => (axis.clone(), axis), 1 => (common.clone(), common)].prop_filter_map(
+        "windows that fit",
+        |(y, x)| {
+            let axes = [y, x].map(|(input, kernel, stride, dilation, before, after)| {
+                let reach = (kernel - 1) * dilation + 1;
+                let room = (input + before + after).checked_sub(reach)?;
+                Some((input, room / stride + 1, kernel, stride, dilation, before))
+            });
+            let [Some(y), Some(x)] = axes else { return None };
+            Some(Geometry {
+                input: [y.0, x.0],
+                output: [y.1, x.1],
+                kernel: [y.2, x.2],
+                strides: [y.3, x.3],
+                dilations: [y.4, x.4],
+                pads: [y.5, x.5],
+            })
+        },
+    )
 }
 
 /// Calls with each tap of the window at `output` that is inside: its number and its point's.
@@ -108,13 +113,18 @@ proptest! {
         transpose(images, points, channels, &last, &mut first);
         let shape = [count, per_group, geometry.kernel[0], geometry.kernel[1]];
         let kernels = Dense::pack(groups, shape, &weights, Some(&bias)).expect("kernels");
-        let dense = Dense { geometry, channels, kernels, channels_first };
+        let dense = Dense { geometry, channels, kernels, tiled: false, channels_first };
         let from = if channels_first { &first } else { &last };
+        let tiled = groups == 1 && [geometry.kernel, geometry.strides, geometry.dilations] == [[3; 2], [1; 2], [1; 2]];
+        let kernels = tiled.then(|| winograd::pack([count, channels], &weights, Some(&bias)).expect("kernels"));
+        let tiled = kernels.map(|kernels| Dense { kernels, tiled: true, channels_first: false, ..dense.clone() });
         for isa in Isa::all() {
-            let mut found = vec![7.0; expected.len()];
-            let after = After { clamp, map: None };
-            dense.run(isa, images, from, with_residual.then_some(&residual), after, &mut found).expect("sizes");
-            assert_near(&found, &expected, per_group * window);
+            for (dense, from) in [(&dense, from)].into_iter().chain(tiled.as_ref().map(|dense| (dense, &last))) {
+                let mut found = vec![7.0; expected.len()];
+                let after = After { clamp, map: None };
+                dense.run(isa, images, from, with_residual.then_some(&residual), after, &mut found).expect("sizes");
+                assert_near(&found, &expected, per_group * window);
+            }
         }
     }
 

@@ -62,7 +62,7 @@ impl Pass<'_> {
         };
         let kernels = vec![Packed::new(depth, columns, factor, None)?];
         let geometry = Geometry::pointwise([1, count]);
-        let dense = Dense { geometry, channels: depth, kernels, channels_first: false };
+        let dense = Dense { geometry, channels: depth, kernels, tiled: false, channels_first: false };
         let from = self.first(rows)?;
         let first = self.wire(&node.name, Convolution::new(dense, true), &[from])?;
         self.values.insert(node.id.into(), Value { first: Some(first), last: None });

@@ -15,6 +15,7 @@ use crate::conv::{
     geometry::Geometry,
     op::{Convolution, Windows},
     spread::Spread,
+    winograd,
 };
 
 impl Pass<'_> {
@@ -60,10 +61,15 @@ impl Pass<'_> {
             return Ok(self.set_last(node, last));
         }
         let channels_first = channels <= 4 && !self.is_last(input);
-        let kernel = geometry.kernel;
-        let kernels =
-            Dense::pack(conv.group, [outputs, per_group, kernel[0], kernel[1]], &weights, Some(&offsets))?;
-        let dense = Dense { geometry, channels, kernels, channels_first };
+        let [height, width] = geometry.kernel;
+        let tiled =
+            conv.group == 1 && !channels_first && winograd::fits(&geometry, shape[0], channels, outputs);
+        let kernels = if tiled {
+            winograd::pack([outputs, channels], &weights, Some(&offsets))?
+        } else {
+            Dense::pack(conv.group, [outputs, per_group, height, width], &weights, Some(&offsets))?
+        };
+        let dense = Dense { geometry, channels, kernels, tiled, channels_first };
         let from = if channels_first { self.first(input)? } else { self.last(input)? };
         let last = self.wire(&node.name, Convolution::new(dense, false), &[from])?;
         Ok(self.set_last(node, last))
