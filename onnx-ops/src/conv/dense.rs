@@ -17,6 +17,9 @@ use crate::gemm::{
 /// What of an image is worked on at once: a part of what a core's second level cache holds.
 const BLOCK: usize = 64 * 1024;
 
+/// Images and results that together have more values than this are in memory, or at best in the last cache, when they are needed.
+const FAR: usize = 256 * 1024;
+
 /// What happens to results while they are near.
 #[derive(Clone, Copy, Debug)]
 pub struct After {
@@ -148,6 +151,7 @@ impl Dense {
             result_step: outputs,
             low,
             high,
+            far: from.len() + to.len() > FAR,
         };
         let multiply_all = |from: &[f32], lines: &mut Vec<Line>, to: &mut [f32]| {
             // The lines' results follow each other.

@@ -47,6 +47,7 @@ impl Kernel for Products {
             result_step: columns,
             low: f32::NEG_INFINITY,
             high: f32::INFINITY,
+            far: false,
         };
         let matrices = a.chunks_exact(rows * depth).zip(b.chunks_exact(depth * columns));
         for ((a, b), to) in matrices.zip(to.chunks_exact_mut(rows * columns)) {

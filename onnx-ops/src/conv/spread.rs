@@ -83,6 +83,7 @@ impl Kernel for Spread {
                     result_step: packed.columns(),
                     low,
                     high,
+                    far: false,
                 };
                 multiply(&plan, &[Line { from: 0, to: 0, rows: width }], from, packed, None, to);
                 if let Some(map) = &self.after.map {

@@ -115,6 +115,7 @@ impl Winograd<'_> {
             result_step: outputs,
             low: f32::NEG_INFINITY,
             high: f32::INFINITY,
+            far: false,
         };
         let mut results = Results { residual, clamp, to };
         for first in (0..tiles).step_by(block) {

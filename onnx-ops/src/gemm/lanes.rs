@@ -57,9 +57,15 @@ pub unsafe trait Lanes {
     /// Zero in the lanes from `count` on.
     unsafe fn load_first(from: *const f32, count: usize) -> Self::V;
     unsafe fn store_first(to: *mut f32, v: Self::V, count: usize);
-    /// Has what is there, if anything is, brought nearer.
+    /// Has what is there, if anything is, brought nearer: factors that are read again and again.
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
+    /// The same for values that are read once.
+    #[inline(always)]
+    unsafe fn prefetch_once(_: *const f32) {}
+    /// The same for what is written.
+    #[inline(always)]
+    unsafe fn prefetch_write(_: *const f32) {}
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -228,6 +234,14 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
         }
         #[inline(always)]
+        unsafe fn prefetch_once(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_write(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(from.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> __m512 {
             unsafe { _mm512_set1_ps(x) }
         }
@@ -320,6 +334,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn prefetch(from: *const f32) {
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_once(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_write(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self::V {

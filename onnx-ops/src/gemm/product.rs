@@ -30,10 +30,13 @@ pub struct Plan<'a> {
     /// Between what the results are clamped.
     pub low: f32,
     pub high: f32,
+    /// Whether the rows and their results are in memory, or at best in the last cache.
+    pub far: bool,
 }
 
-/// How many factors stay in a core's first level cache beside what they are multiplied with.
-const NEAR: usize = 6 * 1024;
+/// How many factors are gone through for each tile: a part of what a core's second level cache holds. The first level would hold
+/// fewer, but then results are read and written once more for each part.
+const NEAR: usize = 40 * 1024;
 
 /// Whether a pass over a part of the depth is the first one, and the last one.
 struct Pass {
@@ -85,7 +88,7 @@ pub fn multiply(
     residual: Option<&[f32]>,
     to: &mut [f32],
 ) {
-    let columns = packed.columns();
+    let (columns, far) = (packed.columns(), plan.far);
     assert_eq!(plan.segments.len() * plan.run, packed.depth(), "the depth of both sides");
     let reach = plan.segments.iter().max().map_or(0, |last| last + plan.run);
     let most = lines.iter().map(|line| line.rows).max().unwrap_or(0);
@@ -96,6 +99,8 @@ pub fn multiply(
         assert!(end <= to.len(), "a row outside of the result");
         assert!(residual.is_none_or(|residual| end <= residual.len()), "a row outside of what is added");
     }
+    // Left sides that follow each other are prefetched.
+    let ahead = far && plan.segments.len() == 1 && plan.step == plan.run;
     let all: usize = lines.iter().map(|line| line.rows).sum();
     let mut panel = 0;
     while panel < packed.panels() {
@@ -141,6 +146,9 @@ pub fn multiply(
                             } else {
                                 piece.depth() * LANES
                             },
+                            next: from.as_ptr().wrapping_add(line.from + (row + rows) * plan.step + begin),
+                            next_step: if ahead && panel == 0 { LANES } else { 0 },
+                            far,
                             c: to.as_mut_ptr().add(at),
                             c_step: plan.result_step,
                             last,

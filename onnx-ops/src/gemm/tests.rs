@@ -74,7 +74,7 @@ proptest! {
             }
         }
         for isa in Isa::all() {
-            let plan = Plan { isa, step, segments: &places, run, result_step, low, high };
+            let plan = Plan { isa, step, segments: &places, run, result_step, low, high, far: clamped };
             let mut found = vec![7.0; to];
             multiply(&plan, &lines, &left, &packed, with_residual.then_some(&residual), &mut found);
             assert_near(&found, &expected, depth);
@@ -143,7 +143,8 @@ fn erf(x: f64) -> f64 {
 fn what_is_no_number_stays_so() {
     let packed = Packed::new(1, 1, |_, _| 1.0, None).expect("a factor");
     for isa in Isa::all() {
-        let plan = Plan { isa, step: 1, segments: &[0], run: 1, result_step: 1, low: 0.0, high: 6.0 };
+        let plan =
+            Plan { isa, step: 1, segments: &[0], run: 1, result_step: 1, low: 0.0, high: 6.0, far: false };
         let mut to = [0.0];
         multiply(&plan, &[Line { from: 0, to: 0, rows: 1 }], &[f32::NAN], &packed, None, &mut to);
         assert!(to[0].is_nan(), "{isa:?}");
@@ -158,7 +159,15 @@ fn what_is_no_number_stays_so() {
 #[should_panic(expected = "a row outside of the left side")]
 fn a_line_outside_is_refused() {
     let packed = Packed::new(2, 1, |_, _| 1.0, None).expect("factors");
-    let plan =
-        Plan { isa: Isa::best(), step: 2, segments: &[0], run: 2, result_step: 1, low: 0.0, high: 1.0 };
+    let plan = Plan {
+        isa: Isa::best(),
+        step: 2,
+        segments: &[0],
+        run: 2,
+        result_step: 1,
+        low: 0.0,
+        high: 1.0,
+        far: false,
+    };
     multiply(&plan, &[Line { from: 0, to: 0, rows: 2 }], &[0.0; 3], &packed, None, &mut [0.0; 2]);
 }

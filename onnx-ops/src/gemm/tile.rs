@@ -27,6 +27,11 @@ pub struct Tile<'a> {
     pub b_step: usize,
     /// How far from the factors are those that are needed next.
     pub ahead: usize,
+    /// Where the next tile's left side begins, and how far to go from there for each value of a row: 0 if it is near already.
+    pub next: *const f32,
+    pub next_step: usize,
+    /// Whether the place of the result, and what is added to it, are far.
+    pub far: bool,
     pub c: *mut f32,
     pub c_step: usize,
     /// Columns of the result in the last panel, at most `LANES`.
@@ -88,7 +93,19 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
                 acc[p][v] = L::load(start.add(p * step + v * LANES));
             }
         }
-        let mut b = t.b;
+        // While the products are computed, what they are for comes nearer.
+        for p in 0..if t.far { ROWS } else { 0 } {
+            for v in 0..PANELS {
+                let at = p * t.c_step + v * LANES;
+                if !t.bias.is_null() {
+                    L::prefetch_write(t.c.wrapping_add(at));
+                }
+                if !t.residual.is_null() {
+                    L::prefetch_once(t.residual.wrapping_add(at));
+                }
+            }
+        }
+        let (mut b, mut next) = (t.b, t.next);
         for segment in t.segments {
             let a = t.a.add(*segment);
             for k in 0..t.run {
@@ -97,6 +114,8 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
                     factors[v] = L::load(b.add(v * t.b_step));
                     L::prefetch(b.wrapping_add(t.ahead + v * t.b_step));
                 }
+                L::prefetch_once(next);
+                next = next.wrapping_add(t.next_step);
                 for p in 0..ROWS {
                     let x = L::splat(*a.add(p * t.a_step + k));
                     for v in 0..PANELS {
