@@ -173,7 +173,9 @@ impl Dense {
         let mut lines = vec![];
         if !copied && geometry.is_pointwise() {
             let points = images * input[0] * input[1];
-            let block = (BLOCK / channels).max(64).next_multiple_of(28);
+            // Of several groups each writes a part of every line of the result: that stays near, too.
+            let width = if self.kernels.len() > 1 { channels + outputs } else { channels };
+            let block = (BLOCK / width).max(64).next_multiple_of(28);
             for first in (0..points).step_by(block) {
                 lines.clear();
                 let rows = block.min(points - first);

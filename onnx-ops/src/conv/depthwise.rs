@@ -41,8 +41,13 @@ pub struct ByChannel {
     pub window: Window,
 }
 
+/// Images that together have more values than this are in memory, or at best in the last cache, when they are needed.
+const FAR: usize = 128 * 1024;
+
 /// How many neighbouring outputs are worked on at once.
 const POINTS: usize = 8;
+/// How many where there are not so many left.
+const FEWER: usize = 3;
 
 impl ByChannel {
     /// Pads each of the `[rows, channels]` values' rows to whole vectors; `value(row, channel)` gives them.
@@ -73,6 +78,7 @@ impl ByChannel {
         }
         let image = input[0] * input[1] * self.channels;
         let line = output[1] * self.channels;
+        let far = from.len() > FAR;
         for (number, to) in to.chunks_exact_mut(output[0] * line).enumerate() {
             let from = &from[number * image..][..image];
             for (y, to) in to.chunks_exact_mut(line).enumerate() {
@@ -80,10 +86,10 @@ impl ByChannel {
                 unsafe {
                     match isa {
                         #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => self.line_avx512(y, from, to),
+                        Isa::Avx512 => self.line_avx512(y, far, from, to),
                         #[cfg(target_arch = "x86_64")]
-                        Isa::Avx2 => self.line_avx2(y, from, to),
-                        Isa::Portable => self.line::<Portable>(y, from, to),
+                        Isa::Avx2 => self.line_avx2(y, far, from, to),
+                        Isa::Portable => self.line::<Portable>(y, far, from, to),
                     }
                 }
             }
@@ -93,38 +99,54 @@ impl ByChannel {
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
-    unsafe fn line_avx512(&self, y: usize, from: &[f32], to: &mut [f32]) {
-        unsafe { self.line::<crate::gemm::lanes::Avx512>(y, from, to) }
+    unsafe fn line_avx512(&self, y: usize, far: bool, from: &[f32], to: &mut [f32]) {
+        unsafe { self.line::<crate::gemm::lanes::Avx512>(y, far, from, to) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn line_avx2(&self, y: usize, from: &[f32], to: &mut [f32]) {
-        unsafe { self.line::<crate::gemm::lanes::Avx2>(y, from, to) }
+    unsafe fn line_avx2(&self, y: usize, far: bool, from: &[f32], to: &mut [f32]) {
+        unsafe { self.line::<crate::gemm::lanes::Avx2>(y, far, from, to) }
     }
 
-    /// One line of the output.
+    /// The lines of the input that the next line of the output is the first to need.
+    fn next_lines(&self, y: usize) -> std::ops::Range<usize> {
+        let Geometry { input, kernel, strides, dilations, pads, .. } = self.geometry;
+        let seen = (y * strides[0] + (kernel[0] - 1) * dilations[0] + 1).saturating_sub(pads[0]);
+        seen.min(input[0])..(seen + strides[0]).min(input[0])
+    }
+
+    /// One line of the output. Meanwhile what the next one needs is brought nearer, if that is `far`.
     #[inline(always)]
-    unsafe fn line<L: Lanes>(&self, y: usize, from: &[f32], to: &mut [f32]) {
-        let Geometry { output, kernel, .. } = self.geometry;
+    unsafe fn line<L: Lanes>(&self, y: usize, far: bool, from: &[f32], to: &mut [f32]) {
+        let Geometry { input, output, kernel, strides, .. } = self.geometry;
+        let next = if far { self.next_lines(y) } else { 0..0 };
         // Outputs whose whole window is inside, along the line.
         let whole = |x: &usize| self.geometry.taps(1, *x).0 == (0..kernel[1]);
         let first = (0..output[1]).find(whole).unwrap_or(output[1]);
         let end = (first..output[1]).find(|x| !whole(x)).unwrap_or(output[1]);
         let mut x = 0;
         while x < output[1] {
-            let points = if (first..end).contains(&x) { (end - x).min(POINTS) } else { 1 };
+            let points = match end.saturating_sub(x) {
+                _ if x < first => 1,
+                POINTS.. => POINTS,
+                FEWER.. => FEWER,
+                _ => 1,
+            };
             for channel in (0..self.channels).step_by(LANES) {
                 // SAFETY: as the caller says; the window's taps and channels are inside of the image.
                 unsafe {
                     let from = from.as_ptr().add(channel);
-                    let to = to.as_mut_ptr().add(x * self.channels + channel);
-                    if points == POINTS {
-                        self.windows::<L, POINTS>(y, x, channel, from, to);
-                    } else {
-                        for point in 0..points {
-                            self.windows::<L, 1>(y, x + point, channel, from, to.add(point * self.channels));
+                    for line in next.clone() {
+                        for point in x * strides[1]..(x + points) * strides[1] {
+                            L::prefetch(from.wrapping_add((line * input[1] + point) * self.channels));
                         }
+                    }
+                    let to = to.as_mut_ptr().add(x * self.channels + channel);
+                    match points {
+                        POINTS => self.windows::<L, POINTS>(y, x, channel, from, to),
+                        FEWER => self.windows::<L, FEWER>(y, x, channel, from, to),
+                        _ => self.windows::<L, 1>(y, x, channel, from, to),
                     }
                 }
             }

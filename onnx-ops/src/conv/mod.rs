@@ -1,8 +1,10 @@
 //! Convolutions and pooling on channels-last data, and the pass that puts them into a graph.
 
+pub mod arithmetic;
 pub mod channels;
 pub mod dense;
 pub mod depthwise;
+pub mod fold;
 pub mod geometry;
 pub mod layout;
 pub mod op;

@@ -188,13 +188,32 @@ impl Kernel for Shuffle {
         let (shape, from) = inputs[0];
         let channels = shape[shape.len() - 1];
         let per_group = channels / self.groups;
-        let sources: Vec<usize> =
-            (0..channels).map(|channel| channel % self.groups * per_group + channel / self.groups).collect();
-        for (to, from) in to.chunks_exact_mut(channels.max(1)).zip(from.chunks_exact(channels.max(1))) {
-            for (to, source) in to.iter_mut().zip(&sources) {
-                *to = from[*source];
+        if channels > 0 {
+            match self.groups {
+                2 => deal::<2>(per_group, from, to),
+                3 => deal::<3>(per_group, from, to),
+                4 => deal::<4>(per_group, from, to),
+                8 => deal::<8>(per_group, from, to),
+                groups => {
+                    for (to, from) in to.chunks_exact_mut(channels).zip(from.chunks_exact(channels)) {
+                        transpose(1, groups, per_group, from, to);
+                    }
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// Shuffles the channels of `GROUPS` groups, of which the compiler makes a few vectors.
+fn deal<const GROUPS: usize>(per_group: usize, from: &[f32], to: &mut [f32]) {
+    let channels = GROUPS * per_group;
+    for (to, from) in to.chunks_exact_mut(channels).zip(from.chunks_exact(channels)) {
+        let groups: [&[f32]; GROUPS] = std::array::from_fn(|group| &from[group * per_group..][..per_group]);
+        for (channel, to) in to.as_chunks_mut::<GROUPS>().0.iter_mut().enumerate() {
+            for (to, group) in to.iter_mut().zip(groups) {
+                *to = group[channel];
+            }
+        }
     }
 }

@@ -11,9 +11,11 @@ use tract_onnx::tract_core::{
 };
 
 use super::{
-    channels::{Arithmetic, Binary, Repeat},
+    arithmetic::{Arithmetic, Binary},
+    channels::Repeat,
     dense::{After, Dense},
     depthwise::{ByChannel, Window},
+    fold::{Fold, Of},
     geometry::Geometry,
     layout::transpose,
     softmax, winograd,
@@ -505,6 +507,8 @@ fn arithmetic_spreads_the_smaller_operand() {
         (vec![2usize, 3, 19], (|at| at) as fn(usize) -> usize),
         (vec![1, 1, 19], |at| at % 19),
         (vec![2, 1, 19], |at| at / (3 * 19) * 19 + at % 19),
+        (vec![2, 3, 1], |at| at / 19),
+        (vec![1, 3, 1], |at| at / 19 % 3),
         (vec![1, 1, 1], |_| 0),
     ] {
         let small = numbers(small_shape.iter().product(), 2);
@@ -522,15 +526,38 @@ fn arithmetic_spreads_the_smaller_operand() {
                 pairs.map(|(x, y)| if swapped { f(y, x) } else { f(x, y) }).collect()
             };
             let mut found = vec![7.0; large.len()];
-            let one = Binary::of(arithmetic, &large_shape, &small_shape).expect("operands that fit");
-            one.run(&[(&large_shape, &large), (&small_shape, &small)], &mut found).expect("sizes");
+            let binary = Binary(arithmetic);
+            binary.run(&[(&large_shape, &large), (&small_shape, &small)], &mut found).expect("sizes");
             assert_eq!(found, expected(false), "{arithmetic:?} {small_shape:?}");
-            let other = Binary::of(arithmetic, &small_shape, &large_shape).expect("operands that fit");
-            other.run(&[(&small_shape, &small), (&large_shape, &large)], &mut found).expect("sizes");
+            binary.run(&[(&small_shape, &small), (&large_shape, &large)], &mut found).expect("sizes");
             assert_eq!(found, expected(true), "{arithmetic:?} {small_shape:?} first");
         }
     }
-    assert!(Binary::of(Arithmetic::Add, &[2, 1, 19], &[1, 3, 19]).is_none());
+    let mut found = [0.0; 6];
+    Binary(Arithmetic::Sub)
+        .run(&[(&[1, 3], &[1.0, 2.0, 3.0]), (&[2, 1], &[1.0, 4.0])], &mut found)
+        .expect("sizes");
+    assert_eq!(found, [0.0, 1.0, 2.0, -3.0, -2.0, -1.0]);
+    assert!(Binary::shape_of(&[2, 2, 19], &[1, 3, 19]).is_none());
+}
+
+#[test]
+fn folds_are_sums_and_maxima_along_axes() {
+    for (before, size, after) in [(3, 150, 1), (2, 7, 70), (1, 5, 130), (2, 3, 5)] {
+        let from = numbers(before * size * after, 3);
+        for of in [Of::Sum, Of::Largest] {
+            let mut expected = vec![];
+            for (outer, inner) in (0..before * after).map(|at| (at / after, at % after)) {
+                let values = (0..size).map(|at| from[(outer * size + at) * after + inner]);
+                expected.push(if of == Of::Sum { values.sum() } else { values.fold(f32::MIN, f32::max) });
+            }
+            for isa in Isa::all() {
+                let mut found = vec![7.0; expected.len()];
+                Fold { of, first: 1, axes: 1 }.apply(isa, size, after, &from, &mut found);
+                assert_near(&found, &expected, size);
+            }
+        }
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub fn fits(geometry: &Geometry, images: usize, channels: usize, outputs: usize)
     let plain = geometry.kernel == [3; 2] && geometry.strides == [1; 2] && geometry.dilations == [1; 2];
     let [height, width] = geometry.output;
     let tiles = images * height.div_ceil(2) * width.div_ceil(2);
-    plain && height > 3 && width > 3 && channels >= LANES && outputs >= LANES && tiles >= FEWEST_TILES
+    plain && height > 3 && width > 3 && channels >= 2 * LANES && outputs >= LANES && tiles >= FEWEST_TILES
 }
 
 /// Transforms and packs kernels `[O, I, 3, 3]`: for each of the products, the factors of all channels.

@@ -240,6 +240,7 @@ impl<T: Number> Leaves<T> {
     }
 
     /// Calls with the target and the weight of each that a leaf has.
+    #[inline(always)]
     pub fn each(&self, leaf: u32, mut visit: impl FnMut(usize, T)) {
         let leaf = leaf as usize;
         match &self.starts {

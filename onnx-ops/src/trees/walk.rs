@@ -57,29 +57,35 @@ impl<T: Number> Forest<T> {
             for (row, to) in (start..start + size).zip(block.chunks_exact_mut(stride)) {
                 to[..self.features].copy_from_slice(&rows[row * width..][..self.features]);
             }
-            let mut sum = |leaf: u32, row: usize| {
-                let at = (start + row) * targets;
-                let (values, given) =
-                    (&mut scores.values[at..at + targets], &mut scores.given[at..at + targets]);
-                self.leaves.add(leaf, aggregate, values, given);
+            let mut sum = |leaves: &[u32], row: usize, step: usize| {
+                let mut at = (start + row) * targets;
+                for leaf in leaves {
+                    let (values, given) =
+                        (&mut scores.values[at..at + targets], &mut scores.given[at..at + targets]);
+                    self.leaves.add(*leaf, aggregate, values, given);
+                    at += step * targets;
+                }
             };
             let whole = size - size % LANES;
             for root in &self.roots {
                 for row in (0..whole).step_by(LANES) {
-                    let offsets = std::array::from_fn(|lane| (row + lane) * stride);
-                    let leaves: [u32; LANES] = walk(&self.nodes, [*root; LANES], &block, offsets, first);
-                    leaves.into_iter().enumerate().for_each(|(lane, leaf)| sum(leaf, row + lane));
+                    let mut offsets = [row * stride; LANES];
+                    for (lane, offset) in offsets.iter_mut().enumerate() {
+                        *offset += lane * stride;
+                    }
+                    let leaves = walk(&self.nodes, [*root; LANES], &block, offsets, first);
+                    sum(&leaves, row, 1);
                 }
             }
             for row in whole..size {
                 let (several, rest) = self.roots.as_chunks::<LANES>();
                 for roots in several {
                     let leaves = walk(&self.nodes, *roots, &block, [row * stride; LANES], first);
-                    leaves.into_iter().for_each(|leaf| sum(leaf, row));
+                    sum(&leaves, row, 0);
                 }
                 for root in rest {
-                    let [leaf] = walk(&self.nodes, [*root], &block, [row * stride], first);
-                    sum(leaf, row);
+                    let leaf = walk(&self.nodes, [*root], &block, [row * stride], first);
+                    sum(&leaf, row, 0);
                 }
             }
         }
@@ -94,6 +100,7 @@ fn missing<T: Number>(x: T, node: &Node<T>, flag: u32) -> bool {
 
 /// Walks from each root down to a leaf, with the row that begins at the offset of the same lane. Returns the leaves.
 #[inline]
+#[expect(clippy::needless_range_loop, reason = "lanes are counted, so that they stay in registers")]
 fn walk<T: Number, const N: usize>(
     nodes: &[Node<T>],
     mut at: [u32; N],
@@ -103,21 +110,24 @@ fn walk<T: Number, const N: usize>(
 ) -> [u32; N] {
     loop {
         let mut moved = 0;
-        for (at, offset) in at.iter_mut().zip(offsets) {
-            let node = &nodes[*at as usize];
-            let x = rows[offset + (node.feature & FEATURE) as usize];
+        for lane in 0..N {
+            let node = &nodes[at[lane] as usize];
+            let x = rows[offsets[lane] + (node.feature & FEATURE) as usize];
             let next = node.child + u32::from(!first(x, node));
-            moved |= next ^ *at;
-            *at = next;
+            moved |= next ^ at[lane];
+            at[lane] = next;
         }
         if moved == 0 {
-            return at.map(|at| nodes[at as usize].threshold.to_leaf());
+            for at in &mut at {
+                *at = nodes[*at as usize].threshold.to_leaf();
+            }
+            return at;
         }
     }
 }
 
 impl<T: Number> Leaves<T> {
-    #[inline]
+    #[inline(always)]
     fn add(&self, leaf: u32, aggregate: Aggregate, values: &mut [T], given: &mut [bool]) {
         self.each(leaf, |target, weight| {
             let (value, given) = (&mut values[target], &mut given[target]);

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     conv::{
-        channels::{Arithmetic, Pointwise},
+        arithmetic::Arithmetic,
+        channels::Pointwise,
         dense::After,
         depthwise::{ByChannel, Window},
         op::{Convolution, Windows},
@@ -27,6 +28,7 @@ impl Pass<'_> {
             Value { last: None, first: Some(first) } => *first,
             _ => return None,
         };
+        let place = self.views.get(&place).copied().unwrap_or(place);
         let own = self.target.node(place.node).op_as::<Own>()?.clone();
         self.readers(outlet)?.iter().all(|reader| readers.contains(reader)).then_some((place, own))
     }
@@ -78,7 +80,12 @@ impl Pass<'_> {
                 let dense = Arc::new(conv.dense.scaled(&scale, &offset));
                 return Ok(self.replace(node, x, place, Own::new(Convolution { dense, ..conv.clone() })));
             }
-            if arithmetic != Arithmetic::Add || self.shape(x)? != self.shape(other)? || x == other {
+            let seen_otherwise = self.views.values().any(|seen| *seen == place);
+            if arithmetic != Arithmetic::Add
+                || self.shape(x)? != self.shape(other)?
+                || x == other
+                || seen_otherwise
+            {
                 return Ok(false);
             }
             let residual = if conv.rows { self.first(other)? } else { self.last(other)? };

@@ -1,8 +1,11 @@
 //! What moves channels and points, and what changes nothing.
 
-use tract_onnx::tract_core::{internal::*, ops::array::Slice};
+use tract_onnx::tract_core::{
+    internal::*,
+    ops::{array::Slice, identity::Identity},
+};
 
-use super::Pass;
+use super::{Pass, Value};
 use crate::conv::{
     channels::{Join, Part, Repeat},
     op::Shuffle,
@@ -101,6 +104,53 @@ impl Pass<'_> {
         let from = self.last(input)?;
         let last = self.wire(&node.name, Shuffle { groups }, &[from])?;
         Ok(self.set_last(node, last))
+    }
+
+    /// Axes that come, go or move where that moves nothing in memory.
+    pub(super) fn axes(&mut self, node: &TypedNode, op: &AxisOp) -> TractResult<bool> {
+        let input = node.inputs[0];
+        let (Some(shape), Some(result)) = (self.shape(input)?, self.shape(node.id.into())?) else {
+            return Ok(false);
+        };
+        let (rank, images) = (shape.len(), 3..=4);
+        if !images.contains(&rank) || !images.contains(&result.len()) || shape.contains(&0) {
+            return Ok(false);
+        }
+        let last = self.is_last(input);
+        let view = match *op {
+            AxisOp::Rm(axis) if last && axis > 1 => AxisOp::Rm(axis - 1),
+            AxisOp::Add(axis) if last && axis > 1 => AxisOp::Add(axis - 1),
+            AxisOp::Move(from, to) => {
+                let swapped = from.abs_diff(to) == 1;
+                // The channels are where they will be, but for axes of one point.
+                let channels = if to == 1 || swapped && from == 1 { from.max(to) } else { 0 };
+                if !last && channels > 0 && shape[channels + 1..].iter().all(|size| *size == 1) {
+                    let dims = |axes: &[usize]| axes.iter().map(|size| size.to_dim()).collect::<TVec<_>>();
+                    let mut ones_first = shape[channels..].to_vec();
+                    ones_first.rotate_left(1);
+                    let view = AxisOp::Reshape(channels, dims(&shape[channels..]), dims(&ones_first));
+                    let from = self.first(input)?;
+                    let last = self.target.wire_node(&*node.name, view, &[from])?[0];
+                    return Ok(self.set_last(node, last));
+                }
+                let back =
+                    (from, to) == (1, rank - 1) || swapped && from.max(to) == rank - 1 && from.min(to) == 1;
+                if last && back {
+                    let from = self.last(input)?;
+                    let first = self.target.wire_node(&*node.name, Identity, &[from])?[0];
+                    self.values.insert(node.id.into(), Value { first: Some(first), last: None });
+                    return Ok(true);
+                }
+                return Ok(false);
+            }
+            _ => return Ok(false),
+        };
+        let from = self.last(input)?;
+        let outlet = self.target.wire_node(&*node.name, view, &[from])?[0];
+        if self.readers(input).is_some_and(|readers| readers == [node.id]) {
+            self.views.insert(outlet, from);
+        }
+        Ok(self.set_last(node, outlet))
     }
 
     /// What changes nothing.

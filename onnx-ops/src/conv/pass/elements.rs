@@ -2,13 +2,19 @@
 
 use tract_onnx::tract_core::{internal::*, ops::binary::TypedBinOp};
 
-use super::{Pass, Value, linear::arithmetic};
+use super::{
+    Pass, Value,
+    linear::{arithmetic, linear},
+};
 use crate::{
     conv::{
-        channels::{Arithmetic, Binary, Pointwise},
+        arithmetic::{Arithmetic, Binary},
+        channels::Pointwise,
         dense::After,
+        depthwise::{ByChannel, Window},
+        geometry::Geometry,
         op::{Convolution, Windows},
-        product::{Lookup, Products},
+        product::Lookup,
         spread::Spread,
     },
     gemm::{
@@ -17,6 +23,9 @@ use crate::{
     },
     kernel::Own,
 };
+
+/// Results that are worth a kernel of our own.
+const MANY: usize = 4096;
 
 impl Pass<'_> {
     pub(super) fn element_wise(&mut self, node: &TypedNode) -> TractResult<bool> {
@@ -57,31 +66,62 @@ impl Pass<'_> {
                 return Ok(true);
             }
         }
-        // Such as the mask of an attention: the engine is slow at these.
-        let products = |pass: &Self, x| {
-            pass.ours(x, &[node.id]).is_some_and(|(_, own)| own.as_kernel::<Products>().is_some())
-        };
-        if let Some(binary) = Binary::of(arithmetic, &a_shape, &b_shape)
-            && (products(self, a) || products(self, b))
-        {
+        let Some(result) = Binary::shape_of(&a_shape, &b_shape) else { return Ok(false) };
+        if !(3..=4).contains(&a_shape.len()) || !(self.is_last(a) || self.is_last(b)) {
+            // Few are left to the engine, which knows more that it can make of them.
+            if result.iter().product::<usize>() < MANY {
+                return Ok(false);
+            }
             let inputs = [self.first(a)?, self.first(b)?];
-            let first = self.wire(&node.name, binary, &inputs)?;
+            let first = self.wire(&node.name, Binary(arithmetic), &inputs)?;
             self.values.insert(node.id.into(), Value { first: Some(first), last: None });
             return Ok(true);
         }
-        let rank = a_shape.len();
-        if !(3..=4).contains(&rank) || !(self.is_last(a) || self.is_last(b)) {
+        for (x, other, swapped) in [(a, b, false), (b, a, true)] {
+            if self.is_last(x)
+                && self.shape(x)?.as_ref() == Some(&result)
+                && self.per_channel(node, x, other, arithmetic, swapped)?
+            {
+                return Ok(true);
+            }
+        }
+        let inputs = [self.last(a)?, self.last(b)?];
+        let last = self.wire(&node.name, Binary(arithmetic), &inputs)?;
+        Ok(self.set_last(node, last))
+    }
+
+    /// Arithmetic with a constant for each channel: as a window of one point, of which more can become a part.
+    fn per_channel(
+        &mut self,
+        node: &TypedNode,
+        x: OutletId,
+        other: OutletId,
+        arithmetic: Arithmetic,
+        swapped: bool,
+    ) -> TractResult<bool> {
+        let (Some(constant), Some(shape)) = (self.by_channel(other, false)?, self.shape(x)?) else {
+            return Ok(false);
+        };
+        let Some((scale, offset)) = linear(arithmetic, swapped, constant) else { return Ok(false) };
+        let channels = shape[1];
+        let size = 1..1 << 15;
+        let points = [shape.get(3).map_or(1, |_| shape[2]), shape[shape.len() - 1]];
+        if channels == 0 || !points.iter().all(|points| size.contains(points)) {
             return Ok(false);
         }
-        let (a_last, b_last) = (self.last(a)?, self.last(b)?);
-        let turned = |mut shape: TVec<usize>| {
-            shape[1..].rotate_left(1);
-            shape
+        let of = |values: &[f32], channel: usize| values[if values.len() == 1 { 0 } else { channel }];
+        let by_channel = ByChannel {
+            geometry: Geometry::pointwise(points),
+            channels,
+            window: Window::Weighted {
+                factors: ByChannel::pad(1, channels, |_, channel| of(&scale, channel))?,
+                bias: ByChannel::pad(1, channels, |_, channel| of(&offset, channel))?,
+                low: f32::NEG_INFINITY,
+                high: f32::INFINITY,
+            },
         };
-        let last = match Binary::of(arithmetic, &turned(a_shape), &turned(b_shape)) {
-            Some(binary) => self.wire(&node.name, binary, &[a_last, b_last])?,
-            None => self.target.wire_node(&*node.name, node.op.clone(), &[a_last, b_last])?[0],
-        };
+        let from = self.last(x)?;
+        let last = self.wire(&node.name, Windows { by_channel, map: None }, &[from])?;
         Ok(self.set_last(node, last))
     }
 

@@ -6,7 +6,7 @@ use super::{
     Pass,
     linear::{arithmetic, clamped, linear},
 };
-use crate::{conv::channels::Arithmetic, gemm::map::Gate};
+use crate::{conv::arithmetic::Arithmetic, gemm::map::Gate};
 
 /// A step from `x` to its gate.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use tract_onnx::tract_core::{internal::*, ops::binary::TypedBinOp};
 
 use crate::{
-    conv::{channels::Arithmetic, dense::After},
+    conv::{arithmetic::Arithmetic, dense::After},
     gemm::map::Map,
 };
 

@@ -35,6 +35,7 @@ pub fn rewrite(source: &TypedModel) -> TractResult<TypedModel> {
         target: TypedModel { symbols: source.symbols.clone(), ..TypedModel::default() },
         values: HashMap::new(),
         constants: HashMap::new(),
+        views: HashMap::new(),
     };
     for id in source.eval_order()? {
         let node = source.node(id);
@@ -73,6 +74,8 @@ struct Pass<'a> {
     values: HashMap<OutletId, Value>,
     /// What small operators make of constants.
     constants: HashMap<OutletId, Arc<Tensor>>,
+    /// What only shows another value of the new graph, which nothing else reads, with other axes.
+    views: HashMap<OutletId, OutletId>,
 }
 
 impl Pass<'_> {
@@ -118,7 +121,7 @@ impl Pass<'_> {
         } else if let Some(softmax) = node.op_as::<Softmax>() {
             self.softmax(node, softmax)?
         } else if let Some(axis) = node.op_as::<AxisOp>() {
-            self.shuffle(node, axis)?
+            self.shuffle(node, axis)? || self.axes(node, axis)?
         } else if ["Identity", "Dropout"].contains(&node.op.name().as_ref()) {
             self.alias(node)
         } else {

@@ -8,10 +8,11 @@ use tract_onnx::tract_core::{
     },
 };
 
-use super::Pass;
+use super::{Pass, Value};
 use crate::conv::{
     dense::{After, Dense},
     depthwise::{ByChannel, Window},
+    fold::{Fold, Of},
     geometry::Geometry,
     op::{Convolution, Windows},
     spread::Spread,
@@ -88,33 +89,41 @@ impl Pass<'_> {
         Ok(self.set_last(node, last))
     }
 
-    /// A sum over whole images.
+    /// A sum or the largest value along neighbouring axes.
     pub(super) fn reduce(&mut self, node: &TypedNode, reduce: &Reduce) -> TractResult<bool> {
         let input = node.inputs[0];
-        let Some(shape) = self.shape(input)? else { return Ok(false) };
-        let [_, channels, height, width] = shape[..] else { return Ok(false) };
-        let whole = reduce.axes[..] == [2, 3] && reduce.reducer == Reducer::Sum;
-        let sizes = 1..1 << 15;
-        if !whole
-            || !self.is_last(input)
-            || channels == 0
-            || !sizes.contains(&height)
-            || !sizes.contains(&width)
-        {
-            return Ok(false);
-        }
-        let geometry = Geometry {
-            input: [height, width],
-            output: [1; 2],
-            kernel: [height, width],
-            strides: [1; 2],
-            dilations: [1; 2],
-            pads: [0; 2],
+        let of = match reduce.reducer {
+            Reducer::Sum => Of::Sum,
+            Reducer::Max => Of::Largest,
+            _ => return Ok(false),
         };
-        let by_channel = ByChannel { geometry, channels, window: Window::Sum };
-        let from = self.last(input)?;
-        let last = self.wire(&node.name, Windows { by_channel, map: None }, &[from])?;
-        Ok(self.set_last(node, last))
+        let Some(shape) = self.shape(input)? else { return Ok(false) };
+        let mut axes = reduce.axes.clone();
+        axes.sort_unstable();
+        let last = self.is_last(input) && (3..=4).contains(&shape.len());
+        if last {
+            let moved = |axis: usize| match axis {
+                0 => 0,
+                1 => shape.len() - 1,
+                axis => axis - 1,
+            };
+            axes.iter_mut().for_each(|axis| *axis = moved(*axis));
+            axes.sort_unstable();
+        }
+        let neighbours = axes.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        let (Some(first), true) = (axes.first().copied(), neighbours && !shape.contains(&0)) else {
+            return Ok(false);
+        };
+        let fold = Fold { of, first, axes: axes.len() };
+        if last {
+            let from = self.last(input)?;
+            let last = self.wire(&node.name, fold, &[from])?;
+            return Ok(self.set_last(node, last));
+        }
+        let from = self.first(input)?;
+        let first = self.wire(&node.name, fold, &[from])?;
+        self.values.insert(node.id.into(), Value { first: Some(first), last: None });
+        Ok(true)
     }
 
     /// A transposed convolution without overlaps.
