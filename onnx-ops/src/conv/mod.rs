@@ -8,6 +8,7 @@ pub mod fold;
 pub mod geometry;
 pub mod layout;
 pub mod op;
+pub mod pad;
 mod pass;
 mod product;
 pub mod softmax;

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use tract_onnx::tract_core::{
     internal::*,
     ops::{
-        array::{Slice, TypedConcat},
+        array::{self, PadMode, Slice, TypedConcat},
         cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool},
         math,
         nn::{DataFormat, Reduce, Reducer, Softmax, SoftmaxKind, sigmoid},
@@ -18,6 +18,7 @@ use super::{
     fold::{Fold, Of},
     geometry::Geometry,
     layout::transpose,
+    pad::{Mode, Pad},
     softmax, winograd,
 };
 use crate::{
@@ -556,6 +557,36 @@ fn folds_are_sums_and_maxima_along_axes() {
                 Fold { of, first: 1, axes: 1 }.apply(isa, size, after, &from, &mut found);
                 assert_near(&found, &expected, size);
             }
+        }
+    }
+}
+
+#[test]
+fn padding_is_what_the_engine_makes_it() {
+    for (shape, pads) in [
+        (vec![7], vec![(3, 2)]),
+        (vec![2, 3, 4], vec![(0, 0), (1, 2), (3, 0)]),
+        (vec![1, 2], vec![(0, 2), (1, 1)]),
+    ] {
+        let count = shape.iter().product();
+        let tensor = Tensor::from_shape(&shape, &numbers(count, 5)).expect("a tensor");
+        for mode in [PadMode::Constant(rctensor0(2.5f32)), PadMode::Edge, PadMode::Reflect] {
+            if matches!(mode, PadMode::Reflect)
+                && shape.iter().zip(&pads).any(|(size, pads)| pads.0.max(pads.1) >= *size)
+            {
+                continue;
+            }
+            let engine = array::Pad { pads: pads.clone(), mode: mode.clone() };
+            let expected = engine
+                .eval_out_of_plan(tvec!(tensor.clone().into_tvalue()))
+                .expect("it runs")
+                .expect("it needs no plan");
+            let pad = Pad { pads: pads.clone(), mode: Mode::of(&mode).expect("it is known") };
+            let mut found = vec![0.0; expected[0].len()];
+            let view = tensor.to_plain_array_view::<f32>().expect("numbers");
+            pad.run(&[(&shape, view.as_slice().expect("in order"))], &mut found).expect("sizes");
+            assert_eq!(pad.shape(&[&shape]).expect("a shape"), expected[0].shape().into());
+            assert_eq!(found, crate::testing::values::<f32>(&expected[0]), "{mode:?} {shape:?}");
         }
     }
 }

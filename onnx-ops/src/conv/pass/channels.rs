@@ -2,13 +2,17 @@
 
 use tract_onnx::tract_core::{
     internal::*,
-    ops::{array::Slice, identity::Identity},
+    ops::{
+        array::{self, Slice},
+        identity::Identity,
+    },
 };
 
 use super::{Pass, Value};
 use crate::conv::{
     channels::{Join, Part, Repeat},
     op::Shuffle,
+    pad::{Mode, Pad},
 };
 
 impl Pass<'_> {
@@ -27,6 +31,18 @@ impl Pass<'_> {
         let inputs = node.inputs.iter().map(|input| self.last(*input)).collect::<TractResult<TVec<_>>>()?;
         let last = self.wire(&node.name, Join, &inputs)?;
         Ok(self.set_last(node, last))
+    }
+
+    pub(super) fn pad(&mut self, node: &TypedNode, pad: &array::Pad) -> TractResult<bool> {
+        let input = node.inputs[0];
+        let (Some(shape), Some(mode)) = (self.shape(input)?, Mode::of(&pad.mode)) else { return Ok(false) };
+        if shape.contains(&0) || pad.pads.len() != shape.len() || shape.is_empty() {
+            return Ok(false);
+        }
+        let from = self.first(input)?;
+        let first = self.wire(&node.name, Pad { pads: pad.pads.clone(), mode }, &[from])?;
+        self.values.insert(node.id.into(), Value { first: Some(first), last: None });
+        Ok(true)
     }
 
     pub(super) fn slice(&mut self, node: &TypedNode, slice: &Slice) -> TractResult<bool> {

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use tract_onnx::tract_core::{
     internal::*,
     ops::{
-        array::{Slice, TypedConcat},
+        array::{Pad, Slice, TypedConcat},
         binary::TypedBinOp,
         cnn::{Conv, Deconv, MaxPool, PaddingSpec, SumPool},
         einsum::EinSum,
@@ -110,6 +110,8 @@ impl Pass<'_> {
             self.element_wise(node)?
         } else if let Some(concat) = node.op_as::<TypedConcat>() {
             concat.axis == 1 && self.concat(node)?
+        } else if let Some(pad) = node.op_as::<Pad>() {
+            self.pad(node, pad)?
         } else if let Some(slice) = node.op_as::<Slice>() {
             slice.axis == 1 && self.slice(node, slice)?
         } else if let Some(reduce) = node.op_as::<Reduce>() {
