@@ -10,6 +10,7 @@ pub mod file;
 mod gemm;
 mod kernel;
 mod linear;
+mod operator;
 mod rows;
 pub mod spare;
 #[cfg(test)]

@@ -5,16 +5,13 @@ use tract_onnx::{Onnx, tract_hir::internal::*};
 
 use crate::{
     attributes::{Attributes, Labels},
+    operator::{Operator, op},
     transform::{Transform, logistic},
 };
 
 pub fn register(onnx: &mut Onnx) {
     onnx.op_register.insert("LinearClassifier", |_, node| op(classifier(Attributes(node))?));
     onnx.op_register.insert("LinearRegressor", |_, node| op(regressor(Attributes(node))?));
-}
-
-fn op(linear: Linear) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    Ok((expand(linear), Vec::new()))
 }
 
 /// A product with a matrix, and what is made of it. Input: rows × columns, or columns alone for one row. Outputs: of a
@@ -74,10 +71,6 @@ impl Linear {
         })
     }
 
-    fn name(&self) -> StaticName {
-        if self.labels.is_some() { "LinearClassifier" } else { "LinearRegressor" }.into()
-    }
-
     /// Scores of a row that are given out.
     fn width(&self) -> usize {
         self.labels.as_ref().map_or(self.intercepts.len(), Labels::len)
@@ -121,33 +114,31 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-impl Expansion for Linear {
+impl Operator for Linear {
     fn name(&self) -> StaticName {
-        Linear::name(self)
+        if self.labels.is_some() { "LinearClassifier" } else { "LinearRegressor" }.into()
     }
 
-    fn nboutputs(&self) -> TractResult<usize> {
-        Ok(if self.labels.is_some() { 2 } else { 1 })
+    fn outputs(&self) -> usize {
+        if self.labels.is_some() { 2 } else { 1 }
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
         &'s self,
         solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
+        input: &'p TensorProxy,
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, self.nboutputs()?)?;
         let scores = &outputs[outputs.len() - 1];
         solver.equals(&scores.datum_type, f32::datum_type())?;
         solver.equals(&scores.rank, 2)?;
         solver.equals(&scores.shape[1], self.width().to_dim())?;
-        solver.given(&inputs[0].rank, move |solver, rank| {
+        solver.given(&input.rank, move |solver, rank| {
             if rank == 1 {
                 solver.equals(&scores.shape[0], 1.to_dim())
             } else {
-                solver.equals(&inputs[0].rank, 2)?;
-                solver.equals(&scores.shape[0], &inputs[0].shape[0])
+                solver.equals(&input.rank, 2)?;
+                solver.equals(&scores.shape[0], &input.shape[0])
             }
         })?;
         if let Some(labels) = &self.labels {
@@ -158,43 +149,7 @@ impl Expansion for Linear {
         Ok(())
     }
 
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(prefix, self.clone(), inputs)
-    }
-}
-
-impl Op for Linear {
-    fn name(&self) -> StaticName {
-        Linear::name(self)
-    }
-
-    op_as_typed_op!();
-}
-
-impl EvalOp for Linear {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = args_1!(inputs);
-        let (columns, width) = (self.columns, self.width());
-        ensure!(input.shape().last() == Some(&columns), "rows of {columns} numbers are expected");
-        let count = input.len() / columns;
-        let rows = input.cast_to::<f32>()?;
-        let mut out = vec![0f32; count * width];
-        let rows = rows.try_as_plain_ram()?.as_slice::<f32>()?.chunks_exact(columns);
-        let classes: Vec<usize> =
-            rows.zip(out.chunks_exact_mut(width)).map(|(row, out)| self.score(row, out)).collect();
-        let scores = tensor1(&out).into_shape(&[count, width])?.into_tvalue();
-        let labels = self.labels.as_ref().map(|labels| labels.of(classes.into_iter()).into_tvalue());
-        Ok(labels.into_iter().chain([scores]).collect())
-    }
-}
-
-impl TypedOp for Linear {
-    as_op!();
-
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let [input] = inputs else { bail!("it takes one input") };
+    fn facts(&self, input: &TypedFact) -> TractResult<TVec<TypedFact>> {
         let columns = self.columns;
         let (count, width) = match input.shape.dims() {
             [width] => (1.to_dim(), width),
@@ -207,6 +162,20 @@ impl TypedOp for Linear {
         );
         let labels = self.labels.as_ref().map(|labels| labels.datum_type().fact([count.clone()]));
         let scores = f32::fact([count, self.width().to_dim()]);
+        Ok(labels.into_iter().chain([scores]).collect())
+    }
+
+    fn run(&self, input: TValue) -> TractResult<TVec<TValue>> {
+        let (columns, width) = (self.columns, self.width());
+        ensure!(input.shape().last() == Some(&columns), "rows of {columns} numbers are expected");
+        let count = input.len() / columns;
+        let rows = input.cast_to::<f32>()?;
+        let mut out = vec![0f32; count * width];
+        let rows = rows.try_as_plain_ram()?.as_slice::<f32>()?.chunks_exact(columns);
+        let classes: Vec<usize> =
+            rows.zip(out.chunks_exact_mut(width)).map(|(row, out)| self.score(row, out)).collect();
+        let scores = tensor1(&out).into_shape(&[count, width])?.into_tvalue();
+        let labels = self.labels.as_ref().map(|labels| labels.of(classes.into_iter()).into_tvalue());
         Ok(labels.into_iter().chain([scores]).collect())
     }
 }

@@ -2,16 +2,15 @@
 
 use tract_onnx::{Onnx, pb::NodeProto, tract_hir::internal::*};
 
-use crate::attributes::Attributes;
+use crate::{
+    attributes::Attributes,
+    operator::{Operator, op},
+};
 
 pub fn register(onnx: &mut Onnx) {
-    onnx.op_register.insert("Scaler", |_, node| op(scaler(node)));
-    onnx.op_register.insert("Normalizer", |_, node| op(normalizer(node)));
-    onnx.op_register.insert("Binarizer", |_, node| op(binarizer(node)));
-}
-
-fn op(of: TractResult<OfRows>) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    Ok((expand(of?), Vec::new()))
+    onnx.op_register.insert("Scaler", |_, node| op(scaler(node)?));
+    onnx.op_register.insert("Normalizer", |_, node| op(normalizer(node)?));
+    onnx.op_register.insert("Binarizer", |_, node| op(binarizer(node)?));
 }
 
 /// What is done to each row, the last dimension.
@@ -57,15 +56,6 @@ fn binarizer(node: &NodeProto) -> TractResult<OfRows> {
 }
 
 impl OfRows {
-    fn name(&self) -> StaticName {
-        match self {
-            Self::Scale { .. } => "Scaler",
-            Self::ByMax | Self::ByL1 | Self::ByL2 => "Normalizer",
-            Self::Above(_) => "Binarizer",
-        }
-        .into()
-    }
-
     /// Columns of a row, if it says how many.
     fn columns(&self) -> Option<usize> {
         match self {
@@ -100,41 +90,36 @@ impl OfRows {
     }
 }
 
-impl Expansion for OfRows {
+impl Operator for OfRows {
     fn name(&self) -> StaticName {
-        OfRows::name(self)
+        match self {
+            Self::Scale { .. } => "Scaler",
+            Self::ByMax | Self::ByL1 | Self::ByL2 => "Normalizer",
+            Self::Above(_) => "Binarizer",
+        }
+        .into()
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
         &'s self,
         solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
+        input: &'p TensorProxy,
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, 1)?;
         solver.equals(&outputs[0].datum_type, f32::datum_type())?;
-        solver.equals(&inputs[0].shape, &outputs[0].shape)
+        solver.equals(&input.shape, &outputs[0].shape)
     }
 
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(prefix, self.clone(), inputs)
-    }
-}
-
-impl Op for OfRows {
-    fn name(&self) -> StaticName {
-        OfRows::name(self)
+    fn facts(&self, input: &TypedFact) -> TractResult<TVec<TypedFact>> {
+        let width = input.shape.last().and_then(|width| width.to_usize().ok());
+        if let (Some(columns), Some(width)) = (self.columns(), width) {
+            ensure!(width == columns, "rows of {columns} numbers are expected");
+        }
+        Ok(tvec![f32::fact(input.shape.iter())])
     }
 
-    op_as_typed_op!();
-}
-
-impl EvalOp for OfRows {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut tensor = args_1!(inputs).cast_to::<f32>()?.into_owned();
+    fn run(&self, input: TValue) -> TractResult<TVec<TValue>> {
+        let mut tensor = input.cast_to::<f32>()?.into_owned();
         let width = tensor.shape().last().copied().unwrap_or(1);
         if let Some(columns) = self.columns() {
             ensure!(width == columns, "rows of {columns} numbers are expected");
@@ -144,19 +129,6 @@ impl EvalOp for OfRows {
             plain.as_slice_mut::<f32>()?.chunks_exact_mut(width).for_each(|row| self.apply(row));
         }
         Ok(tvec![tensor.into_tvalue()])
-    }
-}
-
-impl TypedOp for OfRows {
-    as_op!();
-
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let [input] = inputs else { bail!("it takes one input") };
-        let width = input.shape.last().and_then(|width| width.to_usize().ok());
-        if let (Some(columns), Some(width)) = (self.columns(), width) {
-            ensure!(width == columns, "rows of {columns} numbers are expected");
-        }
-        Ok(tvec![f32::fact(input.shape.iter())])
     }
 }
 

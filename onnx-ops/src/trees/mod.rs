@@ -10,7 +10,11 @@ mod walk;
 
 use tract_onnx::{Onnx, tract_hir::internal::*};
 
-use crate::{attributes::Attributes, transform::Transform};
+use crate::{
+    attributes::Attributes,
+    operator::{Operator, op},
+    transform::Transform,
+};
 
 use self::{
     classes::{Classes, Single},
@@ -23,10 +27,6 @@ pub fn register(onnx: &mut Onnx) {
     onnx.op_register.insert("TreeEnsembleClassifier", |_, node| op(classifier(Attributes(node))?));
     onnx.op_register.insert("TreeEnsembleRegressor", |_, node| op(regressor(Attributes(node))?));
     onnx.op_register.insert("TreeEnsemble", |_, node| op(ensemble(Attributes(node))?));
-}
-
-fn op(trees: Trees) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    Ok((expand(trees), Vec::new()))
 }
 
 /// A forest and what is made of its scores. Input: rows × features. Outputs: of a classifier the labels and rows × classes
@@ -178,10 +178,6 @@ fn base_values(attributes: Attributes<'_>, count: usize) -> TractResult<Vec<f64>
 }
 
 impl Trees {
-    fn name(&self) -> StaticName {
-        if self.classes.is_some() { "TreeEnsembleClassifier" } else { "TreeEnsembleRegressor" }.into()
-    }
-
     /// The type of the scores for an input of a type.
     fn score_type(&self, input: DatumType) -> DatumType {
         if self.as_input && input.is_float() { input } else { f32::datum_type() }
@@ -191,18 +187,7 @@ impl Trees {
         self.classes.as_ref().map(|classes| classes.labels.datum_type())
     }
 
-    /// For an input of a type: FP64 is compared as what it is.
-    fn for_input(&self, input: DatumType) -> Self {
-        let forest = match &self.forest {
-            AnyForest::Single(forest) if input == f64::datum_type() => {
-                AnyForest::Double(Arc::new(forest.widened()))
-            }
-            forest => forest.clone(),
-        };
-        Self { forest, ..self.clone() }
-    }
-
-    fn run<T: Number + Datum>(&self, forest: &Forest<T>, input: &Tensor) -> TractResult<TVec<TValue>> {
+    fn run_forest<T: Number + Datum>(&self, forest: &Forest<T>, input: &Tensor) -> TractResult<TVec<TValue>> {
         let &[count, width] = input.shape() else { bail!("rows of features are expected") };
         let features = forest.features;
         ensure!(width >= features, "a row has {width} features, the trees look at {features}");
@@ -249,70 +234,49 @@ impl Trees {
     }
 }
 
-impl Expansion for Trees {
+impl Operator for Trees {
     fn name(&self) -> StaticName {
-        Trees::name(self)
+        if self.classes.is_some() { "TreeEnsembleClassifier" } else { "TreeEnsembleRegressor" }.into()
     }
 
-    fn nboutputs(&self) -> TractResult<usize> {
-        Ok(if self.classes.is_some() { 2 } else { 1 })
+    fn outputs(&self) -> usize {
+        if self.classes.is_some() { 2 } else { 1 }
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
         &'s self,
         solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
+        input: &'p TensorProxy,
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, self.nboutputs()?)?;
         let scores = &outputs[outputs.len() - 1];
-        solver.equals(&inputs[0].rank, 2)?;
+        solver.equals(&input.rank, 2)?;
         solver.equals(&scores.rank, 2)?;
-        solver.equals(&scores.shape[0], &inputs[0].shape[0])?;
+        solver.equals(&scores.shape[0], &input.shape[0])?;
         solver.equals(&scores.shape[1], self.forest.targets().to_dim())?;
-        solver.given(&inputs[0].datum_type, |solver, input| {
+        solver.given(&input.datum_type, |solver, input| {
             solver.equals(&scores.datum_type, self.score_type(input))
         })?;
         if let Some(labels) = self.label_type() {
             solver.equals(&outputs[0].datum_type, labels)?;
             solver.equals(&outputs[0].rank, 1)?;
-            solver.equals(&outputs[0].shape[0], &inputs[0].shape[0])?;
+            solver.equals(&outputs[0].shape[0], &input.shape[0])?;
         }
         Ok(())
     }
 
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        let input = model.outlet_fact(inputs[0])?.datum_type;
-        model.wire_node(prefix, self.for_input(input), inputs)
+    /// For an input of a type: FP64 is compared as what it is.
+    fn for_input(&self, input: DatumType) -> Self {
+        let forest = match &self.forest {
+            AnyForest::Single(forest) if input == f64::datum_type() => {
+                AnyForest::Double(Arc::new(forest.widened()))
+            }
+            forest => forest.clone(),
+        };
+        Self { forest, ..self.clone() }
     }
-}
 
-impl Op for Trees {
-    fn name(&self) -> StaticName {
-        Trees::name(self)
-    }
-
-    op_as_typed_op!();
-}
-
-impl EvalOp for Trees {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = args_1!(inputs);
-        match &self.forest {
-            AnyForest::Single(forest) => self.run(forest, &input),
-            AnyForest::Double(forest) => self.run(forest, &input),
-        }
-    }
-}
-
-impl TypedOp for Trees {
-    as_op!();
-
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let [input] = inputs else { bail!("it takes one input") };
+    fn facts(&self, input: &TypedFact) -> TractResult<TVec<TypedFact>> {
         ensure!(
             input.rank() == 2,
             "its input has {} dimensions, where rows of features are expected",
@@ -325,6 +289,13 @@ impl TypedOp for Trees {
         let labels = self.label_type().map(|of| of.fact([count.clone()]));
         let scores = self.score_type(input.datum_type).fact([count, self.forest.targets().to_dim()]);
         Ok(labels.into_iter().chain([scores]).collect())
+    }
+
+    fn run(&self, input: TValue) -> TractResult<TVec<TValue>> {
+        match &self.forest {
+            AnyForest::Single(forest) => self.run_forest(forest, &input),
+            AnyForest::Double(forest) => self.run_forest(forest, &input),
+        }
     }
 }
 
