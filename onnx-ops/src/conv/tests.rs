@@ -7,6 +7,7 @@ use tract_onnx::tract_core::{
         cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool},
         math,
         nn::{DataFormat, Reduce, Reducer, Softmax, SoftmaxKind, sigmoid},
+        quant::{DequantizeLinearF32, quantize_linear_i8, quantize_linear_u8},
     },
 };
 
@@ -260,6 +261,10 @@ enum Step {
     Join,
     Spread,
     Softmax,
+    Wide,
+    Pad,
+    LargestOfLines,
+    Turned,
     Output,
 }
 
@@ -296,6 +301,10 @@ fn graphs() -> impl Strategy<Value = Graph> {
         Join,
         Spread,
         Softmax,
+        Wide,
+        Pad,
+        LargestOfLines,
+        Turned,
         Output,
     ]);
     let sizes = (1usize..3, 1usize..12, 1usize..3, [6usize..14, 6usize..14]);
@@ -351,6 +360,12 @@ impl Build {
         self.model.add_const(name, Tensor::from_shape(shape, &values)?)
     }
 
+    /// Of sums that are as large as what is summed: they are compared by how far they are apart.
+    fn weights(&mut self, shape: &[usize], terms: usize) -> TractResult<OutletId> {
+        let weights = self.constant(shape)?;
+        self.with(math::mul(), weights, (3.0 / terms as f32).sqrt())
+    }
+
     fn scalar(&mut self, value: f32) -> TractResult<OutletId> {
         let name = self.name();
         self.model.add_const(name, Tensor::from_shape(&[1, 1, 1, 1], &[value])?)
@@ -375,7 +390,8 @@ impl Build {
 
     fn conv(&mut self, x: OutletId, outputs: usize, kernel: usize, groups: usize) -> TractResult<OutletId> {
         let inputs = self.shape(x)?[1];
-        let weights = self.constant(&[outputs, inputs / groups, kernel, kernel])?;
+        let terms = inputs / groups * kernel * kernel;
+        let weights = self.weights(&[outputs, inputs / groups, kernel, kernel], terms)?;
         let bias = self.constant(&[outputs])?;
         let pool_spec = Self::pool(kernel, inputs, outputs);
         let conv = Conv { pool_spec, kernel_fmt: KernelFormat::OIHW, group: groups, q_params: None };
@@ -477,7 +493,7 @@ impl Build {
                 self.wire(TypedConcat::new(1), &[x, y])
             }
             Step::Spread => {
-                let weights = self.constant(&[10, channels, 2, 2])?;
+                let weights = self.weights(&[10, channels, 2, 2], channels)?;
                 let bias = self.constant(&[10])?;
                 let pool_spec = PoolSpec {
                     strides: Some(tvec![2; 2]),
@@ -493,11 +509,79 @@ impl Build {
                 let softmax = Softmax { axes: tvec!(1), quant_output_dt: None, kind: SoftmaxKind::Softmax };
                 self.wire(softmax, &[x])
             }
+            // Enough channels for convolutions by tiles.
+            Step::Wide => {
+                let x = self.conv(x, 40, 1, 1)?;
+                let x = self.conv(x, 24, 3, 1)?;
+                self.step(x, Step::ChannelArithmetic)
+            }
+            Step::Pad => {
+                let pads = vec![(0, 0), (0, 0), (1, 2), (0, 1)];
+                self.wire(array::Pad { pads, mode: PadMode::Reflect }, &[x])
+            }
+            Step::LargestOfLines => {
+                let largest = self.wire(Reduce::new(tvec!(3), Reducer::Max), &[x])?;
+                let scale = self.constant(&[1, channels, 1])?;
+                let y = self.wire(AxisOp::Rm(3), &[largest])?;
+                let y = self.wire(math::mul(), &[y, scale])?;
+                let y = self.wire(AxisOp::Add(3), &[y])?;
+                self.wire(math::sub(), &[x, y])
+            }
+            Step::Turned => {
+                let x = self.wire(AxisOp::Move(1, 3), &[x])?;
+                let scale = self.constant(&[1, 1, 1, channels])?;
+                let x = self.wire(math::mul(), &[x, scale])?;
+                self.wire(AxisOp::Move(3, 1), &[x])
+            }
             Step::Output => {
                 self.extra.push(x);
                 Ok(x)
             }
         }
+    }
+}
+
+/// Numbers for which all sums are exact: what is rounded is the same.
+#[test]
+fn what_is_quantised_and_taken_back_stays_of_one_type() {
+    let build = || -> TractResult<TypedModel> {
+        let mut model = TypedModel::default();
+        let input = model.add_source("input", f32::fact([2, 4, 9, 9]))?;
+        let mut build = Build { model, seed: 1, count: 0, extra: vec![] };
+        let weights: Vec<i8> = (-5i8..6).cycle().step_by(7).take(8 * 4 * 9).collect();
+        let weights = build.model.add_const("weights", Tensor::from_shape(&[8, 4, 3, 3], &weights)?)?;
+        let weights = build.wire(DequantizeLinearF32 { scale: 0.25, zero_point: 1 }, &[weights])?;
+        let bias = build.model.add_const("bias", Tensor::from_shape(&[8], &[3f32; 8])?)?;
+        let conv = Conv {
+            pool_spec: Build::pool(3, 4, 8),
+            kernel_fmt: KernelFormat::OIHW,
+            group: 1,
+            q_params: None,
+        };
+        let x = build.wire(conv, &[input, weights, bias])?;
+        let bytes = build.wire(quantize_linear_u8(0.5, 100), &[x])?;
+        let x = build.wire(DequantizeLinearF32 { scale: 2.0, zero_point: 100 }, &[bytes])?;
+        let x = build.with(math::max(), x, -40.0)?;
+        let bytes = build.wire(quantize_linear_i8(0.125, -3), &[x])?;
+        let outputs =
+            [7, -3].map(|zero_point| build.wire(DequantizeLinearF32 { scale: 8.0, zero_point }, &[bytes]));
+        let outputs = outputs.into_iter().collect::<TractResult<Vec<_>>>()?;
+        build.model.select_output_outlets(&outputs)?;
+        Ok(build.model)
+    };
+    let model = build().expect("a graph");
+    let values: Vec<f32> = numbers(2 * 4 * 81, 5).iter().map(|x| (x * 16.0).round()).collect();
+    let input = Tensor::from_shape(&[2, 4, 9, 9], &values).expect("a tensor");
+    let run = |model: &TypedModel| {
+        let plan =
+            model.clone().into_optimized().expect("an optimised graph").into_runnable().expect("a plan");
+        plan.run(tvec!(input.clone().into_tvalue())).expect("an answer")
+    };
+    let rewritten = super::rewrite(&model).expect("a rewritten graph").into_decluttered().expect("a graph");
+    let bytes = |node: &TypedNode| node.outputs.iter().any(|output| output.fact.datum_type.size_of() == 1);
+    assert!(!rewritten.nodes().iter().any(bytes), "something is quantised");
+    for (found, expected) in run(&rewritten).iter().zip(&run(&model)) {
+        assert_eq!(**found, **expected);
     }
 }
 
