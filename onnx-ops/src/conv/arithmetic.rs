@@ -104,16 +104,13 @@ impl Binary {
             unsafe { self.piece::<L>(&a[at[0]..][..length[0]], &b[at[1]..][..length[1]], to) };
             for (place, axes) in places.iter_mut().zip(outer) {
                 *place += 1;
-                for side in 0..2 {
-                    at[side] += axes.steps[side];
-                }
                 if *place < axes.size {
+                    at = [at[0] + axes.steps[0], at[1] + axes.steps[1]];
                     break;
                 }
+                // Back to the first of the axis, and on with the next one.
                 *place = 0;
-                for side in 0..2 {
-                    at[side] -= axes.steps[side] * axes.size;
-                }
+                at = [0, 1].map(|side| at[side] - axes.steps[side] * (axes.size - 1));
             }
         }
     }

@@ -69,7 +69,7 @@ impl Kernel for Pad {
                 places.map(|place| self.mode.source(place, *size)).collect()
             })
             .collect();
-        let Some((line, outer)) = sources.split_last() else { return Ok(to.copy_from_slice(from)) };
+        let (line, outer) = sources.split_last().context("a scalar")?;
         let (width, before) = (shape[outer.len()], self.pads[outer.len()].0);
         for (number, to) in to.chunks_exact_mut(line.len()).enumerate() {
             // Where the line comes from: the axes from the last one to the first.

@@ -100,7 +100,6 @@ fn missing<T: Number>(x: T, node: &Node<T>, flag: u32) -> bool {
 
 /// Walks from each root down to a leaf, with the row that begins at the offset of the same lane. Returns the leaves.
 #[inline]
-#[expect(clippy::needless_range_loop, reason = "lanes are counted, so that they stay in registers")]
 fn walk<T: Number, const N: usize>(
     nodes: &[Node<T>],
     mut at: [u32; N],
