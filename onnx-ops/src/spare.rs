@@ -96,7 +96,7 @@ pub unsafe fn tensor(shape: &[usize]) -> TractResult<Tensor> {
 }
 
 fn fresh(bytes: usize) -> TractResult<Blob> {
-    let alignment = if bytes >= 2 * HUGE { HUGE } else { ALIGNMENT };
+    let alignment = if cfg!(target_os = "linux") && bytes >= 2 * HUGE { HUGE } else { ALIGNMENT };
     ensure!(bytes <= isize::MAX as usize - alignment, "too large a result");
     // SAFETY: a size that there can be, with an alignment that is a power of two.
     let blob = unsafe { Blob::new_for_size_and_align(bytes, alignment) };

@@ -6,6 +6,8 @@
 )]
 #![expect(clippy::needless_range_loop, reason = "registers and addresses are counted by the same number")]
 
+use std::ops::Range;
+
 use tract_onnx::tract_core::internal::*;
 
 use super::geometry::Geometry;
@@ -79,6 +81,10 @@ impl ByChannel {
         let image = input[0] * input[1] * self.channels;
         let line = output[1] * self.channels;
         let far = from.len() > FAR;
+        // Outputs whose whole window is inside, along a line.
+        let whole = |x: &usize| self.geometry.taps(1, *x).0 == (0..kernel[1]);
+        let first = (0..output[1]).find(whole).unwrap_or(output[1]);
+        let whole = first..(first..output[1]).find(|x| !whole(x)).unwrap_or(output[1]);
         for (number, to) in to.chunks_exact_mut(output[0] * line).enumerate() {
             let from = &from[number * image..][..image];
             for (y, to) in to.chunks_exact_mut(line).enumerate() {
@@ -86,10 +92,10 @@ impl ByChannel {
                 unsafe {
                     match isa {
                         #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => self.line_avx512(y, far, from, to),
+                        Isa::Avx512 => self.line_avx512(y, &whole, far, from, to),
                         #[cfg(target_arch = "x86_64")]
-                        Isa::Avx2 => self.line_avx2(y, far, from, to),
-                        Isa::Portable => self.line::<Portable>(y, far, from, to),
+                        Isa::Avx2 => self.line_avx2(y, &whole, far, from, to),
+                        Isa::Portable => self.line::<Portable>(y, &whole, far, from, to),
                     }
                 }
             }
@@ -99,18 +105,18 @@ impl ByChannel {
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
-    unsafe fn line_avx512(&self, y: usize, far: bool, from: &[f32], to: &mut [f32]) {
-        unsafe { self.line::<crate::gemm::lanes::Avx512>(y, far, from, to) }
+    unsafe fn line_avx512(&self, y: usize, whole: &Range<usize>, far: bool, from: &[f32], to: &mut [f32]) {
+        unsafe { self.line::<crate::gemm::lanes::Avx512>(y, whole, far, from, to) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn line_avx2(&self, y: usize, far: bool, from: &[f32], to: &mut [f32]) {
-        unsafe { self.line::<crate::gemm::lanes::Avx2>(y, far, from, to) }
+    unsafe fn line_avx2(&self, y: usize, whole: &Range<usize>, far: bool, from: &[f32], to: &mut [f32]) {
+        unsafe { self.line::<crate::gemm::lanes::Avx2>(y, whole, far, from, to) }
     }
 
     /// The lines of the input that the next line of the output is the first to need.
-    fn next_lines(&self, y: usize) -> std::ops::Range<usize> {
+    fn next_lines(&self, y: usize) -> Range<usize> {
         let Geometry { input, kernel, strides, dilations, pads, .. } = self.geometry;
         let seen = (y * strides[0] + (kernel[0] - 1) * dilations[0] + 1).saturating_sub(pads[0]);
         seen.min(input[0])..(seen + strides[0]).min(input[0])
@@ -118,21 +124,21 @@ impl ByChannel {
 
     /// One line of the output. Meanwhile what the next one needs is brought nearer, if that is `far`.
     #[inline(always)]
-    unsafe fn line<L: Lanes>(&self, y: usize, far: bool, from: &[f32], to: &mut [f32]) {
-        let Geometry { input, output, kernel, strides, .. } = self.geometry;
+    unsafe fn line<L: Lanes>(&self, y: usize, whole: &Range<usize>, far: bool, from: &[f32], to: &mut [f32]) {
+        let Geometry { input, output, strides, .. } = self.geometry;
         let next = if far { self.next_lines(y) } else { 0..0 };
-        // Outputs whose whole window is inside, along the line.
-        let whole = |x: &usize| self.geometry.taps(1, *x).0 == (0..kernel[1]);
-        let first = (0..output[1]).find(whole).unwrap_or(output[1]);
-        let end = (first..output[1]).find(|x| !whole(x)).unwrap_or(output[1]);
+        let (rows, top) = self.geometry.taps(0, y);
         let mut x = 0;
         while x < output[1] {
-            let points = match end.saturating_sub(x) {
-                _ if x < first => 1,
+            let points = match whole.end.saturating_sub(x) {
+                _ if x < whole.start => 1,
                 POINTS.. => POINTS,
                 FEWER.. => FEWER,
                 _ => 1,
             };
+            let (columns, left) = self.geometry.taps(1, x);
+            let corner = (top * input[1].cast_signed() + left) * self.channels.cast_signed();
+            let taps = Taps { rows: rows.clone(), columns, corner };
             for channel in (0..self.channels).step_by(LANES) {
                 // SAFETY: as the caller says; the window's taps and channels are inside of the image.
                 unsafe {
@@ -144,9 +150,9 @@ impl ByChannel {
                     }
                     let to = to.as_mut_ptr().add(x * self.channels + channel);
                     match points {
-                        POINTS => self.windows::<L, POINTS>(y, x, channel, from, to),
-                        FEWER => self.windows::<L, FEWER>(y, x, channel, from, to),
-                        _ => self.windows::<L, 1>(y, x, channel, from, to),
+                        POINTS => self.windows::<L, POINTS>(&taps, channel, from, to),
+                        FEWER => self.windows::<L, FEWER>(&taps, channel, from, to),
+                        _ => self.windows::<L, 1>(&taps, channel, from, to),
                     }
                 }
             }
@@ -158,54 +164,51 @@ impl ByChannel {
     #[inline(always)]
     unsafe fn windows<L: Lanes, const N: usize>(
         &self,
-        y: usize,
-        x: usize,
+        taps: &Taps,
         channel: usize,
         from: *const f32,
         to: *mut f32,
     ) {
         let Geometry { input, kernel, strides, dilations, .. } = self.geometry;
-        let (rows, top) = self.geometry.taps(0, y);
-        let (columns, left) = self.geometry.taps(1, x);
+        let Taps { rows, columns, corner } = taps;
         let count = LANES.min(self.channels - channel);
         let padded = self.channels.next_multiple_of(LANES);
         let step = strides[1] * self.channels;
-        let inside = rows.len() * columns.len();
+        let (line, point) = (dilations[0] * input[1] * self.channels, dilations[1] * self.channels);
+        // The first tap of all may be outside; those that are looked at are not.
+        let from = from.wrapping_offset(*corner);
         unsafe {
-            let (start, factors) = match &self.window {
-                Window::Weighted { factors, bias, .. } => {
-                    (L::load(bias.as_ptr().add(channel)), factors.as_ptr().add(channel))
-                }
-                Window::Largest => (L::splat(f32::NEG_INFINITY), std::ptr::null()),
-                _ => (L::splat(0.0), std::ptr::null()),
+            let start = match &self.window {
+                Window::Weighted { bias, .. } => L::load(bias.as_ptr().add(channel)),
+                Window::Largest => L::splat(f32::NEG_INFINITY),
+                _ => L::splat(0.0),
             };
             let mut acc = [start; N];
-            for row in rows {
-                // A tap that is inside of the image: neither is negative.
-                let line = top.unsigned_abs_sum(row * dilations[0]) * input[1];
-                for column in columns.clone() {
-                    let point = line + left.unsigned_abs_sum(column * dilations[1]);
-                    let at = from.add(point * self.channels);
-                    match &self.window {
-                        Window::Weighted { .. } => {
-                            let factor = L::load(factors.add((row * kernel[1] + column) * padded));
-                            for n in 0..N {
-                                acc[n] = L::mul_add(load::<L>(at.add(n * step), count), factor, acc[n]);
-                            }
-                        }
-                        Window::Largest => {
-                            for n in 0..N {
-                                acc[n] = L::max(load::<L>(at.add(n * step), count), acc[n]);
-                            }
-                        }
-                        _ => {
-                            for n in 0..N {
-                                acc[n] = L::add(load::<L>(at.add(n * step), count), acc[n]);
+            macro_rules! each_tap {
+                (|$tap:ident| $factor:expr, |$x:ident, $n:ident, $f:ident| $value:expr) => {
+                    for row in rows.clone() {
+                        let at = from.wrapping_add(row * line);
+                        for column in columns.clone() {
+                            let at = at.wrapping_add(column * point);
+                            let $tap = row * kernel[1] + column;
+                            let $f = $factor;
+                            for $n in 0..N {
+                                let $x = load::<L>(at.add($n * step), count);
+                                acc[$n] = $value;
                             }
                         }
                     }
-                }
+                };
             }
+            match &self.window {
+                Window::Weighted { factors, .. } => {
+                    let factors = factors.as_ptr().add(channel);
+                    each_tap!(|tap| L::load(factors.add(tap * padded)), |x, n, f| L::mul_add(x, f, acc[n]));
+                }
+                Window::Largest => each_tap!(|_tap| (), |x, n, _f| L::max(x, acc[n])),
+                _ => each_tap!(|_tap| (), |x, n, _f| L::add(x, acc[n])),
+            }
+            let inside = rows.len() * columns.len();
             for n in 0..N {
                 let value = match &self.window {
                     Window::Weighted { low, high, .. } => {
@@ -222,19 +225,14 @@ impl ByChannel {
     }
 }
 
+/// The taps of a window that are inside of the image, and where its first one is, in values from the image's.
+struct Taps {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    corner: isize,
+}
+
 #[inline(always)]
 unsafe fn load<L: Lanes>(from: *const f32, count: usize) -> L::V {
     unsafe { if count == LANES { L::load(from) } else { L::load_first(from, count) } }
-}
-
-trait Sum {
-    fn unsigned_abs_sum(self, other: usize) -> usize;
-}
-
-impl Sum for isize {
-    /// The sum, which is not negative.
-    #[inline(always)]
-    fn unsigned_abs_sum(self, other: usize) -> usize {
-        (self + other.cast_signed()).unsigned_abs()
-    }
 }
