@@ -14,7 +14,12 @@ pub trait Kernel: Debug + Any + Send + Sync {
     /// The result's shape for inputs of these shapes.
     fn shape(&self, inputs: &[&[usize]]) -> TractResult<TVec<usize>>;
 
-    /// Writes every value of the result.
+    /// The input that becomes the result, if one does: what the kernel does not write stays. The others are what it runs on.
+    fn in_place(&self) -> Option<usize> {
+        None
+    }
+
+    /// Writes every value of the result, but where that is an input or becomes one.
     fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()>;
 }
 
@@ -51,17 +56,24 @@ impl Op for Own {
 impl EvalOp for Own {
     op_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let shape = {
+            let shapes: TVec<_> = inputs.iter().map(|input| input.shape()).collect();
+            self.0.shape(&shapes)?
+        };
+        // Not copied where nothing else has it, as after the last operator that reads it.
+        let reused = self.0.in_place().map(|index| inputs.remove(index).into_tensor());
+        let mut result = match reused {
+            Some(reused) => reused,
+            // SAFETY: the kernel writes every value before any is read.
+            None => unsafe { spare::tensor(&shape)? },
+        };
         let views: TVec<_> =
             inputs.iter().map(|input| input.to_plain_array_view::<f32>()).collect::<TractResult<_>>()?;
         let slices: TVec<(&[usize], &[f32])> = views
             .iter()
             .map(|view| Ok((view.shape(), view.as_slice().context("a tensor that is not in order")?)))
             .collect::<TractResult<_>>()?;
-        let shapes: TVec<_> = slices.iter().map(|(shape, _)| *shape).collect();
-        let shape = self.0.shape(&shapes)?;
-        // SAFETY: the kernel writes every value before any is read.
-        let mut result = unsafe { spare::tensor(&shape)? };
         {
             let mut view = result.to_plain_array_view_mut::<f32>()?;
             self.0.run(&slices, view.as_slice_mut().context("a tensor that is not in order")?)?;

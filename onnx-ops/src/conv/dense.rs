@@ -20,15 +20,26 @@ const BLOCK: usize = 64 * 1024;
 /// Images and results that together have more values than this are in memory, or at best in the last cache, when they are needed.
 const FAR: usize = 256 * 1024;
 
-/// What happens to results while they are near.
+/// A part of the channels of a larger result, which others write the rest of.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The part's first channel.
+    pub offset: usize,
+    /// Channels of the larger result.
+    pub channels: usize,
+}
+
+/// What happens to results while they are near, and where they go.
 #[derive(Clone, Copy, Debug)]
 pub struct After {
     pub clamp: (f32, f32),
     pub map: Option<Map>,
+    /// Not with a map.
+    pub place: Option<Place>,
 }
 
 impl After {
-    pub const NOTHING: Self = Self { clamp: (f32::NEG_INFINITY, f32::INFINITY), map: None };
+    pub const NOTHING: Self = Self { clamp: (f32::NEG_INFINITY, f32::INFINITY), map: None, place: None };
 
     /// With a linear function after it, if there can be one: it is made part of the map.
     pub fn scaled(&self, factor: f32, term: f32) -> Self {
@@ -39,7 +50,7 @@ impl After {
             None => (Self::NOTHING.clamp, clamp),
         };
         let map = Map { factor: map.factor * factor, term: map.term * factor + term, ..map };
-        Self { clamp, map: Some(map) }
+        Self { clamp, map: Some(map), place: self.place }
     }
 }
 
@@ -124,13 +135,16 @@ impl Dense {
             let winograd = Winograd { geometry: *geometry, channels: *channels, kernels };
             return winograd.run(isa, images, from, residual, after, to);
         }
-        let After { clamp: (low, high), map } = after;
+        let After { clamp: (low, high), map, place } = after;
         let geometry = self.geometry.wide();
         let Geometry { input, output, kernel, strides, dilations, .. } = geometry;
         let (channels, outputs) = (self.channels, self.outputs());
+        let place = place.unwrap_or(Place { offset: 0, channels: outputs });
+        ensure!(place.offset + outputs <= place.channels, "a part that is not in the result");
+        ensure!(map.is_none() || place.channels == outputs, "a map of a part of the result");
         let image = input[0] * input[1] * channels;
         ensure!(from.len() == images * image, "an input of another size");
-        ensure!(to.len() == images * output[0] * output[1] * outputs, "an output of another size");
+        ensure!(to.len() == images * output[0] * output[1] * place.channels, "an output of another size");
         let per_group = channels / self.kernels.len();
         let copied = self.channels_first || !geometry.is_inside();
         // Of what is read: a copy holds just what the windows reach.
@@ -148,7 +162,7 @@ impl Dense {
             step: strides[1] * channels,
             segments: &segments,
             run,
-            result_step: outputs,
+            result_step: place.channels,
             low,
             high,
             far: from.len() + to.len() > FAR,
@@ -156,7 +170,7 @@ impl Dense {
         let multiply_all = |from: &[f32], lines: &mut Vec<Line>, to: &mut [f32]| {
             // The lines' results follow each other.
             let all = lines.first().map_or(0, |line| line.to)
-                ..lines.last().map_or(0, |line| line.to + line.rows * outputs);
+                ..lines.last().map_or(0, |line| line.to + line.rows * place.channels);
             for (group, packed) in self.kernels.iter().enumerate() {
                 multiply(&plan, lines, from, packed, residual, to);
                 if group + 1 < self.kernels.len() {
@@ -179,7 +193,7 @@ impl Dense {
             for first in (0..points).step_by(block) {
                 lines.clear();
                 let rows = block.min(points - first);
-                lines.push(Line { from: first * channels, to: first * outputs, rows });
+                lines.push(Line { from: first * channels, to: first * place.channels + place.offset, rows });
                 multiply_all(from, &mut lines, to);
             }
             return Ok(());
@@ -212,7 +226,7 @@ impl Dense {
                     };
                     lines.extend((0..height).map(|line| Line {
                         from: base + line * strides[0] * width * channels,
-                        to: ((number * output[0] + y + line) * output[1]) * outputs,
+                        to: (number * output[0] + y + line) * output[1] * place.channels + place.offset,
                         rows: output[1],
                     }));
                 }

@@ -20,7 +20,7 @@ pub struct Convolution {
     pub dense: Arc<Dense>,
     /// Whether the input is a matrix, or a stack of them, with a row for each point: the convolution is a product.
     pub rows: bool,
-    /// Whether a second input of the output's shape is added before the result is clamped.
+    /// Whether a second input of the output's shape is added before the result is clamped; not where the result has a place.
     pub residual: bool,
     pub after: After,
 }
@@ -57,7 +57,8 @@ impl Kernel for Convolution {
     }
 
     fn shape(&self, inputs: &[&[usize]]) -> TractResult<TVec<usize>> {
-        ensure!(inputs.len() == 1 + usize::from(self.residual), "a convolution of {} inputs", inputs.len());
+        let count = 1 + usize::from(self.residual) + usize::from(self.in_place().is_some());
+        ensure!(inputs.len() == count, "a convolution of {} inputs", inputs.len());
         let input = inputs[0];
         if self.rows {
             let (depth, rows) = input.split_last().context("a product with a scalar")?;
@@ -74,9 +75,14 @@ impl Kernel for Convolution {
         ensure!(input[1..] == *expected, "images of shape {:?}, not {expected:?}", &input[1..]);
         let mut shape: TVec<usize> = tvec!(input[0]);
         shape.extend(points(self.dense.geometry.output, input.len()));
-        shape.push(self.dense.outputs());
+        shape.push(self.after.place.map_or(self.dense.outputs(), |place| place.channels));
         ensure!(inputs[1..].iter().all(|residual| *residual == &*shape), "a residual of another shape");
         Ok(shape)
+    }
+
+    /// What already has other parts of the result.
+    fn in_place(&self) -> Option<usize> {
+        self.after.place.filter(|place| place.offset > 0).map(|_| 1)
     }
 
     fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()> {

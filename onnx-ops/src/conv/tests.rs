@@ -14,7 +14,7 @@ use tract_onnx::tract_core::{
 use super::{
     arithmetic::{Arithmetic, Binary},
     channels::Repeat,
-    dense::{After, Dense},
+    dense::{After, Dense, Place},
     depthwise::{ByChannel, Window},
     fold::{Fold, Of},
     geometry::Geometry,
@@ -125,9 +125,19 @@ proptest! {
         for isa in Isa::all() {
             for (dense, from) in [(&dense, from)].into_iter().chain(tiled.as_ref().map(|dense| (dense, &last))) {
                 let mut found = vec![7.0; expected.len()];
-                let after = After { clamp, map: None };
+                let after = After { clamp, ..After::NOTHING };
                 dense.run(isa, images, from, with_residual.then_some(&residual), after, &mut found).expect("sizes");
                 assert_near(&found, &expected, per_group * window);
+                if !with_residual {
+                    let place = Place { offset: 2, channels: count + 5 };
+                    let mut found = vec![7.0; expected.len() / count * place.channels];
+                    let after = After { place: Some(place), ..after };
+                    dense.run(isa, images, from, None, after, &mut found).expect("sizes");
+                    let rows = || found.chunks_exact(place.channels);
+                    let part: Vec<f32> = rows().flat_map(|row| &row[2..][..count]).copied().collect();
+                    assert_near(&part, &expected, per_group * window);
+                    prop_assert!(rows().all(|row| row[..2] == [7.0; 2] && row[2 + count..] == [7.0; 3]));
+                }
             }
         }
     }
@@ -259,6 +269,7 @@ enum Step {
     Shuffle,
     Split,
     Join,
+    Fire,
     Spread,
     Softmax,
     Wide,
@@ -299,6 +310,7 @@ fn graphs() -> impl Strategy<Value = Graph> {
         Shuffle,
         Split,
         Join,
+        Fire,
         Spread,
         Softmax,
         Wide,
@@ -491,6 +503,13 @@ impl Build {
             Step::Join => {
                 let y = self.conv(x, 6, 1, 1)?;
                 self.wire(TypedConcat::new(1), &[x, y])
+            }
+            // Two convolutions side by side, as in SqueezeNet.
+            Step::Fire => {
+                let parts = [self.conv(x, 6, 1, 1)?, self.conv(x, 10, 3, 1)?];
+                let parts = [self.with(math::max(), parts[0], 0.0)?, parts[1]];
+                let x = self.wire(TypedConcat::new(1), &parts)?;
+                self.with(math::max(), x, -0.5)
             }
             Step::Spread => {
                 let weights = self.weights(&[10, channels, 2, 2], channels)?;

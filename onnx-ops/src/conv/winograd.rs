@@ -9,7 +9,10 @@
 
 use tract_onnx::tract_core::internal::*;
 
-use super::{dense::After, geometry::Geometry};
+use super::{
+    dense::{After, Place},
+    geometry::Geometry,
+};
 use crate::gemm::{
     Isa, Line, Packed, Plan,
     lanes::{LANES, Lanes, Portable},
@@ -74,6 +77,7 @@ pub struct Winograd<'a> {
 struct Results<'a> {
     residual: Option<&'a [f32]>,
     clamp: (f32, f32),
+    place: Place,
     to: &'a mut [f32],
 }
 
@@ -93,14 +97,17 @@ impl Winograd<'_> {
         images: usize,
         from: &[f32],
         residual: Option<&[f32]>,
-        After { clamp, map }: After,
+        After { clamp, map, place }: After,
         to: &mut [f32],
     ) -> TractResult<()> {
         let Geometry { input, output, .. } = self.geometry;
         let (channels, outputs) = (self.channels, self.outputs());
+        let place = place.unwrap_or(Place { offset: 0, channels: outputs });
+        ensure!(place.offset + outputs <= place.channels, "a part that is not in the result");
+        ensure!(map.is_none() || place.channels == outputs, "a map of a part of the result");
         ensure!(self.kernels.len() == PRODUCTS, "kernels that are not transformed");
         ensure!(from.len() == images * input[0] * input[1] * channels, "an input of another size");
-        ensure!(to.len() == images * output[0] * output[1] * outputs, "an output of another size");
+        ensure!(to.len() == images * output[0] * output[1] * place.channels, "an output of another size");
         ensure!(residual.is_none_or(|residual| residual.len() == to.len()), "a residual of another size");
         let tiles = images * self.tiles().iter().product::<usize>();
         let block = (BLOCK / PRODUCTS / (channels + outputs)).next_multiple_of(TILES).min(tiles);
@@ -117,7 +124,7 @@ impl Winograd<'_> {
             high: f32::INFINITY,
             far: false,
         };
-        let mut results = Results { residual, clamp, to };
+        let mut results = Results { residual, clamp, place, to };
         for first in (0..tiles).step_by(block) {
             let count = block.min(tiles - first);
             let lines = [Line { from: 0, to: 0, rows: count }];
@@ -138,7 +145,7 @@ impl Winograd<'_> {
     }
 
     /// The first output of a tile: which image, line and point.
-    fn place(&self, tile: usize) -> [usize; 3] {
+    fn place_of(&self, tile: usize) -> [usize; 3] {
         let [down, across] = self.tiles();
         [tile / (down * across), tile / across % down * 2, tile % across * 2]
     }
@@ -150,7 +157,7 @@ impl Winograd<'_> {
         let channels = self.channels;
         let count = to.len() / PRODUCTS / channels;
         for tile in 0..count {
-            let [image, y, x] = self.place(first + tile);
+            let [image, y, x] = self.place_of(first + tile);
             let points: [*const f32; PRODUCTS] = std::array::from_fn(|point| {
                 let line = (y + point / 4).checked_sub(pads[0]).filter(|line| *line < input[0]);
                 let column = (x + point % 4).checked_sub(pads[1]).filter(|column| *column < input[1]);
@@ -193,8 +200,9 @@ impl Winograd<'_> {
         let outputs = self.outputs();
         let count = products.len() / PRODUCTS / outputs;
         for tile in 0..count {
-            let [image, y, x] = self.place(first + tile);
-            let place = ((image * output[0] + y) * output[1] + x) * outputs;
+            let [image, y, x] = self.place_of(first + tile);
+            let Place { offset, channels } = results.place;
+            let first = ((image * output[0] + y) * output[1] + x) * channels + offset;
             let (tall, wide) = (2.min(output[0] - y), 2.min(output[1] - x));
             for channel in (0..outputs).step_by(LANES) {
                 let lanes = LANES.min(outputs - channel);
@@ -211,7 +219,7 @@ impl Winograd<'_> {
                     for x in 0..wide {
                         let column = each([lines[0][x], lines[1][x], lines[2][x], lines[3][x]]);
                         for y in 0..tall {
-                            let at = place + (y * output[1] + x) * outputs + channel;
+                            let at = first + (y * output[1] + x) * channels + channel;
                             let mut value = column[y];
                             if let Some(residual) = results.residual {
                                 value = L::add(value, L::load_first(residual.as_ptr().add(at), lanes));

@@ -30,6 +30,11 @@ impl Pass<'_> {
         };
         let place = self.views.get(&place).copied().unwrap_or(place);
         let own = self.target.node(place.node).op_as::<Own>()?.clone();
+        // What has its place in a larger result cannot take what happens to all of that.
+        let placed = own.as_kernel::<Convolution>().is_some_and(|conv| conv.after.place.is_some());
+        if placed {
+            return None;
+        }
         self.readers(outlet)?.iter().all(|reader| readers.contains(reader)).then_some((place, own))
     }
 

@@ -9,10 +9,14 @@ use tract_onnx::tract_core::{
 };
 
 use super::{Pass, Value};
-use crate::conv::{
-    channels::{Join, Part, Repeat},
-    op::Shuffle,
-    pad::{Mode, Pad},
+use crate::{
+    conv::{
+        channels::{Join, Part, Repeat},
+        dense::{After, Place},
+        op::{Convolution, Shuffle},
+        pad::{Mode, Pad},
+    },
+    kernel::Own,
 };
 
 impl Pass<'_> {
@@ -28,9 +32,43 @@ impl Pass<'_> {
         if !any {
             return Ok(false);
         }
+        if let Some(last) = self.concat_in_place(node)? {
+            return Ok(self.set_last(node, last));
+        }
         let inputs = node.inputs.iter().map(|input| self.last(*input)).collect::<TractResult<TVec<_>>>()?;
         let last = self.wire(&node.name, Join, &inputs)?;
         Ok(self.set_last(node, last))
+    }
+
+    /// Has convolutions that nothing else reads write their results next to each other: each into what the one before gives.
+    fn concat_in_place(&mut self, node: &TypedNode) -> TractResult<Option<OutletId>> {
+        let mut parts: Vec<(OutletId, Convolution)> = vec![];
+        for input in &node.inputs {
+            let Some((outlet, own)) = self.ours(*input, &[node.id]) else { return Ok(None) };
+            let seen = self.values.get(input).is_some_and(|value| value.last == Some(outlet));
+            let Some(conv) = own.as_kernel::<Convolution>() else { return Ok(None) };
+            let twice = parts.iter().any(|(other, _)| *other == outlet);
+            if !seen || twice || conv.rows || conv.residual || conv.after.map.is_some() {
+                return Ok(None);
+            }
+            parts.push((outlet, conv.clone()));
+        }
+        let channels = parts.iter().map(|(_, conv)| conv.dense.outputs()).sum();
+        let (mut offset, mut before) = (0, None);
+        for (outlet, conv) in parts {
+            let place = Some(Place { offset, channels });
+            offset += conv.dense.outputs();
+            let mut shape = self.target.outlet_fact(outlet)?.shape.as_concrete().context("a shape")?.to_vec();
+            *shape.last_mut().context("a scalar")? = channels;
+            let after = After { place, ..conv.after };
+            self.target.node_mut(outlet.node).op = Box::new(Own::new(Convolution { after, ..conv }));
+            self.target.set_outlet_fact(outlet, f32::fact(&shape))?;
+            if let Some(before) = before {
+                self.target.add_edge(before, InletId::new(outlet.node, 1))?;
+            }
+            before = Some(outlet);
+        }
+        Ok(before)
     }
 
     pub(super) fn pad(&mut self, node: &TypedNode, pad: &array::Pad) -> TractResult<bool> {

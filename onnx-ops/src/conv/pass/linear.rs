@@ -71,7 +71,7 @@ pub(super) fn follow(
     if after.map.is_none()
         && let Some(clamp) = clamped(after.clamp, arithmetic, scalar)
     {
-        return Some(After { clamp, map: None });
+        return Some(After { clamp, ..*after });
     }
     let open = after.map.is_none() && after.clamp == After::NOTHING.clamp && !residual;
     let (factor, term) = linear_of(arithmetic, swapped, scalar).filter(|_| !open)?;
