@@ -6,6 +6,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::{
     geometry::Geometry,
+    layout::interleave,
     winograd::{self, Winograd},
 };
 use crate::gemm::{
@@ -256,10 +257,20 @@ impl Dense {
                 continue;
             }
             if self.channels_first {
-                for channel in 0..channels {
-                    let from = &from[(channel * input[0] + line) * input[1]..][..points];
-                    for (to, from) in middle[channel..].iter_mut().step_by(channels).zip(from) {
-                        *to = *from;
+                let line = |channel: usize| &from[(channel * input[0] + line) * input[1]..][..points];
+                match channels {
+                    1 => middle.copy_from_slice(line(0)),
+                    2 => interleave(std::array::from_fn::<_, 2, _>(line), middle),
+                    3 => interleave(std::array::from_fn::<_, 3, _>(line), middle),
+                    4 => interleave(std::array::from_fn::<_, 4, _>(line), middle),
+                    _ => {
+                        for channel in 0..channels {
+                            for (to, from) in
+                                middle[channel..].iter_mut().step_by(channels).zip(line(channel))
+                            {
+                                *to = *from;
+                            }
+                        }
                     }
                 }
             } else {

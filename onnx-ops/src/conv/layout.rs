@@ -26,3 +26,15 @@ pub fn transpose(images: usize, rows: usize, columns: usize, from: &[f32], to: &
         }
     }
 }
+
+/// Writes the first value of each of `N` slices, then the second one of each, and so on: a few vectors, as `N` is known.
+#[inline]
+pub fn interleave<const N: usize>(from: [&[f32]; N], to: &mut [f32]) {
+    let count = to.len() / N;
+    let from = from.map(|from| &from[..count]);
+    for (index, to) in to.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = from[index];
+        }
+    }
+}

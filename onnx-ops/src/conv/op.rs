@@ -7,7 +7,7 @@ use tract_onnx::tract_core::internal::*;
 use super::{
     dense::{After, Dense},
     depthwise::ByChannel,
-    layout::transpose,
+    layout::{interleave, transpose},
 };
 use crate::{
     gemm::{Isa, map::Map},
@@ -211,15 +211,10 @@ impl Kernel for Shuffle {
     }
 }
 
-/// Shuffles the channels of `GROUPS` groups, of which the compiler makes a few vectors.
+/// Shuffles the channels of `GROUPS` groups.
 fn deal<const GROUPS: usize>(per_group: usize, from: &[f32], to: &mut [f32]) {
     let channels = GROUPS * per_group;
     for (to, from) in to.chunks_exact_mut(channels).zip(from.chunks_exact(channels)) {
-        let groups: [&[f32]; GROUPS] = std::array::from_fn(|group| &from[group * per_group..][..per_group]);
-        for (channel, to) in to.as_chunks_mut::<GROUPS>().0.iter_mut().enumerate() {
-            for (to, group) in to.iter_mut().zip(groups) {
-                *to = group[channel];
-            }
-        }
+        interleave::<GROUPS>(std::array::from_fn(|group| &from[group * per_group..][..per_group]), to);
     }
 }
