@@ -1,9 +1,10 @@
 """Lays out real third-party ONNX models as a Triton model repository: `python models.py DIR`.
 
 Models come from Python packages (pinned below, nothing of a package is installed or run), are trained here with
-scikit-learn, or are built (encoder.py). Each becomes DIR/<name>/1/model.onnx; one that is already there is kept.
+scikit-learn, or are built (encoder.py). Each becomes DIR/<name>/1/model.onnx; one that these scripts have made already is kept.
 """
 
+import hashlib
 import pathlib
 import subprocess
 import sys
@@ -190,7 +191,16 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     root = pathlib.Path(sys.argv[1])
-    missing = [name for name in [*PACKAGED, *BUILT, *TRAINED, *QUANTISED] if not path_of(root, name).exists()]
+    stamp, scripts = root.parent / f"{root.name}.made-from.txt", (__file__, encoder.__file__)
+    made_from = hashlib.sha256(b"".join(pathlib.Path(path).read_bytes() for path in scripts)).hexdigest()
+    kept = stamp.exists() and stamp.read_text() == made_from
+    missing = [
+        name
+        for name in [*PACKAGED, *BUILT, *TRAINED, *QUANTISED]
+        if not kept or not path_of(root, name).exists()
+    ]
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
     packages = {}
     for name in missing:
         if name in PACKAGED:
@@ -207,6 +217,8 @@ def main():
             quantise(root, name)
     for name, config in CONFIGS.items():
         (root / name / "model.toml").write_text(config)
+    # Last, so that what was interrupted is not taken for finished.
+    stamp.write_text(made_from)
 
 
 if __name__ == "__main__":

@@ -175,9 +175,13 @@ impl Pass<'_> {
             AxisOp::Rm(axis) if last && axis > 1 => AxisOp::Rm(axis - 1),
             AxisOp::Add(axis) if last && axis > 1 => AxisOp::Add(axis - 1),
             AxisOp::Move(from, to) => {
-                let swapped = from.abs_diff(to) == 1;
-                // The channels are where they will be, but for axes of one point.
-                let channels = if to == 1 || swapped && from == 1 { from.max(to) } else { 0 };
+                // Where the channels come from, if they become such: to move by one is to change places.
+                let channels = match (from, to) {
+                    (from, 1) if from > 1 => from,
+                    (1, 2) => 2,
+                    _ => 0,
+                };
+                // In memory they are last, but for axes of one point.
                 if !last && channels > 0 && shape[channels + 1..].iter().all(|size| *size == 1) {
                     let dims = |axes: &[usize]| axes.iter().map(|size| size.to_dim()).collect::<TVec<_>>();
                     let mut ones_first = shape[channels..].to_vec();
@@ -187,8 +191,7 @@ impl Pass<'_> {
                     let last = self.target.wire_node(&*node.name, view, &[from])?[0];
                     return Ok(self.set_last(node, last));
                 }
-                let back =
-                    (from, to) == (1, rank - 1) || swapped && from.max(to) == rank - 1 && from.min(to) == 1;
+                let back = (from, to) == (1, rank - 1) || (from, to, rank) == (2, 1, 3);
                 if last && back {
                     let from = self.last(input)?;
                     let first = self.target.wire_node(&*node.name, Identity, &[from])?[0];

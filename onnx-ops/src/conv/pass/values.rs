@@ -44,7 +44,7 @@ impl Pass<'_> {
         let small = node.op_is::<Cast>()
             || node.op_is::<AxisOp>()
             || node.op_is::<DequantizeLinearF32>()
-            || node.op_is::<TypedBinOp>();
+            || node.op_is::<TypedBinOp>() && node.outputs[0].fact.datum_type == f32::datum_type();
         let constants = || node.inputs.iter().map(|input| self.constant(*input)).collect::<Option<TVec<_>>>();
         if !small || node.inputs.is_empty() {
             return Ok(());
