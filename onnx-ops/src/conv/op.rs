@@ -75,7 +75,7 @@ impl Kernel for Convolution {
         ensure!(input[1..] == *expected, "images of shape {:?}, not {expected:?}", &input[1..]);
         let mut shape: TVec<usize> = tvec!(input[0]);
         shape.extend(points(self.dense.geometry.output, input.len()));
-        shape.push(self.after.place.map_or(self.dense.outputs(), |place| place.channels));
+        shape.push(self.after.place.map_or_else(|| self.dense.outputs(), |place| place.channels));
         ensure!(inputs[1..].iter().all(|residual| *residual == &*shape), "a residual of another shape");
         Ok(shape)
     }
