@@ -242,8 +242,9 @@ fn data(reader: &mut Reader<'_>, fields: &mut Fields) -> Result<(), DecodeError>
     if let (Some(name), Some(datatype), Some(shape)) = (&fields.name, fields.datatype, &fields.shape) {
         fields.elements = Some(array::elements(reader, depth::FIELD, name, datatype, shape)?);
     } else {
+        reader.peek()?;
         fields.data_position = Some(reader.position());
-        reader.skip(depth::FIELD, true)?;
+        reader.step_over_array(depth::FIELD)?;
     }
     Ok(())
 }

@@ -184,6 +184,18 @@ impl<'j> Reader<'j> {
         }
     }
 
+    /// Steps over the array that comes next and is to be read later: only its end is looked for, by brackets and strings. What is
+    /// no array, or has no end, is taken as any other value, with the same errors.
+    pub(super) fn step_over_array(&mut self, depth: usize) -> Result<(), DecodeError> {
+        if self.peek()? == b'['
+            && let Some(end) = array_end(self.json, self.at)
+        {
+            self.at = end;
+            return Ok(());
+        }
+        self.skip(depth, true).map(drop)
+    }
+
     /// Checks that nothing but white space is left.
     pub(super) fn finish(&mut self) -> Result<(), DecodeError> {
         if self.token().is_none() { Ok(()) } else { Err(self.invalid("the text goes on behind the request")) }
@@ -345,6 +357,24 @@ enum Step {
 
 pub(super) fn too_deep(max_depth: usize, position: usize) -> DecodeError {
     DecodeError::json(position, format!("arrays and objects are nested more than {max_depth} deep"))
+}
+
+/// Where the array that starts at `start` ends, if all brackets and strings in it are right. Nothing else of it is looked at.
+fn array_end(json: &[u8], start: usize) -> Option<usize> {
+    let (mut at, mut open) = (start, 0_usize);
+    loop {
+        at += memchr::memchr3(b'[', b']', b'"', json.get(at..)?)?;
+        match json[at] {
+            b'"' => at = Raw::scan(json, at).ok()?.end(),
+            bracket => {
+                at += 1;
+                open = if bracket == b'[' { open + 1 } else { open - 1 };
+                if open == 0 {
+                    return Some(at);
+                }
+            }
+        }
+    }
 }
 
 /// Where the white space from `at` on ends.

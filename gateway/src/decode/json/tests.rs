@@ -168,6 +168,14 @@ fn data_may_come_before_what_describes_it() {
         assert_eq!(header.reply.id.as_deref(), Some("7"));
         assert!(matches!(&header.inputs[0].content, Content::Json(bytes) if bytes.len() == 12));
     }
+    let brackets =
+        r#"{"inputs":[{"data":[["a]\"["],[],["[[","\\"]],"name":"X","datatype":"BYTES","shape":[3]}]}"#;
+    let header = parse(brackets).expect("a request");
+    assert!(matches!(&header.inputs[0].content, Content::Json(bytes) if bytes.len() == 4 * 3 + 4 + 2 + 1));
+    for open in ["[", "[1", "[1}", "[1,[2]", "[\"a]", "[1]]", "[1}]", "[1,]", "[\"a]\"]"] {
+        let json = format!(r#"{{"inputs":[{{"data":{open},"name":"X","datatype":"FP32","shape":[1]}}]}}"#);
+        assert!(parse(&json).is_err(), "{json}");
+    }
     let late = r#"{"inputs":[{"data":["a"],"name":"X","datatype":"FP32","shape":[1]}]}"#;
     assert_eq!(told(late), "input 'X': element 0 of 'data' is a string, FP32 takes a number");
     let scalar = r#"{"inputs":[{"data":5,"name":"X","datatype":"FP32","shape":[1]}]}"#;
