@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use anyhow::{Context, Result, bail, ensure};
 use prost::Message;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// How a request carries its tensor; the answer carries it in the same form.
@@ -77,6 +78,19 @@ struct TensorHead {
     shape: Vec<i64>,
 }
 
+/// An input over REST, its fields in the order in which Triton's client writes them.
+#[derive(Serialize)]
+struct Input {
+    name: &'static str,
+    shape: [usize; 2],
+    datatype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Value>,
+    /// FP32 as it is, so that the digits are the shortest that name the value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Vec<f32>>,
+}
+
 impl Case {
     fn raw(self) -> Vec<u8> {
         values(self.elements).iter().flat_map(|value| value.to_le_bytes()).collect()
@@ -96,16 +110,21 @@ impl Case {
     }
 
     fn body(self) -> (Option<usize>, Vec<u8>) {
-        let mut input = json!({"name": "INPUT0", "shape": [1, self.elements], "datatype": "FP32"});
-        if self.form == Form::Json {
-            // f32 and not f64, so that the digits are the shortest that name the value.
-            input["data"] = values(self.elements).into_iter().map(number).collect();
-            return (None, json!({"inputs": [input]}).to_string().into_bytes());
-        }
         let raw = self.raw();
-        input["parameters"] = json!({"binary_data_size": raw.len()});
+        let json = self.form == Form::Json;
+        let input = Input {
+            name: "INPUT0",
+            shape: [1, self.elements],
+            datatype: "FP32",
+            parameters: (!json).then(|| json!({"binary_data_size": raw.len()})),
+            data: json.then(|| values(self.elements)),
+        };
+        let input = serde_json::to_string(&input).expect("the values are finite");
+        if json {
+            return (None, format!("{{\"inputs\":[{input}]}}").into_bytes());
+        }
         let mut body =
-            json!({"inputs": [input], "parameters": {"binary_data_output": true}}).to_string().into_bytes();
+            format!("{{\"inputs\":[{input}],\"parameters\":{{\"binary_data_output\":true}}}}").into_bytes();
         let header_length = body.len();
         body.extend_from_slice(&raw);
         (Some(header_length), body)
@@ -158,11 +177,6 @@ impl Case {
         ensure!(response.raw_output_contents == [self.raw()], "the values are not those that were sent");
         Ok(())
     }
-}
-
-fn number(value: f32) -> Value {
-    let text = serde_json::to_string(&value).expect("the values are finite");
-    serde_json::from_str(&text).expect("it was just written")
 }
 
 /// Values between -4 and 4 with all their digits, the same in every run (a linear congruential generator).
