@@ -76,10 +76,13 @@ impl Lab {
         Ok(std::path::absolute(folder)?)
     }
 
-    /// A repository of the two identity models and no others, as the other servers have it.
+    /// A repository of the identity models and no others, as the other servers have it: one in wasm, the same with a response
+    /// cache, and one in ONNX.
     pub fn identities(&self) -> Result<PathBuf> {
         let folder = self.folder("models")?;
         copy_model("identity", "model.wasm", &folder, "identity")?;
+        copy_model("identity", "model.wasm", &folder, "identity_cached")?;
+        fs::write(folder.join("identity_cached/model.toml"), "response_cache = true\n")?;
         copy_model("identity_onnx", "model.onnx", &folder, "identity_onnx")?;
         Ok(folder)
     }

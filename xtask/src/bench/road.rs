@@ -22,12 +22,14 @@ enum Who {
     Bare,
     Wasm,
     Native,
+    /// A wasm model whose response is kept.
+    Kept,
     Triton,
     Cached,
     Mlserver,
 }
 
-use Who::{Bare, Cached, Mlserver, Native, Triton, Wasm};
+use Who::{Bare, Cached, Kept, Mlserver, Native, Triton, Wasm};
 
 impl Who {
     fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Who {
             Bare => "bare hyper server",
             Wasm => "`identity` (wasm)",
             Native => "`identity_onnx` (native)",
+            Kept => "Airlock, from its response cache",
             Triton => "Triton",
             Cached => "Triton, from its response cache",
             Mlserver => "MLServer",
@@ -44,7 +47,7 @@ impl Who {
     fn server(self) -> Kind {
         match self {
             Bare => Kind::Bare,
-            Wasm | Native => Kind::Airlock,
+            Wasm | Native | Kept => Kind::Airlock,
             Triton | Cached => Kind::Peer(Peer::Triton),
             Mlserver => Kind::Peer(Peer::Mlserver),
         }
@@ -54,7 +57,7 @@ impl Who {
         match self {
             Bare | Wasm | Triton | Mlserver => "identity",
             Native => "identity_onnx",
-            Cached => "identity_cached",
+            Kept | Cached => "identity_cached",
         }
     }
 }
@@ -76,7 +79,7 @@ const SCENES: [Scene; 4] = [
         title: "FP32 `[1,4]`, JSON",
         concurrency: &[1, 8, 32],
         promised: &[8, 32],
-        who: &[Bare, Wasm, Native, Triton, Cached, Mlserver],
+        who: &[Bare, Wasm, Native, Kept, Triton, Cached, Mlserver],
         bars: &[
             (1, Wasm, Bare, 0.5),
             (1, Wasm, Triton, 8.0),
