@@ -2,6 +2,7 @@
 //! is measured in turn, round by round, in one run.
 
 mod bars;
+mod batching;
 mod engines;
 mod figures;
 mod footprint;
@@ -63,7 +64,7 @@ struct Section {
 type Measure = fn(&Lab) -> Result<Section>;
 
 /// All parts, in the order of the report.
-const SECTIONS: [(&str, Measure); 11] = [
+const SECTIONS: [(&str, Measure); 12] = [
     ("json4", |lab| road::measure(lab, "json4")),
     ("json150528", |lab| road::measure(lab, "json150528")),
     ("binary150528", |lab| road::measure(lab, "binary150528")),
@@ -71,6 +72,7 @@ const SECTIONS: [(&str, Measure); 11] = [
     ("instance", instance::measure),
     ("kernels", kernels::measure),
     ("engines", engines::measure),
+    ("batching", batching::measure),
     ("footprint", footprint::measure),
     ("sizes", sizes::measure),
     ("models", models::measure),
