@@ -101,9 +101,14 @@ fn percentile(sorted: &[u64], of_hundred: usize) -> Option<f64> {
     Some(Duration::from_nanos(*nanos).as_secs_f64() * 1e6)
 }
 
-#[tokio::main(flavor = "current_thread")]
+/// As in the gateway, there is a second thread for the sockets: so calls begin on the first one.
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
+    tokio::spawn(measure(cli)).await?
+}
+
+async fn measure(cli: Cli) -> Result<()> {
     let artifact = fs::read(&cli.plugin).with_context(|| cli.plugin.display().to_string())?;
     // Not zeros, which need no memory.
     let table = cli.weights.map(|bytes| ("table.bin".to_owned(), vec![0x3f; bytes]));
