@@ -6,13 +6,12 @@
 //!
 //! It does not help against what holds up threads apart from turns that are taken [here](super::Scheduler::run).
 
-use std::{
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Waker},
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
 };
+
+use tokio::{runtime::Handle, sync::Notify, task::yield_now};
 
 /// Turns that are taken on threads that serve.
 #[derive(Debug, Default)]
@@ -20,7 +19,7 @@ pub struct Turns {
     /// Those that are being taken.
     here: AtomicUsize,
     begun: AtomicUsize,
-    /// How many had begun, and how many threads were held, at the last look.
+    /// How many had begun at the last look.
     seen: AtomicUsize,
     /// Threads that may be held; 0 before the first turn.
     most: AtomicUsize,
@@ -29,19 +28,23 @@ pub struct Turns {
 
 #[derive(Debug, Default)]
 struct Reserve {
-    /// It serves, or is about to.
-    called: AtomicBool,
     state: Mutex<State>,
+    /// Tells the thread that is held.
     change: Condvar,
+    /// Tells the task that serves: whichever thread runs it then is held next.
+    dismissed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// A thread serves that was in reserve, or is about to.
+    called: bool,
     /// A thread is held.
     holds: bool,
+    /// It was not at the last look.
+    fresh: bool,
     ended: bool,
-    /// Of its task, while it serves.
-    waker: Option<Waker>,
+    runtime: Option<Handle>,
 }
 
 impl Turns {
@@ -58,19 +61,16 @@ impl Turns {
 
     pub fn end(&self) {
         self.here.fetch_sub(1, Ordering::Relaxed);
-        if self.reserve.called.load(Ordering::Relaxed) {
-            self.reserve.dismiss();
-        }
     }
 
-    /// Calls the thread in reserve if all others are held since the last look by the same turns. To be called at every tick.
+    /// Calls the thread in reserve if all others are held since the last look by the same turns, and sends one back when they
+    /// are not. To be called at every tick, and not by a thread of the runtime.
     pub fn look(&self) {
         let begun = self.begun.load(Ordering::Relaxed);
         let most = self.most.load(Ordering::Relaxed);
         let held = most > 0 && self.here.load(Ordering::Relaxed) >= most;
-        if self.seen.swap(begun, Ordering::Relaxed) == begun && held {
-            self.reserve.call();
-        }
+        let same = self.seen.swap(begun, Ordering::Relaxed) == begun;
+        self.reserve.look(held && same);
     }
 
     #[cfg(test)]
@@ -82,36 +82,45 @@ impl Turns {
     /// another one.
     pub fn keep_reserve(self: &Arc<Self>) -> Reserved {
         let turns = Arc::clone(self);
-        tokio::spawn(std::future::poll_fn(move |context| turns.reserve.wait(context)));
+        turns.reserve.state().runtime = Some(Handle::current());
+        tokio::spawn(async move {
+            loop {
+                // A task that was woken last may wait for this very thread, and no other would take it over. So that one goes first.
+                yield_now().await;
+                if !turns.reserve.hold() {
+                    return;
+                }
+                turns.reserve.dismissed.notified().await;
+            }
+        });
         Reserved(Arc::clone(self))
     }
 }
 
 impl Reserve {
-    /// Holds the thread until it is called or the reserve ends.
-    fn wait(&self, context: &mut Context<'_>) -> Poll<()> {
+    /// Holds the thread until it is called; false if the reserve ends.
+    fn hold(&self) -> bool {
         let mut state = self.state();
-        state.holds = true;
-        while !state.ended && !self.called.load(Ordering::Relaxed) {
+        (state.holds, state.fresh) = (true, true);
+        while !state.ended && !state.called {
             state = self.change.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.holds = false;
-        state.waker = Some(context.waker().clone());
-        if state.ended { Poll::Ready(()) } else { Poll::Pending }
+        !state.ended
     }
 
-    fn call(&self) {
-        let _state = self.state();
-        self.called.store(true, Ordering::Relaxed);
-        self.change.notify_one();
-    }
-
-    /// Some thread goes back into reserve: whichever comes to it first.
-    fn dismiss(&self) {
+    fn look(&self, needed: bool) {
         let mut state = self.state();
-        if let Some(waker) = state.waker.take() {
-            self.called.store(false, Ordering::Relaxed);
-            waker.wake();
+        if state.called != needed {
+            state.called = needed;
+            if needed { self.change.notify_one() } else { self.dismissed.notify_one() }
+        }
+        if std::mem::take(&mut state.fresh)
+            && let Some(runtime) = &state.runtime
+        {
+            // The thread that is held may be the one that waited for the sockets, or may have more to run. The runtime wakes
+            // another one for a task that comes from outside, and that takes over both.
+            runtime.spawn(async {});
         }
     }
 
@@ -126,24 +135,28 @@ pub struct Reserved(Arc<Turns>);
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let mut state = self.0.reserve.state();
-        state.ended = true;
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
-        self.0.reserve.change.notify_one();
+        let reserve = &self.0.reserve;
+        let mut state = reserve.state();
+        (state.ended, state.runtime) = (true, None);
+        reserve.dismissed.notify_one();
+        reserve.change.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::mpsc,
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        sync::mpsc::{self, RecvTimeoutError},
         thread,
         time::{Duration, Instant},
     };
 
-    use tokio::runtime::Builder;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        runtime::Builder,
+    };
 
     use super::*;
 
@@ -162,8 +175,14 @@ mod tests {
         let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("it starts");
         let turns = Arc::<Turns>::default();
         let reserved = runtime.block_on(async { turns.keep_reserve() });
+        let looks_until_held = || {
+            wait_until(|| {
+                turns.look();
+                turns.reserve.state().holds
+            });
+        };
         for _ in 0..3 {
-            wait_until(|| turns.reserve.state().holds);
+            looks_until_held();
             let ((begun, begins), (tell, told)) = (mpsc::channel(), mpsc::channel());
             let own = Arc::clone(&turns);
             runtime.spawn(async move {
@@ -181,7 +200,7 @@ mod tests {
             ran.recv_timeout(LONG).expect("a thread serves");
             tell.send(()).expect("the turn goes on");
         }
-        wait_until(|| turns.reserve.state().holds);
+        looks_until_held();
         for _ in 0..3 {
             turns.look();
         }
@@ -190,5 +209,49 @@ mod tests {
         let begun = Instant::now();
         runtime.shutdown_timeout(LONG);
         assert!(begun.elapsed() < LONG / 2, "it ends with the runtime");
+    }
+
+    /// A turn ends in the task that answers, and whichever thread then goes into reserve may be the one that waited for sockets,
+    /// or that has more to run.
+    #[test]
+    fn sockets_are_served_whichever_thread_goes_into_reserve() {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("it starts");
+        let turns = Arc::<Turns>::default();
+        let reserved = runtime.block_on(async { turns.keep_reserve() });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("it has one")).expect("it listens");
+        client.set_read_timeout(Some(LONG)).expect("it takes one");
+        let (server, _) = listener.accept().expect("the client is there");
+        server.set_nonblocking(true).expect("it can be");
+        let own = Arc::clone(&turns);
+        runtime.spawn(async move {
+            let mut server = tokio::net::TcpStream::from_std(server).expect("a socket");
+            loop {
+                let looks = server.read_u8().await.expect("the client is there");
+                assert!(own.begin(1));
+                // In every other turn it is called when it is no longer needed.
+                (0..looks).for_each(|_| own.look());
+                own.end();
+                server.write_u8(looks).await.expect("the client is there");
+            }
+        });
+        let (stop, stopped) = mpsc::channel::<()>();
+        let own = Arc::clone(&turns);
+        let ticker = thread::spawn(move || {
+            while stopped.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+                own.look();
+            }
+        });
+        for round in 0..200_u8 {
+            let looks = 2 * (round % 2);
+            client.write_all(&[looks]).expect("the server is there");
+            let mut answer = [0];
+            client.read_exact(&mut answer).unwrap_or_else(|error| panic!("round {round}: {error}"));
+            assert_eq!(answer, [looks]);
+            thread::sleep(Duration::from_millis(u64::from(round % 4)));
+        }
+        stop.send(()).expect("the ticker listens");
+        ticker.join().expect("it looked");
+        drop(reserved);
     }
 }
