@@ -78,14 +78,41 @@ fn round_decimals_and_their_neighbours_are_shortest() {
 #[test]
 #[ignore = "takes minutes"]
 fn all_values_are_shortest() {
-    let mut room = [0; ROOM];
-    for bits in 0..=u32::MAX {
-        let value = f32::from_bits(bits);
-        if let Some(decimal) = Decimal::of(value) {
-            let length = decimal.write(&mut room);
+    let (mut room, mut filled, mut each) = ([0; ROOM], Decimals::new(), Decimals::new());
+    let mut next = Some(0_u32);
+    while let Some(first) = next {
+        let values = block(first, 1);
+        filled.fill(&values);
+        each.fill_each::<false>(&values);
+        assert_eq!(filled, each);
+        for (index, value) in values.into_iter().enumerate().filter(|(index, _)| !filled.other[*index]) {
+            let length = filled.write(index, value.is_sign_negative(), &mut room);
             let mut buffer = zmij::Buffer::new();
-            assert_eq!(&room[..length], buffer.format_finite(value).as_bytes(), "{bits:x}");
+            assert_eq!(&room[..length], buffer.format_finite(value).as_bytes(), "{value:e}");
         }
+        next = first.checked_add(64);
+    }
+}
+
+/// The values of these bits, and of every so many further on.
+fn block(first: u32, step: u32) -> [f32; BLOCK] {
+    let mut bits = first;
+    std::array::from_fn(|_| {
+        let value = f32::from_bits(bits);
+        bits = bits.wrapping_add(step);
+        value
+    })
+}
+
+/// On a processor without its vector unit the one form would not be tried otherwise, and on others not the other one.
+#[test]
+fn both_forms_find_the_same() {
+    let (mut lanes, mut each) = (Decimals::new(), Decimals::new());
+    for start in (0..=u32::MAX - 64 * 997).step_by(64 * 997 * 31) {
+        let values = block(start, 997);
+        lanes.fill_each::<true>(&values);
+        each.fill_each::<false>(&values);
+        assert_eq!(lanes, each);
     }
 }
 
@@ -102,6 +129,9 @@ proptest! {
 
     #[test]
     fn every_processor_finds_the_same(high in 0..100_000_000_u64, low in 0..100_000_000_u64) {
-        prop_assert_eq!(decimal_digits(high, low), portable::decimal_digits(high, low));
+        let digits = portable::decimal_digits(high, low);
+        prop_assert_eq!(decimal_digits(high, low), digits);
+        prop_assert_eq!((lanes::spread(high), lanes::spread(low)), digits);
+        prop_assert_eq!(lanes::halves(high * EIGHT + low), (high, low));
     }
 }
