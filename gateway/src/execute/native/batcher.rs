@@ -13,15 +13,16 @@ mod waiting;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, oneshot},
-    time::{sleep_until, timeout_at},
+    sync::{Semaphore, oneshot},
+    task::spawn_blocking,
+    time::timeout_at,
 };
 
 use crate::{
@@ -47,7 +48,7 @@ pub(super) struct Batcher {
     sizes: Sizes,
     waiting: Mutex<Waiting>,
     /// As many rows wait as the largest batch has.
-    full: Notify,
+    full: Condvar,
     /// Batches that run at a time: one for each compute thread.
     places: Arc<Semaphore>,
     /// An output of the model has not as many rows as its inputs: from now on nothing is batched.
@@ -59,6 +60,9 @@ pub(super) struct Batcher {
 
 /// Time for which a tenant that spoilt a batch is kept apart: so it spoils few of them in a second, and loses little by a mistake.
 const APART: Duration = Duration::from_millis(500);
+
+/// Time from the end of a wait until its batch runs, where threads are free.
+const WAKING: Duration = Duration::from_micros(150);
 
 /// A request that waits.
 pub(super) struct Member {
@@ -86,7 +90,7 @@ impl Batcher {
             batching,
             sizes,
             waiting: Mutex::default(),
-            full: Notify::new(),
+            full: Condvar::new(),
             places,
             unfit: AtomicBool::new(false),
             apart: Mutex::default(),
@@ -138,11 +142,10 @@ impl Batcher {
     async fn form(self: Arc<Self>) {
         loop {
             let Some(oldest) = self.waiting().oldest() else { return };
-            while self.waiting().rows() < self.sizes.largest() {
-                tokio::select! {
-                    () = self.full.notified() => {}
-                    () = sleep_until((oldest + self.batching.delay).into()) => break,
-                }
+            if !self.batching.delay.is_zero() {
+                let own = Arc::clone(&self);
+                // On a thread of its own: the runtime's timer would be late by one or two milliseconds.
+                let _ = spawn_blocking(move || own.gather(oldest)).await;
             }
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             let batch = self.waiting().take(&self.sizes);
@@ -153,6 +156,21 @@ impl Batcher {
                     drop(place);
                 });
             }
+        }
+    }
+
+    /// Waits until a batch is full, or until the first of those who wait has done so for the configured delay, less what it takes
+    /// to wake up. Blocks.
+    fn gather(&self, oldest: Instant) {
+        let delay = self.batching.delay;
+        let until = oldest + delay.saturating_sub(WAKING.min(delay / 2));
+        let mut waiting = self.waiting();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || waiting.rows() >= self.sizes.largest() {
+                return;
+            }
+            waiting = self.full.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
