@@ -118,15 +118,17 @@ pub struct Load {
     next: Arc<AtomicUsize>,
     /// As the first answer was.
     expected: Head,
+    pause: Duration,
 }
 
 impl Load {
-    /// Opens the connections and checks the first answer of each model value for value.
+    /// Opens the connections and checks the first answer of each model value for value. There will be a pause after each answer.
     pub async fn open(
         address: SocketAddr,
         models: &[String],
         case: Case,
         connections: usize,
+        pause: Duration,
     ) -> Result<Self> {
         let mut opened = Vec::new();
         for _ in 0..connections.max(1) {
@@ -147,13 +149,14 @@ impl Load {
             expected.get_or_insert(head);
         }
         let expected = expected.context("no model to call")?;
-        Ok(Self { connections: opened, requests: Arc::new(requests), next: Arc::default(), expected })
+        Ok(Self { connections: opened, requests: Arc::new(requests), next: Arc::default(), expected, pause })
     }
 
-    /// Keeps every connection busy for that long; gives the latency of each request.
+    /// Keeps every connection busy for that long, but for a pause after each answer; gives the latency of each request.
     pub async fn drive(&mut self, duration: Duration) -> Result<Vec<Duration>> {
         let end = Instant::now() + duration;
         let expected = (self.expected.status, self.expected.content_length);
+        let pause = self.pause;
         let mut tasks = JoinSet::new();
         for mut connection in self.connections.drain(..) {
             let (requests, next) = (Arc::clone(&self.requests), Arc::clone(&self.next));
@@ -173,6 +176,9 @@ impl Load {
                     latencies.push(ended - started);
                     if ended >= end {
                         return Ok((connection, latencies));
+                    }
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
                     }
                 }
             });

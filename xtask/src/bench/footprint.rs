@@ -57,8 +57,14 @@ pub fn measure(lab: &Lab) -> Result<Section> {
             thread::sleep(if lab.smoke { Duration::ZERO } else { SETTLE });
             footprint.idle.push(lab.memory(&running)?);
             for ((case, _), samples) in CASES.into_iter().zip(&mut footprint.loads) {
-                let load =
-                    Load { case, model: "identity", models: None, concurrency: CONCURRENCY, memory: true };
+                let load = Load {
+                    case,
+                    model: "identity",
+                    models: None,
+                    concurrency: CONCURRENCY,
+                    memory: true,
+                    pause: 0.0,
+                };
                 if !samples.failed() {
                     samples.add(kind, load.measure(lab, &running, false)).context(name)?;
                 }

@@ -21,6 +21,8 @@ pub struct Load<'a> {
     pub concurrency: usize,
     /// Whether the server's memory is of interest.
     pub memory: bool,
+    /// Seconds of silence on a connection after each answer.
+    pub pause: f64,
 }
 
 /// One measurement, as the load generator prints it.
@@ -50,6 +52,9 @@ impl Load<'_> {
         }
         if grpc {
             command.args(["--connections", &connections(self.concurrency).to_string()]);
+        }
+        if self.pause > 0.0 {
+            command.args(["--pause", &self.pause.to_string()]);
         }
         command.args(self.memory.then_some("--memory")).args(echo.then_some("--echo"));
         sample(&mut command)

@@ -49,6 +49,7 @@ pub fn measure(lab: &Lab) -> Result<Section> {
                 models: Some(row.models),
                 concurrency: CONCURRENCY,
                 memory: false,
+                pause: 0.0,
             };
             row.samples.add(Kind::Airlock, load.measure(lab, running, false))?;
         }

@@ -173,6 +173,7 @@ pub fn measure(lab: &Lab, case: &str) -> Result<Section> {
                     models: None,
                     concurrency: row.concurrency,
                     memory: false,
+                    pause: 0.0,
                 };
                 let echo = row.who == Bare && case.starts_with("grpc");
                 let added = row.samples.add(row.who.server(), load.measure(lab, running, echo));

@@ -42,8 +42,14 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         for ((_, case), row) in SIZES.iter().zip(&mut rows) {
             for ((kind, name), (server, samples)) in WHO.iter().zip(servers.iter().zip(row)) {
                 let Ok(running) = server else { continue };
-                let load =
-                    Load { case, model: "identity", models: None, concurrency: CONCURRENCY, memory: false };
+                let load = Load {
+                    case,
+                    model: "identity",
+                    models: None,
+                    concurrency: CONCURRENCY,
+                    memory: false,
+                    pause: 0.0,
+                };
                 let added = samples.add(*kind, load.measure(lab, running, false));
                 added.with_context(|| format!("{name}, {case}"))?;
             }

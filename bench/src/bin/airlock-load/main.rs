@@ -56,6 +56,9 @@ struct Run {
     /// Seconds before that, not measured.
     #[arg(long, default_value_t = 0.3)]
     warm_up: f64,
+    /// Seconds of silence on a connection after each answer; REST only.
+    #[arg(long, default_value_t = 0.0)]
+    pause: f64,
     /// Process of the server, for its CPU time and memory; what it started counts as well.
     #[arg(long)]
     pid: u32,
@@ -81,7 +84,10 @@ impl Load {
     async fn open(cli: &Run) -> Result<Self> {
         let (models, concurrency) = (cli.models(), cli.concurrency.max(1));
         if cli.case.form != Form::Grpc {
-            return Ok(Self::Http(http::Load::open(cli.address, &models, cli.case, concurrency).await?));
+            let pause = Duration::try_from_secs_f64(cli.pause)?;
+            return Ok(Self::Http(
+                http::Load::open(cli.address, &models, cli.case, concurrency, pause).await?,
+            ));
         }
         let connections = cli.connections.unwrap_or(concurrency).clamp(1, concurrency);
         let shape = (connections, concurrency / connections);

@@ -61,8 +61,8 @@ pub(super) struct Batcher {
 /// Time for which a tenant that spoilt a batch is kept apart: so it spoils few of them in a second, and loses little by a mistake.
 const APART: Duration = Duration::from_millis(500);
 
-/// Time from the end of a wait until its batch runs, where threads are free.
-const WAKING: Duration = Duration::from_micros(150);
+/// Time from the end of a wait until its batch runs, where threads are free and the processor was idle.
+const WAKING: Duration = Duration::from_micros(500);
 
 /// A request that waits.
 pub(super) struct Member {
