@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+pub mod awake;
 pub mod case;
 mod frame;
 pub mod grpc;

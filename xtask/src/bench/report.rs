@@ -54,7 +54,9 @@ in × is a ratio of requests per second, taken round by round, where nothing els
 
 const METHOD: &str = "\
 Release builds. Every server runs on core 0 and the load generator on core 1 (where `taskset` is there), over loopback and
-keep-alive connections, closed loop: the next request goes out when the answer to one is there. REST has one request in flight
+keep-alive connections, closed loop: the next request goes out when the answer to one is there. The generator never sleeps:
+over loopback, who answers a client that sleeps pays for waking it on the other core, which took up to a third of a small
+request's processor time, and no network has. REST has one request in flight
 on a connection; gRPC has 1, 2 or 4 on each of 1, 4 or 8. In each round every server is measured once in every case, one right
 after the other and in changing order; the figures are the medians of the rounds, and least and most stand beside. The first
 answer of each measurement is checked value for value, every further one by status and length. CPU is user and system time of

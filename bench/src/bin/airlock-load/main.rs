@@ -7,6 +7,7 @@ use std::{
 };
 
 use airlock_bench::{
+    awake::Awake,
     case::{Case, Form},
     grpc, http,
     process::{cpu_time, memory},
@@ -116,14 +117,15 @@ async fn main() -> Result<()> {
 
 async fn run(cli: &Run) -> Result<()> {
     let mut load = Load::open(cli).await?;
+    let awake = Awake::keep();
     load.drive(cli.warm_up).await?;
     let server = cpu_time(cli.pid)?;
-    let own = cpu_time(std::process::id())?;
+    let idle = awake.idle();
     let started = Instant::now();
     let mut latencies = load.drive(cli.seconds).await?;
     let seconds = started.elapsed().as_secs_f64();
     let server = (cpu_time(cli.pid)? - server).as_secs_f64();
-    let own = (cpu_time(std::process::id())? - own).as_secs_f64();
+    let idle = (awake.idle() - idle).as_secs_f64();
     let bytes = if cli.memory { Some(memory_under_load(&mut load, cli.pid).await?) } else { None };
 
     latencies.sort_unstable();
@@ -142,7 +144,7 @@ async fn run(cli: &Run) -> Result<()> {
             "p99_ms": percentile(99),
             "cpu_us_per_request": server * 1e6 / requests,
             "server_busy": server / seconds,
-            "generator_busy": own / seconds,
+            "generator_busy": 1.0 - idle / seconds,
             "memory_bytes": bytes,
         })
     );
