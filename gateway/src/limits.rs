@@ -153,6 +153,8 @@ pub struct SandboxLimits {
     pub log_bytes: usize,
     /// Instances alive at a time; a pipeline holds one for each level of nesting.
     pub max_instances: u32,
+    /// Bytes of what guests wrote that all slots together keep when nothing runs; 0: [`SandboxLimits::warm_of`].
+    pub warm_bytes: usize,
     /// Bytes of a component or core module.
     pub max_artifact_bytes: usize,
     /// Bytes of all the files beside `model.wasm` that `load` receives.
@@ -172,11 +174,20 @@ impl Default for SandboxLimits {
             output_bytes: 64 * MIB,
             log_bytes: 4 * KIB,
             max_instances: 1000,
+            warm_bytes: 0,
             max_artifact_bytes: 64 * MIB,
             max_file_bytes: 128 * MIB,
             load_deadline: Duration::from_secs(10),
             threads: 0,
         }
+    }
+}
+
+impl SandboxLimits {
+    /// What slots may keep if nobody says how much: a sixteenth of the memory that there is, from 256 MiB to 1 GiB.
+    pub fn warm_of(memory: Option<u64>) -> usize {
+        let part = usize::try_from(memory.unwrap_or(0) / 16).unwrap_or(usize::MAX);
+        part.clamp(256 * MIB, 1024 * MIB)
     }
 }
 

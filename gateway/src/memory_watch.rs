@@ -120,6 +120,11 @@ impl MemoryWatch {
         [("loads", self.no_loads()), ("waiting", self.no_queue()), ("calls", self.no_calls())]
     }
 
+    /// Bytes that there are, of the process's own or in the least of its groups; none if nobody says how many.
+    pub fn bytes(&self) -> Option<u64> {
+        self.groups.iter().filter_map(|folder| limit_of_group(folder)).chain(self.most).min()
+    }
+
     /// Percent of the memory that were taken when it looked last.
     pub fn percent(&self) -> u64 {
         self.percent.load(Ordering::Relaxed)
@@ -174,15 +179,22 @@ fn groups(root: &Path, own: &str) -> Vec<PathBuf> {
     around.filter(|folder| folder.join("memory.max").is_file()).map(Path::to_owned).collect()
 }
 
+fn number(folder: &Path, name: &str) -> Option<u64> {
+    fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()
+}
+
+/// Bytes that a group may take, if it has a limit.
+fn limit_of_group(folder: &Path) -> Option<u64> {
+    // From the second one on the kernel slows everybody down, which is no better than what follows the first.
+    ["memory.max", "memory.high"].into_iter().filter_map(|name| number(folder, name)).min()
+}
+
 /// Percent of a group's limit that are taken; none without a limit.
 fn share_of_group(folder: &Path) -> Option<u64> {
-    let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-    // From the second one on the kernel slows everybody down, which is no better than what follows the first.
-    let most = [number("memory.max"), number("memory.high")].into_iter().flatten().min()?;
-    let current = number("memory.current")?;
+    let most = limit_of_group(folder)?;
+    let current = number(folder, "memory.current")?;
     // Files that were read count as well, until the kernel needs their room.
-    let stat = read("memory.stat").unwrap_or_default();
+    let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
     let free = stat.lines().filter_map(|line| {
         let (name, bytes) = line.split_once(' ')?;
         let free = matches!(name, "active_file" | "inactive_file" | "slab_reclaimable");

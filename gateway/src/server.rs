@@ -31,7 +31,7 @@ use crate::{
         worker::Workers,
     },
     infer::Gateway,
-    limits::Quotas,
+    limits::{Quotas, SandboxLimits},
     listen::{
         self, Door, Traffic,
         tls::{Tls, TlsError},
@@ -273,8 +273,12 @@ fn loader(
     let folder = config.state.as_ref().map(|state| state.join("workers"));
     let workers = Workers::new(limits.worker.clone(), config.worker_program.clone(), folder)
         .map_err(StartError::Sandbox)?;
-    let sandbox = Sandbox::new(limits.sandbox.clone(), Arc::clone(&workers), cache.transpose()?)
-        .map_err(StartError::Sandbox)?;
+    let mut of_guests = limits.sandbox.clone();
+    if of_guests.warm_bytes == 0 {
+        of_guests.warm_bytes = SandboxLimits::warm_of(memory.bytes());
+    }
+    let sandbox =
+        Sandbox::new(of_guests, Arc::clone(&workers), cache.transpose()?).map_err(StartError::Sandbox)?;
     let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
     // JSON may say in two bytes what takes eight.
     let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);

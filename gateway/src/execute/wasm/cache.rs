@@ -171,7 +171,13 @@ impl Cache {
 /// features, and the limits under which `load` ran; and of whose it is. `None` if that cannot be told, which then is not cached.
 pub(super) fn key(engine: &Engine, settings: &Settings, source: &Source) -> Option<Digest> {
     // These say how much is served, not what.
-    let limits = SandboxLimits { max_instances: 0, threads: 0, log_bytes: 0, ..settings.limits.clone() };
+    let limits = SandboxLimits {
+        max_instances: 0,
+        threads: 0,
+        log_bytes: 0,
+        warm_bytes: 0,
+        ..settings.limits.clone()
+    };
     let files: Vec<(&str, Digest)> =
         source.files.iter().map(|(name, bytes)| (name.as_str(), Digest::of(bytes))).collect();
     let made_from = (

@@ -112,14 +112,13 @@ fn code_config(limits: &SandboxLimits, memories: Memories) -> Config {
     config
 }
 
-/// Bytes that all slots together keep when nothing runs, of what guests wrote there.
-const MAX_RESIDENT: u32 = 256 << 20;
-
 fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
     let instances = limits.max_instances;
     // With the page-map scan (Linux 6.7) only the pages that a request wrote are reset. Without it, whatever stays resident
     // is zeroed after every request, so little should.
-    let resident: u32 = if PoolingAllocationConfig::is_pagemap_scan_available() { 1 << 20 } else { 64 << 10 };
+    let resident: usize =
+        if PoolingAllocationConfig::is_pagemap_scan_available() { 1 << 20 } else { 64 << 10 };
+    let warm = if limits.warm_bytes == 0 { SandboxLimits::warm_of(None) } else { limits.warm_bytes };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(MAX_CORE_MODULES))
@@ -137,11 +136,11 @@ fn pool(limits: &SandboxLimits) -> PoolingAllocationConfig {
         .max_core_instance_size(1 << 20)
         .max_component_instance_size(512 << 10)
         .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(resident as usize)
+        .linear_memory_keep_resident(resident)
         .table_keep_resident(64 << 10)
         // A slot goes back to the model that it was used for last: a call that finds none of its model's has to map another
         // image first, which costs several times as much.
-        .max_unused_warm_slots(MAX_RESIDENT / resident);
+        .max_unused_warm_slots(u32::try_from(warm / resident).unwrap_or(u32::MAX).min(instances));
     pool
 }
 
