@@ -3,9 +3,10 @@
 //! A run and the models that it calls share one consumption: what they use is billed to the client that asked.
 
 use std::{
+    cell::Cell,
     marker::PhantomData,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -39,7 +40,7 @@ impl Consumption {
     /// Time in which the thread waits, or another one works for it, is not counted.
     #[must_use]
     pub fn on_this_thread(&self) -> OnThread<'_> {
-        OnThread { consumption: self, since: thread_nanos(), stays: PhantomData }
+        OnThread { consumption: self, since: Since::now(), stays: PhantomData }
     }
 
     /// Adds CPU time that another process took.
@@ -93,7 +94,7 @@ impl Consumption {
 #[derive(Debug)]
 pub struct OnThread<'a> {
     consumption: &'a Consumption,
-    since: u64,
+    since: Since,
     /// The clock is this thread's own.
     stays: PhantomData<*const ()>,
 }
@@ -101,7 +102,7 @@ pub struct OnThread<'a> {
 impl OnThread<'_> {
     /// Ends it, and says how many nanoseconds it was.
     pub fn end(self) -> u64 {
-        let used = thread_nanos().saturating_sub(self.since);
+        let used = self.since.used();
         self.consumption.nanos(used);
         std::mem::forget(self);
         used
@@ -110,8 +111,55 @@ impl OnThread<'_> {
 
 impl Drop for OnThread<'_> {
     fn drop(&mut self) {
-        let used = thread_nanos().saturating_sub(self.since);
-        self.consumption.cpu_nanos.fetch_add(used, Ordering::Relaxed);
+        self.consumption.nanos(self.since.used());
+    }
+}
+
+thread_local! {
+    /// When the thread's clock was read last, and what it said.
+    static LAST: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+}
+
+/// How old the last reading may be for the next one to be left out.
+const RECENT: Duration = Duration::from_millis(1);
+
+/// From when on processor time counts. The clock is a call of the kernel, and takes as long as a short run does besides; so after
+/// a recent reading it is not read when a run begins, but only when it ends.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    Reading(u64),
+    /// The run began then, after the last reading. It had no more than the time that passed, and no more than the thread had since
+    /// that reading. Both are more than it had if the thread lost the processor in the middle: by what it did for others in the
+    /// millisecond before, at most.
+    Recently(Instant, u64),
+}
+
+impl Since {
+    fn now() -> Self {
+        match LAST.get() {
+            Some((read, nanos)) => {
+                let now = Instant::now();
+                if now.saturating_duration_since(read) < RECENT {
+                    Self::Recently(now, nanos)
+                } else {
+                    Self::Reading(thread_nanos())
+                }
+            }
+            None => Self::Reading(thread_nanos()),
+        }
+    }
+
+    /// Nanoseconds until now.
+    fn used(self) -> u64 {
+        let (now, nanos) = (Instant::now(), thread_nanos());
+        LAST.set(Some((now, nanos)));
+        match self {
+            Self::Reading(since) => nanos.saturating_sub(since),
+            Self::Recently(began, before) => {
+                let passed = now.saturating_duration_since(began).as_nanos();
+                nanos.saturating_sub(before).min(u64::try_from(passed).unwrap_or(u64::MAX))
+            }
+        }
     }
 }
 
@@ -141,6 +189,37 @@ mod tests {
             while thread_nanos() - start < 5_000_000 {}
         }
         assert!(consumption.cpu_nanos() >= waited + 5_000_000);
+    }
+
+    #[test]
+    fn one_run_after_another_is_counted_with_one_reading_and_no_less_than_it_took() {
+        let consumption = Consumption::default();
+        let spin = |nanos: u64| {
+            let start = thread_nanos();
+            while thread_nanos() - start < nanos {}
+        };
+        let mut recently = 0;
+        for _ in 0..50 {
+            let before = consumption.cpu_nanos();
+            {
+                let time = consumption.on_this_thread();
+                recently += u64::from(matches!(time.since, Since::Recently(..)));
+                spin(100_000);
+            }
+            assert!(consumption.cpu_nanos() - before >= 100_000);
+        }
+        // Not always: the thread may have lost the processor in between.
+        assert!(recently > 0);
+        // What was done before a run is not a part of it, and waiting within it is not either.
+        drop(consumption.on_this_thread());
+        spin(20_000_000);
+        let before = consumption.cpu_nanos();
+        drop(consumption.on_this_thread());
+        {
+            let _time = consumption.on_this_thread();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(consumption.cpu_nanos() - before < 10_000_000);
     }
 
     #[test]

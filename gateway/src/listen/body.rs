@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream};
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Version,
@@ -87,22 +87,29 @@ impl<B: Body<Data = Bytes> + Unpin> Arriving<B> {
 
     /// The next piece; none at the end. Trailers say nothing to us.
     pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        loop {
-            let begun = Instant::now();
-            let (latest, late) = self.latest(begun);
-            let frame = tokio::time::timeout_at(latest, self.body.frame()).await;
-            self.waited += begun.elapsed();
-            match frame {
-                Err(_) => return Err(late),
-                Ok(None) => return Ok(None),
-                Ok(Some(frame)) => {
-                    if let Ok(piece) = frame.map_err(|_| BodyError::Broken)?.into_data() {
-                        self.received += piece.len();
-                        return Ok(Some(piece));
-                    }
-                }
+        while !self.body.is_end_stream() {
+            // What has arrived is not waited for, and needs no timer.
+            let arrived = self.body.frame().now_or_never();
+            let arrived = arrived.map(|frame| frame.transpose().map_err(|_| BodyError::Broken));
+            let frame = match arrived {
+                Some(frame) => frame?,
+                None => self.wait().await?,
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            if let Ok(piece) = frame.into_data() {
+                self.received += piece.len();
+                return Ok(Some(piece));
             }
         }
+        Ok(None)
+    }
+
+    async fn wait(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
+        let begun = Instant::now();
+        let (latest, late) = self.latest(begun);
+        let frame = tokio::time::timeout_at(latest, self.body.frame()).await;
+        self.waited += begun.elapsed();
+        frame.map_err(|_| late)?.transpose().map_err(|_| BodyError::Broken)
     }
 
     /// The moment by which the next piece has to be there, and what is wrong if it is not.
