@@ -16,15 +16,9 @@ use std::{
     time::Duration,
 };
 
-use airlock_onnx::spare;
-
 use crate::limits::MemoryLimits;
 
 const INTERVAL: Duration = Duration::from_millis(100);
-
-/// What is kept of the memory of ONNX models' results, and for how many intervals.
-const SPARE_BYTES: usize = 256 << 20;
-const SPARE_INTERVALS: u32 = 10;
 
 /// Percent below a mark at which it no longer holds.
 const BELOW: u64 = 2;
@@ -130,14 +124,12 @@ impl MemoryWatch {
         self.percent.load(Ordering::Relaxed)
     }
 
-    /// Looks again and again, for as long as it is awaited. Meanwhile runs of ONNX models may keep memory for the next ones,
-    /// which goes back when nothing has used it for a while, and at once where memory is short.
-    pub async fn keep_looking(&self) {
-        spare::keep(SPARE_BYTES);
+    /// Looks again and again, for as long as it is awaited. Tells `of_shortage` each time whether nothing is to be loaded.
+    pub async fn keep_looking(&self, of_shortage: impl Fn(bool)) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             self.look();
-            spare::age(if self.no_loads() { 0 } else { SPARE_INTERVALS });
+            of_shortage(self.no_loads());
         }
     }
 

@@ -26,7 +26,7 @@ use crate::{
     config::{Config, Port},
     execute::{
         Isolation, LoadError, Reserved, Source, Step,
-        native::{Engine, Isolated},
+        native::{Engine, Isolated, tend_spare},
         wasm::{Cache, OnnxPlugin, Sandbox},
         worker::Workers,
     },
@@ -216,7 +216,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         tokio::select! { () = log.keep_reporting() => (), () = until => () }
     });
     let memory = Arc::clone(&gateway.memory);
-    let memory = tokio::spawn(async move { memory.keep_looking().await });
+    let memory = tokio::spawn(async move { memory.keep_looking(tend_spare).await });
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!("listening on {scheme}://{address}");
     if let Some(tls) = &tls {

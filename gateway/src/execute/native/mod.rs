@@ -17,6 +17,7 @@ mod settle;
 
 use std::{fmt, sync::Arc, time::Instant};
 
+use airlock_onnx::spare;
 use tract_onnx::prelude::{TValue, TVec};
 
 use crate::{
@@ -39,6 +40,17 @@ use super::{BoxFuture, Call, ExecuteError, Executor, LoadError, Source, Step, ch
 
 /// Bytes of inputs that are copied on a thread that serves sockets.
 const MAX_SHORT_BYTES: usize = 64 << 10;
+
+/// What is kept of the memory of large results for the next runs, and for how many tenths of a second if nothing uses it.
+const SPARE_BYTES: usize = 256 << 20;
+const SPARE_TENTHS: u32 = 10;
+
+/// Lets runs keep memory of large results for the next ones. To be called ten times a second: what is not used for a while
+/// goes back then, and all of it where memory is short.
+pub fn tend_spare(memory_is_short: bool) {
+    spare::keep(SPARE_BYTES);
+    spare::age(if memory_is_short { 0 } else { SPARE_TENTHS });
+}
 
 /// The compute threads that run ONNX models.
 #[derive(Debug)]
