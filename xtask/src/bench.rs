@@ -92,8 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
     let peers = peers::install(&options.peers());
     // One after the other: built together, their features unite, and the demo's build of the gateway could not be used.
     build(&["--release", "-p", "airlock"])?;
-    build(&["--release", "-p", "airlock-bench"])?;
-    build(&["--release", "-p", "airlock-onnx", "--example", "measure"])?;
+    build(&["--release", "-p", "airlock-bench", "-p", "airlock-onnx", "--bins", "--example", "measure"])?;
     let lab = Lab::full(options.rounds, options.seconds, peers)?;
     let load_before = report::load_average();
     let sections = measure(&lab, &options.only)?;
@@ -110,8 +109,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Runs every measurement for a moment, to see that all servers give right answers. Its figures mean nothing.
 pub fn smoke(only: &[String]) -> Result<()> {
-    build(&["--workspace", "--bins"])?;
-    build(&["-p", "airlock-onnx", "--example", "measure"])?;
+    build(&["--workspace", "--bins", "--example", "measure"])?;
     let lab = Lab::smoke()?;
     let sections = measure(&lab, only)?;
     // The report is written as well, and thrown away.
