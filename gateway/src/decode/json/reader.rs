@@ -359,7 +359,8 @@ pub(super) fn too_deep(max_depth: usize, position: usize) -> DecodeError {
     DecodeError::json(position, format!("arrays and objects are nested more than {max_depth} deep"))
 }
 
-/// Where the array that starts at `start` ends, if all brackets and strings in it are right. Nothing else of it is looked at.
+/// Where the array that starts at `start` ends, if all brackets and strings in it are right and it is not deeper than any may
+/// be. Nothing else of it is looked at.
 fn array_end(json: &[u8], start: usize) -> Option<usize> {
     let (mut at, mut open) = (start, 0_usize);
     loop {
@@ -369,8 +370,10 @@ fn array_end(json: &[u8], start: usize) -> Option<usize> {
             bracket => {
                 at += 1;
                 open = if bracket == b'[' { open + 1 } else { open - 1 };
-                if open == 0 {
-                    return Some(at);
+                match open {
+                    0 => return Some(at),
+                    1..=MAX_DEPTH => {}
+                    _ => return None,
                 }
             }
         }

@@ -176,6 +176,8 @@ fn data_may_come_before_what_describes_it() {
         let json = format!(r#"{{"inputs":[{{"data":{open},"name":"X","datatype":"FP32","shape":[1]}}]}}"#);
         assert!(parse(&json).is_err(), "{json}");
     }
+    let deep = format!(r#"{{"inputs":[{{"data":{},"name":"X"}}]}}"#, "[".repeat(1 << 20));
+    assert!(told(&deep).contains("nested more than"), "{}", told(&deep));
     let late = r#"{"inputs":[{"data":["a"],"name":"X","datatype":"FP32","shape":[1]}]}"#;
     assert_eq!(told(late), "input 'X': element 0 of 'data' is a string, FP32 takes a number");
     let scalar = r#"{"inputs":[{"data":5,"name":"X","datatype":"FP32","shape":[1]}]}"#;
