@@ -532,6 +532,28 @@ fn request_like() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
 }
 
+/// Mostly numbers as programs write them.
+fn number_like() -> impl Strategy<Value = String> {
+    prop_oneof![
+        200 => (-4.0..4.0_f32).prop_map(|value| value.to_string()),
+        50 => (0..100_u8).prop_map(|value| value.to_string()),
+        20 => any::<f64>().prop_filter("JSON has no others", |value| value.is_finite()).prop_map(|value| format!("{value:e}")),
+        1 => (0..5_usize).prop_map(|index| ["01", "1.", "-", "1 2", ""][index].to_owned()),
+    ]
+}
+
+/// Mostly commas, and sometimes what cannot stand between two numbers.
+fn separator_like() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        1000 => Just(","),
+        200 => Just(", "),
+        20 => Just(" ,"),
+        20 => Just(",\n  "),
+        1 => Just(",,"),
+        1 => Just("]"),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -556,6 +578,19 @@ proptest! {
         prop_assert_eq!(bytes.map(|bytes| bytes[4..].to_vec()), expected.clone().map(String::into_bytes));
         let stepped_over = parse(&format!("{{\"inputs\":[],\"x\":[{string}]}}"));
         prop_assert_eq!(stepped_over.is_ok(), expected.is_some());
+    }
+
+    #[test]
+    fn lists_are_what_another_reader_takes_them_for(
+        items in proptest::collection::vec((number_like(), separator_like()), 1..150),
+    ) {
+        let text: String = items.iter().map(|(number, separator)| format!("{number}{separator}")).collect();
+        let list = format!("[{text}7]");
+        let valid = serde_json::from_str::<serde::de::IgnoredAny>(&list).is_ok();
+        let values = items.iter().map(|(number, _)| number.as_str()).chain(["7"]);
+        let expected = valid
+            .then(|| values.flat_map(|text| text.parse::<f64>().expect("it is valid").to_le_bytes()).collect::<Vec<_>>());
+        prop_assert_eq!(bytes_of("FP64", &format!("[{}]", items.len() + 1), &list).ok(), expected, "{}", list);
     }
 
     #[test]
