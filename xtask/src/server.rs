@@ -5,7 +5,8 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{self, Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -196,22 +197,25 @@ impl Server {
     }
 }
 
-/// An address of the loopback interface that nothing listens on at the moment.
-pub fn free_address() -> Result<SocketAddr> {
-    let [address] = free_addresses()?;
-    Ok(address)
-}
+/// The ports below those which Linux hands out by itself (`ip_local_port_range`, from 32768): no client's own end takes
+/// one of them before its server does.
+const PORTS: std::ops::Range<u16> = 16_384..32_768;
 
-/// Several of them. Asked for one by one, they may be the same.
-pub fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
-    let mut listeners = Vec::new();
-    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
-    for address in &mut addresses {
-        let listener = TcpListener::bind(*address).context("cannot bind a loopback port")?;
-        *address = listener.local_addr()?;
-        listeners.push(listener);
+/// An address of the loopback interface that nothing listens on at the moment, never the same twice.
+pub fn free_address() -> Result<SocketAddr> {
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Two tasks on one machine start at different places.
+    let first = (process::id().wrapping_mul(199) % u32::from(count)) as u16;
+    for _ in 0..count {
+        let next = ASKED.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + first.wrapping_add(next) % count;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
     }
-    Ok(addresses)
+    bail!("none of the ports {} to {} of 127.0.0.1 is free", PORTS.start, PORTS.end - 1)
 }
 
 #[cfg(test)]
@@ -245,9 +249,11 @@ mod tests {
 
     #[test]
     fn free_addresses_differ() {
-        let mut addresses: [SocketAddr; 20] = free_addresses().expect("there are free ports");
+        let free = |_| free_address().expect("there are free ports");
+        let mut addresses = [(); 20].map(free);
         addresses.sort();
         assert!(addresses.windows(2).all(|pair| pair[0] != pair[1]), "{addresses:?}");
+        assert!(addresses.iter().all(|address| PORTS.contains(&address.port())), "{addresses:?}");
     }
 
     #[test]

@@ -172,9 +172,10 @@ async fn a_log_that_cannot_be_written_costs_no_request() {
     drop(reader);
     for log in [full, writer.into()] {
         let store = TempDir::new().expect("a temporary folder");
-        let free =
-            || TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
-        let (http, admin) = (free(), free());
+        // Both at once: one after the other they may be the same.
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [http, admin] = free.each_ref().map(|free| free.local_addr().expect("it is bound"));
+        drop(free);
         let child = Command::new(binary())
             .args([
                 "serve",

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::peers::{Installed, Peer};
 use crate::{
     http,
-    server::{Server, free_addresses},
+    server::{Server, free_address},
     shell,
 };
 
@@ -125,7 +125,7 @@ impl Lab {
     /// Starts a server on the server's core and waits for its first answer. Only the gateway looks at the repository and at
     /// `more`.
     pub fn start(&self, kind: Kind, repository: &Path, model: &str, more: &[&str]) -> Result<Running> {
-        let [address, grpc, metrics] = free_addresses()?;
+        let (address, grpc, metrics) = (free_address()?, free_address()?, free_address()?);
         let (http, rpc) = (address.to_string(), grpc.to_string());
         let core = self.cores.map(|(server, _)| server);
         let (program, arguments) = match kind {
