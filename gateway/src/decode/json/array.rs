@@ -8,6 +8,7 @@ use crate::{
 };
 
 use super::{
+    fp32,
     number::Number,
     reader::{Reader, kind_name, space, too_deep},
     short::Short,
@@ -42,7 +43,7 @@ pub(super) fn value(
     let expected = element_count(shape).unwrap_or(u64::MAX);
     let mut data = Data { reader, depth, name, datatype, shape, expected };
     match datatype {
-        Datatype::Bool => data.read(|_| None, boolean),
+        Datatype::Bool => data.read(one_by_one, |_| None, boolean),
         Datatype::Uint8 => data.read_integers(u8::to_le_bytes),
         Datatype::Uint16 => data.read_integers(u16::to_le_bytes),
         Datatype::Uint32 => data.read_integers(u32::to_le_bytes),
@@ -52,14 +53,17 @@ pub(super) fn value(
         Datatype::Int32 => data.read_integers(i32::to_le_bytes),
         Datatype::Int64 => data.read_integers(i64::to_le_bytes),
         Datatype::Fp16 => data.read(
+            one_by_one,
             |short| Some(short.to_f16().to_le_bytes()),
             |text| float(text, |number| number.to_f16(), f16::from_f64, f16::to_le_bytes),
         ),
         Datatype::Fp32 => data.read(
+            fp32::read,
             |short| short.to_f32().map(f32::to_le_bytes),
             |text| float(text, |number| number.to_f32(), narrow, f32::to_le_bytes),
         ),
         Datatype::Fp64 => data.read(
+            one_by_one,
             |short| Some(short.to_f64().to_le_bytes()),
             |text| float(text, |number| number.to_f64(), |value| value, f64::to_le_bytes),
         ),
@@ -106,14 +110,15 @@ impl Data<'_, '_> {
         &mut self,
         to_bytes: impl Fn(T) -> [u8; N],
     ) -> Result<Vec<u8>, DecodeError> {
-        self.read(|short| short.to_integer().map(&to_bytes), |text| integer(text, &to_bytes))
+        self.read(one_by_one, |short| short.to_integer().map(&to_bytes), |text| integer(text, &to_bytes))
     }
 
-    /// Reads all elements. `element` gives the bytes of the one that starts a text, and where its text ends; `short` those
-    /// of a short number, if it can.
+    /// Reads all elements. `several` takes as many as it can, as [`fp32::read`] does. `element` gives the bytes of the one
+    /// that starts a text, and where its text ends; `short` those of a short number, if it can.
     #[inline]
     fn read<const N: usize>(
         &mut self,
+        several: impl Fn(&[u8], usize, u64, &mut Vec<u8>) -> (usize, usize),
         short: impl Fn(Short) -> Option<[u8; N]>,
         element: impl Fn(&[u8]) -> Result<([u8; N], usize), Fault>,
     ) -> Result<Vec<u8>, DecodeError> {
@@ -126,6 +131,10 @@ impl Data<'_, '_> {
         let limits = (self.expected, self.depth, self.reader.max_depth());
         let text_at = |at| json.get(at..).unwrap_or_default();
         let walked = walk(json, start, limits, |at, most| {
+            let (count, end) = several(json, at, most, &mut bytes);
+            if count > 0 {
+                return Ok(Run { count: count as u64, end, comma: true });
+            }
             let run = run(json, at, most, &mut bytes, |at| {
                 // Short as they are, those of one digit are quicker still.
                 if !is_one_digit(text_at(at))
@@ -220,6 +229,11 @@ impl Data<'_, '_> {
             Fault::String(error) => *error,
         }
     }
+}
+
+/// For elements that nothing reads but one by one.
+fn one_by_one(_: &[u8], at: usize, _: u64, _: &mut Vec<u8>) -> (usize, usize) {
+    (0, at)
 }
 
 /// Elements that follow each other with nothing in between but commas and white space.

@@ -1,6 +1,7 @@
 //! The JSON part of an infer request.
 
 mod array;
+mod fp32;
 mod generate;
 mod number;
 mod parameters;

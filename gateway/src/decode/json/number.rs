@@ -26,14 +26,14 @@ pub(super) struct Number<'j> {
 const MAX_DIGITS: usize = 19;
 
 /// Powers of ten that an f64 holds exactly.
-const POWERS: [f64; 23] = [
+pub(super) const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
     1e19, 1e20, 1e21, 1e22,
 ];
 
 /// The bits of an FP64 that an FP32 in its range has no place for, and what they are in the middle between two FP32.
-const BELOW_FP32: u64 = (1 << 29) - 1;
-const MIDPOINT: u64 = 1 << 28;
+pub(super) const BELOW_FP32: u64 = (1 << 29) - 1;
+pub(super) const MIDPOINT: u64 = 1 << 28;
 
 impl<'j> Number<'j> {
     /// Scans the number at the start of `json`. An error is the offset of the byte that JSON does not allow there.
