@@ -17,7 +17,7 @@
 //!
 //! Two byways are made of the same pieces: [`verify`] runs a request on two versions and compares, [`trial`] calls a version
 //! before anybody else can. [`describe`] tells a tenant what it can call and how that went, [`metrics`] tells the operator of all.
-//! [`memory_watch`] says when there is too little memory for some of it. [`error`] is where a station's fault becomes an HTTP
+//! [`memory_watch`] says when there is too little memory for some of it, [`free_memory`] what is kept of what was freed. [`error`] is where a station's fault becomes an HTTP
 //! status and a code of gRPC, whose messages are in [`proto`]. [`server`] builds all of this from a [`config`].
 
 pub mod admin;
@@ -34,6 +34,7 @@ pub mod digest;
 pub mod encode;
 pub mod error;
 pub mod execute;
+pub mod free_memory;
 pub mod infer;
 pub mod limits;
 pub mod listen;

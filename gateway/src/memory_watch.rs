@@ -125,7 +125,7 @@ impl MemoryWatch {
     }
 
     /// Looks again and again, for as long as it is awaited. Tells `of_shortage` each time whether nothing is to be loaded.
-    pub async fn keep_looking(&self, of_shortage: impl Fn(bool)) {
+    pub async fn keep_looking(&self, mut of_shortage: impl FnMut(bool)) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             self.look();

@@ -30,6 +30,7 @@ use crate::{
         wasm::{Cache, OnnxPlugin, Sandbox},
         worker::Workers,
     },
+    free_memory::FreeMemory,
     infer::Gateway,
     limits::{Quotas, SandboxLimits},
     listen::{
@@ -216,7 +217,12 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         tokio::select! { () = log.keep_reporting() => (), () = until => () }
     });
     let memory = Arc::clone(&gateway.memory);
-    let memory = tokio::spawn(async move { memory.keep_looking(tend_spare).await });
+    let mut free = FreeMemory::default();
+    let tend = move |memory_is_short| {
+        tend_spare(memory_is_short);
+        free.look(memory_is_short);
+    };
+    let memory = tokio::spawn(async move { memory.keep_looking(tend).await });
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!("listening on {scheme}://{address}");
     if let Some(tls) = &tls {
