@@ -97,12 +97,12 @@ mod avx512 {
         _mm512_add_epi8, _mm512_add_epi64, _mm512_and_si512, _mm512_castpd_si512, _mm512_castsi512_pd,
         _mm512_castsi512_si128, _mm512_cmpeq_epi8_mask, _mm512_cmpge_epi8_mask, _mm512_cmpge_epu64_mask,
         _mm512_cmpgt_epu64_mask, _mm512_cmple_epu8_mask, _mm512_cmple_epu64_mask, _mm512_cvtepu8_epi64,
-        _mm512_cvtepu64_pd, _mm512_cvtpd_ps, _mm512_mul_pd, _mm512_loadu_pd, _mm512_loadu_si512,
-        _mm512_madd_epi16, _mm512_maddubs_epi16, _mm512_mask_permutexvar_pd, _mm512_mask_xor_epi64,
-        _mm512_maskz_compress_epi8, _mm512_maskz_sub_epi8, _mm512_mul_epu32, _mm512_mullo_epi64,
-        _mm512_packus_epi32, _mm512_permutex2var_pd, _mm512_permutexvar_epi8, _mm512_set1_epi8,
-        _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_srli_epi64, _mm512_sub_epi8,
-        _mm512_sub_epi64, _pdep_u64, _pext_u64,
+        _mm512_cvtepu64_pd, _mm512_cvtpd_ps, _mm512_loadu_pd, _mm512_loadu_si512, _mm512_madd_epi16,
+        _mm512_maddubs_epi16, _mm512_mask_permutexvar_pd, _mm512_mask_xor_epi64, _mm512_maskz_compress_epi8,
+        _mm512_maskz_sub_epi8, _mm512_mul_epu32, _mm512_mul_pd, _mm512_mullo_epi64, _mm512_packus_epi32,
+        _mm512_permutex2var_pd, _mm512_permutexvar_epi8, _mm512_set1_epi8, _mm512_set1_epi16,
+        _mm512_set1_epi32, _mm512_set1_epi64, _mm512_srli_epi64, _mm512_sub_epi8, _mm512_sub_epi64,
+        _pdep_u64, _pext_u64,
     };
 
     use crate::decode::json::number::{BELOW_FP32, MIDPOINT};

@@ -1,11 +1,11 @@
 //! One request: a new store, a new instance, one call, and nothing of it left.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{
     Store, UpdateDeadline,
-    component::{ComponentExportIndex, InstancePre},
+    component::{ComponentExportIndex, Instance, InstancePre, TypedFunc},
 };
 
 use crate::{
@@ -30,6 +30,8 @@ pub(super) struct Model {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) instance: InstancePre<Guest>,
     pub(super) infer: ComponentExportIndex,
+    /// Its type was found to be the one that is called.
+    pub(super) infer_fits: OnceLock<()>,
     pub(super) signature: Signature,
     pub(super) label: Arc<str>,
     /// It is an ONNX model, and the component the plugin that runs it.
@@ -136,6 +138,27 @@ async fn infer(
     request: Request,
 ) -> wasmtime::Result<Result<Response, GuestError>> {
     let instance = model.instance.instantiate_async(&mut *store).await?;
-    let infer = instance.get_typed_func::<(Request,), InferResult>(&mut *store, &model.infer)?;
+    let infer = typed(model, instance, store)?;
     Ok(infer.call_async(store, (request,)).await?.0)
+}
+
+/// The function of an instance. Its type is compared once, with the first instance: for a small request that takes a tenth
+/// of all that its instance costs.
+fn typed(
+    model: &Model,
+    instance: Instance,
+    store: &mut Store<Guest>,
+) -> wasmtime::Result<TypedFunc<(Request,), InferResult>> {
+    if model.infer_fits.get().is_none() {
+        let infer = instance.get_typed_func(&mut *store, &model.infer)?;
+        let _ = model.infer_fits.set(());
+        return Ok(infer);
+    }
+    let function = instance.get_func(store, &model.infer);
+    let function = function.ok_or_else(|| wasmtime::Error::msg("a function is missing"))?;
+    #[expect(unsafe_code, reason = "the engine cannot know that this was compared")]
+    // SAFETY: the type of a component's export is the component's, not the instance's. Both, and so this index, are the
+    // model's own and never change; `infer_fits` was set when the same function was found to have this type.
+    let infer = unsafe { TypedFunc::new_unchecked(function) };
+    Ok(infer)
 }

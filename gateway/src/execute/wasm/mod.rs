@@ -2,8 +2,9 @@
 //!
 //! - [`profile`]: what a guest may consist of, checked before anything is compiled
 //! - `prepare`, `componentize`, `snapshot`, `signature`: from bytes to compiled code that starts from the loaded state
+//! - `direct`: host functions without a detour
 //! - `cache`: compiled code on disk, so that a second start compiles nothing
-//! - `artifact`: from compiled code to a component, the one place with `unsafe`
+//! - `artifact`: from compiled code to a component; with one line of `call` the only place with `unsafe`
 //! - `engine`, `limiter`: settings and bounds
 //! - `bindings`, `host`: the types and imports of `wit/inference.wit`
 //! - `responses`: what a guest answers, at once or bit by bit
@@ -15,6 +16,7 @@ mod bindings;
 mod cache;
 mod call;
 mod componentize;
+mod direct;
 mod engine;
 mod fault;
 mod host;
@@ -27,7 +29,11 @@ mod signature;
 mod snapshot;
 mod text;
 
-use std::{fmt, sync::Arc, thread::available_parallelism};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    thread::available_parallelism,
+};
 
 use tokio::sync::Semaphore;
 use wasmtime::{
@@ -124,6 +130,7 @@ impl Sandbox {
             sandbox: self.clone(),
             instance,
             infer,
+            infer_fits: OnceLock::new(),
             signature: report.signature,
             label,
             is_onnx,

@@ -27,6 +27,7 @@ use crate::{
 use super::{
     bindings::{self, File, GuestError, LoadParams, LoadResult},
     componentize::componentize,
+    direct::direct,
     engine::{self, Memories},
     fault,
     host::{self, Guest},
@@ -111,6 +112,7 @@ fn run(settings: &Settings, source: Source, step: &mut dyn FnMut(Step)) -> Resul
         Memories::OnDemand if !source.artifact_is_plugin => loader,
         memories => engine::compiling(limits, memories)?,
     };
+    let snapshot = direct(&snapshot).unwrap_or(snapshot);
     let code = compiler.precompile_component(&snapshot).map_err(|error| failed(Step::Compile, &error))?;
     Ok(Compiled { code, signature, form, imports })
 }
