@@ -9,8 +9,8 @@
 //! made with that memory, the module imports both, and nothing has to be filled: of three instances and two tables, two and
 //! one are left. What the guest sees is the same.
 //!
-//! Only what the componentizer of [`super::componentize`] makes is taken apart, and what is made of it is validated; whatever
-//! has another shape stays as it is. So do modules with an import that has the guest allocate: that is a function of the
+//! Only what the componentizer of [`super::componentize`] makes is taken apart, as others may have their modules do more than
+//! that, and what is made of it is validated; whatever has another shape stays as it is. So do modules with an import that has the guest allocate: that is a function of the
 //! module's own, which really is not there before.
 
 use std::ops::Range;
@@ -34,7 +34,8 @@ const SHIM: u32 = 1;
 const FIXUP: u32 = 2;
 const SHIM_INSTANCE: u32 = 0;
 
-/// The component with direct functions; `None` if it has none that take a detour, or is not of the known shape.
+/// A component that [`super::componentize`] made, with direct functions; `None` if it has none that take a detour, or is not of
+/// the known shape.
 pub(super) fn direct(component: &[u8]) -> Option<Vec<u8>> {
     let sections = sections(component)?;
     let shape = Shape::of(&sections)?;

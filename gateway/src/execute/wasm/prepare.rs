@@ -112,7 +112,11 @@ fn run(settings: &Settings, source: Source, step: &mut dyn FnMut(Step)) -> Resul
         Memories::OnDemand if !source.artifact_is_plugin => loader,
         memories => engine::compiling(limits, memories)?,
     };
-    let snapshot = direct(&snapshot).unwrap_or(snapshot);
+    let snapshot = match form {
+        Form::CoreModule => direct(&snapshot).unwrap_or(snapshot),
+        // What its modules beside the main one do is not known.
+        Form::Component => snapshot,
+    };
     let code = compiler.precompile_component(&snapshot).map_err(|error| failed(Step::Compile, &error))?;
     Ok(Compiled { code, signature, form, imports })
 }

@@ -1,5 +1,6 @@
-use super::super::componentize::componentize;
-use super::*;
+use proptest::prelude::*;
+
+use super::{super::componentize::componentize, *};
 
 /// A plugin as compilers make them, with these imports, and what is in its memory and code beside.
 fn plugin(imports: &str, beside: &str) -> Vec<u8> {
@@ -69,4 +70,20 @@ fn what_has_another_shape_stays_as_it_is() {
     // Once is enough.
     let done = direct(&plugin(LOG, DATA)).expect("it has the known shape");
     assert_eq!(direct(&done), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn what_is_not_a_component_is_left_alone(changes in proptest::collection::vec(any::<(usize, u8)>(), 0..4)) {
+        let mut component = plugin(LOG, DATA);
+        for (at, byte) in changes {
+            let length = component.len();
+            component[at % length] = byte;
+        }
+        if let Some(made) = direct(&component) {
+            prop_assert!(Validator::new().validate_all(&made).is_ok());
+        }
+    }
 }
