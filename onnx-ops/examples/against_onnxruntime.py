@@ -28,7 +28,8 @@ SHAPES = {
     "silero_vad_openvino": {"state": (2, "N", 128)},
     "encoder": {name: ("N", 128) for name in ("input_ids", "attention_mask", "token_type_ids")},
 }
-SHAPES["ppocr_cls_int8"] = SHAPES["ppocr_cls_int8_qdq"] = SHAPES["ppocr_cls"]
+for quantised in ("ppocr_cls_int8", "ppocr_cls_uint8", "ppocr_cls_int8_qdq"):
+    SHAPES[quantised] = SHAPES["ppocr_cls"]
 # Whole numbers from the first to below the second, by input.
 INTEGERS = {
     "bytes": (0, 257),

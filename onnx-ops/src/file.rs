@@ -8,12 +8,15 @@ use tract_onnx::pb::{
     type_proto::{Tensor as TensorType, Value as TypeValue},
 };
 
+use crate::quantised;
+
 /// Domain of the classical models: trees, scalers, linear classifiers.
 const ML: &str = "ai.onnx.ml";
 
 /// Applies the rewrites that change what is computed.
 pub fn rewrite(graph: &mut GraphProto) {
     remove_zip_maps(graph);
+    quantised::rewrite(graph);
     guard_from_tables(graph);
 }
 

@@ -11,6 +11,7 @@ mod gemm;
 mod kernel;
 mod linear;
 mod operator;
+mod quantised;
 mod rows;
 pub mod spare;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub fn engine() -> Onnx {
 pub fn register(onnx: &mut Onnx) {
     branch::register(onnx);
     linear::register(onnx);
+    quantised::register(onnx);
     rows::register(onnx);
     trees::register(onnx);
 }

@@ -21,6 +21,10 @@ pub fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i, r#type: AttributeType::Int as i32, ..Default::default() }
 }
 
+pub fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), f, r#type: AttributeType::Float as i32, ..Default::default() }
+}
+
 pub fn floats(name: &str, floats: impl IntoIterator<Item = f32>) -> AttributeProto {
     let floats = floats.into_iter().collect();
     AttributeProto { name: name.into(), floats, r#type: AttributeType::Floats as i32, ..Default::default() }

@@ -142,8 +142,11 @@ def train(root, name):
 
 
 def quantise(root, name):
-    """Makes an 8-bit model with QuantizeLinear and DequantizeLinear of the one whose name it has, calibrated on noise."""
+    """Makes an 8-bit model with QuantizeLinear and DequantizeLinear of another, calibrated on noise: with signed bytes and as
+    the file is, or with unsigned ones, scales by channel, and normalisations made part of the convolutions before."""
     import numpy
+    import onnx.version_converter
+    import onnxruntime
     from onnxruntime import quantization
 
     class Noise(quantization.CalibrationDataReader):
@@ -154,9 +157,18 @@ def quantise(root, name):
         def get_next(self):
             return next(self.batches, None)
 
+    source, unsigned = path_of(root, QUANTISED[name]), name.endswith("_uint8")
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "model.onnx"
-        quantization.quantize_static(path_of(root, name.removesuffix("_int8")), path, Noise(), per_channel=False)
+        path, fused = pathlib.Path(folder) / "model.onnx", pathlib.Path(folder) / "fused.onnx"
+        of = quantization.QuantType.QUInt8 if unsigned else quantization.QuantType.QInt8
+        if unsigned:
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            options.optimized_model_filepath = str(fused)
+            onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+            # From this version of the operators on there are scales by channel.
+            source = onnx.version_converter.convert_version(onnx.load(fused), 13)
+        quantization.quantize_static(source, path, Noise(), per_channel=unsigned, activation_type=of)
         store(root, name, path.read_bytes())
 
 
@@ -170,7 +182,7 @@ TRAINED = [
     "ridge",
     "scaled_mlp",
 ]
-QUANTISED = ["ppocr_cls_int8"]
+QUANTISED = {"ppocr_cls_int8": "ppocr_cls", "ppocr_cls_uint8": "ppocr_cls"}
 
 # Dimensions that a graph leaves open and works with few sizes of, as its operator would write them.
 CONFIGS = {

@@ -10,9 +10,11 @@ use tract_onnx::tract_core::internal::*;
 use crate::{
     gemm::{
         Isa,
+        divide::Divide,
         lanes::{LANES, Lanes, Portable},
     },
     kernel::Kernel,
+    quantised::formulas::{self, Product, Sum},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +25,16 @@ pub enum Arithmetic {
     Div,
     Max,
     Min,
+    /// Of bytes that are kept as `f32`, less their zero points, like the two below: see [`crate::quantised`].
+    QuantisedSum(formulas::Sum),
+    QuantisedProduct(formulas::Product),
+    /// The sum or the product of `a * factors[0]` and `b * factors[1]`, divided, to whole numbers of a range.
+    OfNumbers {
+        sum: bool,
+        factors: [f32; 2],
+        divisor: f32,
+        range: [f32; 2],
+    },
 }
 
 /// Arithmetic of two tensors of the same rank; where one's size is 1, it is repeated along the other's axis.
@@ -66,14 +78,43 @@ impl Binary {
         all
     }
 
+    /// Of operands with their shapes.
+    pub fn apply(&self, isa: Isa, [a, b]: [(&[usize], &[f32]); 2], to: &mut [f32]) -> TractResult<()> {
+        let shape = Self::shape_of(a.0, b.0).context("operands that do not fit")?;
+        ensure!(to.len() == shape.iter().product::<usize>(), "a result of another size");
+        if to.is_empty() {
+            return Ok(());
+        }
+        let mut axes = Self::axes(a.0, b.0);
+        if axes.is_empty() {
+            axes.push(Axes { size: 1, steps: [0; 2] });
+        }
+        let operands = [a.1, b.1];
+        // SAFETY: the sizes are as the shapes say; the instruction set was found on this CPU.
+        unsafe {
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => self.avx512(&axes, operands, to),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => self.avx2(&axes, operands, to),
+                Isa::Portable => self.all::<Portable>(&axes, operands, to),
+            }
+        }
+        Ok(())
+    }
+
     #[inline(always)]
     unsafe fn piece<L: Lanes>(&self, a: &[f32], b: &[f32], to: &mut [f32]) {
         macro_rules! each {
             ($f:ident) => {
+                each!(|a, b| L::$f(a, b))
+            };
+            (|$a:ident, $b:ident| $result:expr) => {
                 for at in (0..to.len()).step_by(LANES) {
                     let count = LANES.min(to.len() - at);
                     unsafe {
-                        let result = L::$f(operand::<L>(a, at, count), operand::<L>(b, at, count));
+                        let ($a, $b) = (operand::<L>(a, at, count), operand::<L>(b, at, count));
+                        let result = $result;
                         if count == LANES {
                             L::store(to.as_mut_ptr().add(at), result);
                         } else {
@@ -90,6 +131,34 @@ impl Binary {
             Arithmetic::Div => each!(div),
             Arithmetic::Max => each!(max),
             Arithmetic::Min => each!(min),
+            Arithmetic::QuantisedSum(Sum { ratios, zeros, fixed, zero, range }) => {
+                let splat = |x: f32| unsafe { L::splat(x) };
+                let ([a_ratio, b_ratio], [a_zero, b_zero]) = (ratios.map(splat), zeros.map(splat));
+                let [low, high] = range.map(|bound| splat(bound + zero));
+                let (fixed, zero) = (splat(fixed), splat(zero));
+                each!(|a, b| {
+                    let sum = L::fused(L::add(b, b_zero), b_ratio, fixed);
+                    let sum = L::fused(L::add(a, a_zero), a_ratio, sum);
+                    L::sub(L::round(L::min(L::max(sum, low), high)), zero)
+                });
+            }
+            Arithmetic::QuantisedProduct(Product { ratio, zero, range }) => {
+                let splat = |x: f32| unsafe { L::splat(x) };
+                let [low, high] = range.map(|bound| splat(bound + zero));
+                let (ratio, zero) = (splat(ratio), splat(zero));
+                each!(|a, b| {
+                    let product = L::add(L::mul(L::mul(a, b), ratio), zero);
+                    L::sub(L::round(L::min(L::max(product, low), high)), zero)
+                });
+            }
+            Arithmetic::OfNumbers { sum, factors, divisor, range } => {
+                let [a_factor, b_factor] = factors.map(|factor| unsafe { L::splat(factor) });
+                let divide = unsafe { Divide::<L>::new(divisor, range) };
+                each!(|a, b| {
+                    let (a, b) = (L::mul(a, a_factor), L::mul(b, b_factor));
+                    divide.nearest(if sum { L::add(a, b) } else { L::mul(a, b) })
+                });
+            }
         }
     }
 
@@ -153,27 +222,6 @@ impl Kernel for Binary {
     }
 
     fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()> {
-        let (a, b) = (inputs[0], inputs[1]);
-        let shape = Self::shape_of(a.0, b.0).context("operands that do not fit")?;
-        ensure!(to.len() == shape.iter().product::<usize>(), "a result of another size");
-        if to.is_empty() {
-            return Ok(());
-        }
-        let mut axes = Self::axes(a.0, b.0);
-        if axes.is_empty() {
-            axes.push(Axes { size: 1, steps: [0; 2] });
-        }
-        let operands = [a.1, b.1];
-        // SAFETY: the sizes are as the shapes say; the instruction set was found on this CPU.
-        unsafe {
-            match Isa::best() {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => self.avx512(&axes, operands, to),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => self.avx2(&axes, operands, to),
-                Isa::Portable => self.all::<Portable>(&axes, operands, to),
-            }
-        }
-        Ok(())
+        self.apply(Isa::best(), [inputs[0], inputs[1]], to)
     }
 }

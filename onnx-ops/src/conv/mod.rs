@@ -11,8 +11,10 @@ pub mod op;
 pub mod pad;
 mod pass;
 mod product;
+pub mod quantised;
 pub mod softmax;
 pub mod spread;
+pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod winograd;

@@ -72,6 +72,11 @@ pub unsafe trait Lanes {
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The same, rounded once whatever the processor.
+    #[inline(always)]
+    unsafe fn fused(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        unsafe { Self::mul_add(a, b, c) }
+    }
     /// The larger; `b` where either is not a number.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// The smaller; `b` where either is not a number.
@@ -87,6 +92,8 @@ pub unsafe trait Lanes {
     unsafe fn sum(a: Self::V) -> f32;
     /// The largest lane.
     unsafe fn largest(a: Self::V) -> f32;
+    /// Whether any lane is above a bound.
+    unsafe fn any_above(a: Self::V, bound: f32) -> bool;
 }
 
 /// Plain Rust, for the compiler to make of it what the target has: SSE2, wasm's `simd128`, NEON.
@@ -153,6 +160,13 @@ unsafe impl Lanes for Portable {
         c
     }
     #[inline(always)]
+    unsafe fn fused(a: Self::V, b: Self::V, mut c: Self::V) -> Self::V {
+        for i in 0..LANES {
+            c[i] = a[i].mul_add(b[i], c[i]);
+        }
+        c
+    }
+    #[inline(always)]
     unsafe fn max(a: Self::V, mut b: Self::V) -> Self::V {
         for i in 0..LANES {
             b[i] = if a[i] > b[i] { a[i] } else { b[i] };
@@ -205,6 +219,10 @@ unsafe impl Lanes for Portable {
     #[inline(always)]
     unsafe fn largest(a: Self::V) -> f32 {
         a.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x))
+    }
+    #[inline(always)]
+    unsafe fn any_above(a: Self::V, bound: f32) -> bool {
+        a.iter().any(|x| *x > bound)
     }
 }
 
@@ -316,6 +334,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn largest(a: __m512) -> f32 {
             unsafe { _mm512_reduce_max_ps(a) }
+        }
+        #[inline(always)]
+        unsafe fn any_above(a: __m512, bound: f32) -> bool {
+            unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, _mm512_set1_ps(bound)) != 0 }
         }
     }
 
@@ -443,6 +465,13 @@ mod x86 {
             let mut all = [0.0; 8];
             unsafe { _mm256_storeu_ps(all.as_mut_ptr(), _mm256_max_ps(a.0, a.1)) };
             all.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x))
+        }
+        #[inline(always)]
+        unsafe fn any_above(a: Self::V, bound: f32) -> bool {
+            unsafe {
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(_mm256_max_ps(a.0, a.1), _mm256_set1_ps(bound));
+                _mm256_movemask_ps(above) != 0
+            }
         }
     }
 }

@@ -5,7 +5,10 @@
     reason = "vector instructions work on raw addresses, whose bounds their callers have checked"
 )]
 
-use super::lanes::{Isa, LANES, Lanes, Portable};
+use super::{
+    divide::Divide,
+    lanes::{Isa, LANES, Lanes, Portable},
+};
 
 /// What a value is multiplied with, as a function of the value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +19,8 @@ pub enum Gate {
     Clamp { scale: f32, offset: f32, low: f32, high: f32 },
     /// `min(max(x * scale, low), high)`, to the nearest whole number
     Whole { scale: f32, low: f32, high: f32 },
+    /// `x / divisor` to the nearest whole number of a range of some hundreds: see [`Divide`]
+    Quotient { divisor: f32, low: f32, high: f32 },
     /// `1 + erf(x / sqrt(2))`
     OnePlusErf,
     /// 1 / (1 + e^-(x * scale + x^3 * cube)), which is `(1 + tanh(y)) / 2` where the exponent is `-2 y`.
@@ -92,6 +97,10 @@ impl Map {
                 Gate::Whole { scale, low, high } => each!(x => {
                     L::round(L::min(L::splat(high), L::max(L::splat(low), L::mul(x, L::splat(scale)))))
                 }),
+                Gate::Quotient { divisor, low, high } => {
+                    let divide = Divide::<L>::new(divisor, [low, high]);
+                    each!(x => divide.nearest(x))
+                }
                 Gate::OnePlusErf => {
                     each!(x => L::add(one, erf::<L>(L::mul(x, L::splat(std::f32::consts::FRAC_1_SQRT_2)))))
                 }

@@ -1,5 +1,6 @@
 //! Matrix products of `f32` with a constant right side, and what follows them.
 
+pub mod divide;
 pub mod lanes;
 pub mod map;
 mod pack;

@@ -94,6 +94,7 @@ proptest! {
             Gate::Sigmoid,
             Gate::Clamp { scale: 0.25, offset: 0.5, low: 0.0, high: 1.0 },
             Gate::Whole { scale: 3.0, low: -128.0, high: 127.0 },
+            Gate::Quotient { divisor: 0.3, low: -128.0, high: 127.0 },
             Gate::OnePlusErf,
             Gate::Cubic { scale: 1.595_769, cube: 0.071_354_8 },
         ] {
@@ -105,6 +106,9 @@ proptest! {
                 Gate::Whole { scale, low, high } => {
                     let scaled = f64::from(x as f32 * scale);
                     scaled.clamp(f64::from(low), f64::from(high)).round_ties_even()
+                }
+                Gate::Quotient { divisor, low, high } => {
+                    f64::from((x as f32 / divisor).clamp(low, high).round_ties_even())
                 }
                 Gate::OnePlusErf => 1.0 + erf(x / std::f64::consts::SQRT_2),
                 Gate::Cubic { scale, cube } => sigmoid(x * f64::from(scale) + x * x * x * f64::from(cube)),

@@ -22,11 +22,11 @@ use tract_onnx::tract_core::{
         einsum::EinSum,
         element_wise::ElementWiseOp,
         nn::{Reduce, Softmax},
-        quant::DequantizeLinearF32,
     },
 };
 
 use super::depthwise::Window;
+use crate::quantised::op::Quantised;
 
 /// Rewrites a typed graph that has not been decluttered: there, shapes are still those of the file.
 pub fn rewrite(source: &TypedModel) -> TractResult<TypedModel> {
@@ -84,11 +84,8 @@ impl Pass<'_> {
         if self.constants.contains_key(&node.id.into()) {
             return self.copy(node);
         }
-        if self.only_taken_back(node)? {
-            return Ok(());
-        }
-        let done = if let Some(dequantise) = node.op_as::<DequantizeLinearF32>() {
-            self.taken_back(node, dequantise)?
+        let done = if let Some(quantised) = node.op_as::<Quantised>() {
+            self.quantised(node, quantised)?
         } else if let Some(conv) = node.op_as::<Conv>() {
             self.convolution(node, conv)?
         } else if let Some(pool) = node.op_as::<MaxPool>() {

@@ -1,56 +1,172 @@
-//! Values that are quantised and taken back at once: they stay `f32`, as one of the 256 numbers that they can be.
-//!
-//! Kernels of ours work on `f32` at a speed that those for bytes do not reach, and sums of products are as exact as a file that
-//! says them in `f32` asks for.
+//! Operators on bytes that are kept as `f32`: see [`crate::quantised`].
 
-use tract_onnx::tract_core::{
-    internal::*,
-    ops::{
-        element_wise::ElementWiseOp,
-        quant::{DequantizeLinearF32, QuantizeLinearI8, QuantizeLinearU8},
+use tract_onnx::tract_core::internal::*;
+
+use super::{Pass, Value, linear::scaled};
+use crate::{
+    conv::{
+        arithmetic::{Arithmetic, Binary},
+        channels::Pointwise,
+        dense::After,
+        fold::{Fold, Of},
+        op::{Convolution, Windows},
+        quantised::{Mean, Normalise, Softmax},
+        table::Table,
+    },
+    gemm::map::{Gate, Map},
+    kernel::{Kernel, Own},
+    quantised::{
+        formulas::exponentials,
+        op::{Kind, Quantised, Range},
     },
 };
 
-use super::Pass;
-use crate::gemm::map::{Gate, Map};
-
-/// The factor, the zero point and the range of a `QuantizeLinear`.
-fn quantiser(node: &TypedNode) -> Option<(f32, i32, [i32; 2])> {
-    let op = &node.op_as::<ElementWiseOp>()?.0;
-    if let Some(op) = op.downcast_ref::<QuantizeLinearU8>() {
-        return Some((op.scale, op.zero_point.into(), [0, 255]));
-    }
-    let op = op.downcast_ref::<QuantizeLinearI8>()?;
-    Some((op.scale, op.zero_point.into(), [-128, 127]))
-}
-
 impl Pass<'_> {
-    /// Whether a node is a `QuantizeLinear` whose result is only taken back: what takes it back stands for it.
-    pub(super) fn only_taken_back(&self, node: &TypedNode) -> TractResult<bool> {
-        let taken_back = |readers: Vec<usize>| {
-            readers.iter().all(|reader| self.source.node(*reader).op_is::<DequantizeLinearF32>())
-        };
-        Ok(quantiser(node).is_some()
-            && self.shape(node.inputs[0])?.is_some()
-            && self.readers(node.id.into()).is_some_and(taken_back))
+    pub(super) fn quantised(&mut self, node: &TypedNode, op: &Quantised) -> TractResult<bool> {
+        let input = node.inputs[0];
+        let shape = self.shape(input)?.context("a shape that is not concrete")?;
+        let whole = |scale: f32, [low, high]: Range| Map::new(Gate::Whole { scale, low, high }, false);
+        match &*op.kind {
+            Kind::Quantise { divisor, range: [low, high] } => {
+                let gate = Gate::Quotient { divisor: *divisor, low: *low, high: *high };
+                self.mapped(node, Map::new(gate, false))
+            }
+            Kind::Requantise { factors, range } if factors.len() == 1 => {
+                self.mapped(node, whole(factors[0], *range))
+            }
+            Kind::Requantise { factors, range } => {
+                let offset = vec![0.0; factors.len()];
+                self.by_channels(node, &shape, Normalise::new(1.0, [factors, &offset], 1.0, *range)?)
+            }
+            Kind::Dequantise { factor } => self.dequantised(node, *factor),
+            Kind::Table { first, values } => self.anywhere(node, Table::new(*first, values)?),
+            Kind::Normalise { factor, scale, offset, divisor, range } => {
+                let each = Normalise::new(*factor, [scale, offset], *divisor, *range)?;
+                self.by_channels(node, &shape, each)
+            }
+            Kind::Sum(sum) => self.of_two(node, Arithmetic::QuantisedSum(*sum)),
+            Kind::Product(product) => self.of_two(node, Arithmetic::QuantisedProduct(*product)),
+            Kind::OfNumbers { sum, factors, divisor, range } => {
+                let (factors, divisor) = (*factors, *divisor);
+                self.of_two(node, Arithmetic::OfNumbers { sum: *sum, factors, divisor, range: *range })
+            }
+            Kind::Mean { factor, divisor, range } => {
+                let points: usize = shape[2..].iter().product();
+                let is_last = self.is_last(input) && (3..=4).contains(&shape.len());
+                let fold = Fold { of: Of::Sum, first: if is_last { 1 } else { 2 }, axes: shape.len() - 2 };
+                let from = if is_last { self.last(input)? } else { self.first(input)? };
+                let sums = self.wire(&format!("{}.sums", node.name), fold, &[from])?;
+                #[expect(clippy::cast_precision_loss, reason = "as ONNX Runtime has it")]
+                let scale = factor / (divisor * points as f32);
+                let to = self.wire(&node.name, Pointwise(whole(scale, *range)), &[sums])?;
+                Ok(self.set(node, to, is_last))
+            }
+            Kind::MeanOfNumbers { factor, divisor, range } => {
+                ensure!((3..=4).contains(&shape.len()), "a mean of shape {shape:?}");
+                let from = self.last(input)?;
+                let mean = Mean { factor: *factor, divisor: *divisor, range: *range };
+                let to = self.wire(&node.name, mean, &[from])?;
+                Ok(self.set(node, to, true))
+            }
+            Kind::Softmax { scale, levels, range, axis } => {
+                self.shares(node, &shape, op.one_axis, *axis, *scale, (*levels, range[1]))
+            }
+        }
     }
 
-    /// A `DequantizeLinear`, and the `QuantizeLinear` before it.
-    pub(super) fn taken_back(&mut self, node: &TypedNode, op: &DequantizeLinearF32) -> TractResult<bool> {
-        let before = self.source.node(node.inputs[0].node);
-        if !self.only_taken_back(before)? {
-            return Ok(false);
-        }
-        let Some((scale, zero, range)) = quantiser(before) else { return Ok(false) };
-        #[expect(clippy::cast_precision_loss, reason = "some hundreds")]
-        let [low, high, apart] = [range[0] - zero, range[1] - zero, zero.saturating_sub(op.zero_point)]
-            .map(|number| number as f32);
-        let map = Map {
-            gate: Gate::Whole { scale, low, high },
-            times_x: false,
-            factor: op.scale,
-            term: apart * op.scale,
+    /// Whether a node gives sums of products of bytes, which are exact if nothing else is added up on the way.
+    pub(super) fn is_of_bytes(&self, node: &TypedNode) -> bool {
+        let requantises = |reader: &usize| {
+            let op = self.source.node(*reader).op_as::<Quantised>();
+            op.is_some_and(|op| matches!(&*op.kind, Kind::Requantise { .. }))
         };
-        self.map(node, before.inputs[0], &[before.id], map)
+        self.readers(node.id.into()).is_some_and(|readers| readers.iter().any(requantises))
+    }
+
+    fn set(&mut self, node: &TypedNode, to: OutletId, last: bool) -> bool {
+        let value =
+            if last { Value { first: None, last: Some(to) } } else { Value { first: Some(to), last: None } };
+        self.values.insert(node.id.into(), value);
+        true
+    }
+
+    /// A function of single values, within what makes them or by itself.
+    fn mapped(&mut self, node: &TypedNode, map: Map) -> TractResult<bool> {
+        Ok(self.map(node, node.inputs[0], &[], map)? || self.anywhere(node, Pointwise(map))?)
+    }
+
+    /// A kernel that keeps the shape, wherever the channels are.
+    fn anywhere(&mut self, node: &TypedNode, kernel: impl Kernel) -> TractResult<bool> {
+        let input = node.inputs[0];
+        let last = self.is_last(input);
+        let from = if last { self.last(input)? } else { self.first(input)? };
+        let to = self.wire(&node.name, kernel, &[from])?;
+        Ok(self.set(node, to, last))
+    }
+
+    /// A function of the values of each channel, axis 1.
+    fn by_channels(&mut self, node: &TypedNode, shape: &[usize], each: Normalise) -> TractResult<bool> {
+        let input = node.inputs[0];
+        ensure!(shape.get(1) == Some(&each.channels()), "another number of channels");
+        let last = shape.len() > 2;
+        let from = if last { self.last(input)? } else { self.first(input)? };
+        let to = self.wire(&node.name, each, &[from])?;
+        Ok(self.set(node, to, last))
+    }
+
+    fn of_two(&mut self, node: &TypedNode, arithmetic: Arithmetic) -> TractResult<bool> {
+        let rank = self.shape(node.id.into())?.context("a shape that is not concrete")?.len();
+        let last = (3..=4).contains(&rank) && node.inputs.iter().any(|input| self.is_last(*input));
+        let inputs =
+            node.inputs.iter().map(|input| if last { self.last(*input) } else { self.first(*input) });
+        let inputs = inputs.collect::<TractResult<TVec<_>>>()?;
+        let to = self.wire(&node.name, Binary(arithmetic), &inputs)?;
+        Ok(self.set(node, to, last))
+    }
+
+    /// A factor, within the function of single values that gives them or by itself.
+    fn dequantised(&mut self, node: &TypedNode, factor: f32) -> TractResult<bool> {
+        let input = node.inputs[0];
+        let exact = |map: &Map| (map.factor, map.term, map.times_x) == (1.0, 0.0, false);
+        if let Some((place, own)) = self.ours(input, &[node.id]) {
+            if let Some(conv) = own.as_kernel::<Convolution>()
+                && let Some(map) = conv.after.map.filter(exact)
+            {
+                let after = After { map: Some(scaled(&map, factor, 0.0)), ..conv.after };
+                return Ok(self.replace(node, input, place, Own::new(Convolution { after, ..conv.clone() })));
+            }
+            if let Some(windows) = own.as_kernel::<Windows>()
+                && let Some(map) = windows.map.filter(exact)
+            {
+                let map = Some(scaled(&map, factor, 0.0));
+                return Ok(self.replace(node, input, place, Own::new(Windows { map, ..windows.clone() })));
+            }
+        }
+        let infinite = f32::INFINITY;
+        let clamp = Gate::Clamp { scale: 1.0, offset: 0.0, low: -infinite, high: infinite };
+        self.anywhere(node, Pointwise(Map { factor, ..Map::new(clamp, false) }))
+    }
+
+    fn shares(
+        &mut self,
+        node: &TypedNode,
+        shape: &[usize],
+        one_axis: bool,
+        axis: Option<i64>,
+        scale: f32,
+        (levels, most): (f32, f32),
+    ) -> TractResult<bool> {
+        let rank = shape.len();
+        let axis = axis.unwrap_or(if one_axis { -1 } else { 1 });
+        let axis = if axis < 0 { axis + i64::try_from(rank)? } else { axis };
+        let axis =
+            usize::try_from(axis).ok().filter(|axis| *axis < rank).context("an axis that there is not")?;
+        let (own, after) = shape[axis..].split_at(if one_axis { 1 } else { rank - axis });
+        let [size, step] = [own, after].map(|sizes| sizes.iter().product::<usize>());
+        ensure!(size > 0 && step > 0, "softmax of nothing");
+        let from = self.first(node.inputs[0])?;
+        let softmax = Softmax { size, step, exponentials: exponentials(scale, size), levels, most };
+        let to = self.wire(&node.name, softmax, &[from])?;
+        Ok(self.set(node, to, false))
     }
 }

@@ -63,8 +63,10 @@ impl Pass<'_> {
         }
         let channels_first = channels <= 4 && !self.is_last(input);
         let [height, width] = geometry.kernel;
-        let tiled =
-            conv.group == 1 && !channels_first && winograd::fits(&geometry, shape[0], channels, outputs);
+        let tiled = conv.group == 1
+            && !channels_first
+            && !self.is_of_bytes(node)
+            && winograd::fits(&geometry, shape[0], channels, outputs);
         let kernels = if tiled {
             winograd::pack([outputs, channels], &weights, Some(&offsets))?
         } else {

@@ -8,7 +8,6 @@ use tract_onnx::tract_core::{
         cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool},
         math,
         nn::{DataFormat, Reduce, Reducer, Softmax, SoftmaxKind, sigmoid},
-        quant::{DequantizeLinearF32, quantize_linear_i8, quantize_linear_u8},
     },
 };
 
@@ -350,49 +349,6 @@ impl Build {
 }
 
 /// Numbers for which all sums are exact: what is rounded is the same.
-#[test]
-fn what_is_quantised_and_taken_back_stays_of_one_type() {
-    let build = || -> TractResult<TypedModel> {
-        let mut model = TypedModel::default();
-        let input = model.add_source("input", f32::fact([2, 4, 9, 9]))?;
-        let mut build = Build { model, seed: 1, count: 0, extra: vec![] };
-        let weights: Vec<i8> = (-5i8..6).cycle().step_by(7).take(8 * 4 * 9).collect();
-        let weights = build.model.add_const("weights", Tensor::from_shape(&[8, 4, 3, 3], &weights)?)?;
-        let weights = build.wire(DequantizeLinearF32 { scale: 0.25, zero_point: 1 }, &[weights])?;
-        let bias = build.model.add_const("bias", Tensor::from_shape(&[8], &[3f32; 8])?)?;
-        let conv = Conv {
-            pool_spec: Build::pool(3, 4, 8),
-            kernel_fmt: KernelFormat::OIHW,
-            group: 1,
-            q_params: None,
-        };
-        let x = build.wire(conv, &[input, weights, bias])?;
-        let bytes = build.wire(quantize_linear_u8(0.5, 100), &[x])?;
-        let x = build.wire(DequantizeLinearF32 { scale: 2.0, zero_point: 100 }, &[bytes])?;
-        let x = build.with(math::max(), x, -40.0)?;
-        let bytes = build.wire(quantize_linear_i8(0.125, -3), &[x])?;
-        let outputs =
-            [7, -3].map(|zero_point| build.wire(DequantizeLinearF32 { scale: 8.0, zero_point }, &[bytes]));
-        let outputs = outputs.into_iter().collect::<TractResult<Vec<_>>>()?;
-        build.model.select_output_outlets(&outputs)?;
-        Ok(build.model)
-    };
-    let model = build().expect("a graph");
-    let values: Vec<f32> = numbers(2 * 4 * 81, 5).iter().map(|x| (x * 16.0).round()).collect();
-    let input = Tensor::from_shape(&[2, 4, 9, 9], &values).expect("a tensor");
-    let run = |model: &TypedModel| {
-        let plan =
-            model.clone().into_optimized().expect("an optimised graph").into_runnable().expect("a plan");
-        plan.run(tvec!(input.clone().into_tvalue())).expect("an answer")
-    };
-    let rewritten = rewrite(&model).expect("a rewritten graph").into_decluttered().expect("a graph");
-    let bytes = |node: &TypedNode| node.outputs.iter().any(|output| output.fact.datum_type.size_of() == 1);
-    assert!(!rewritten.nodes().iter().any(bytes), "something is quantised");
-    for (found, expected) in run(&rewritten).iter().zip(&run(&model)) {
-        assert_eq!(**found, **expected);
-    }
-}
-
 #[test]
 fn axes_that_move_are_told_from_channels() {
     for shape in [&[3, 2, 1, 1][..], &[3, 2, 4, 1], &[3, 2, 4, 5], &[3, 2, 4]] {
