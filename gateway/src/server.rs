@@ -147,7 +147,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         None => secret_of(&config)?,
     };
     let memory = Arc::new(MemoryWatch::new(&config.limits.memory));
-    let (loader, sandbox, log, engines) = loader(&config, &secret, Arc::clone(&memory))?;
+    let engines = engines(&config, &memory)?;
+    let (loader, sandbox, log) = loader(&config, &secret, Arc::clone(&engines), Arc::clone(&memory))?;
     if let Some(path) = config.onnxruntime.clone() {
         let checked = spawn_blocking(move || engines.check_library()).await;
         let failed = "the check panicked".to_owned();
@@ -271,8 +272,9 @@ fn secret_of(config: &Config) -> Result<Secret, StartError> {
 fn loader(
     config: &Config,
     secret: &Secret,
+    engines: Arc<Engines>,
     memory: Arc<MemoryWatch>,
-) -> Result<(Loader, Arc<Sandbox>, Arc<LogAllowance>, Arc<Engines>), StartError> {
+) -> Result<(Loader, Arc<Sandbox>, Arc<LogAllowance>), StartError> {
     let limits = &config.limits;
     let cache = config.state.as_ref().map(|state| {
         let folder = state.join("cache");
@@ -288,22 +290,12 @@ fn loader(
     }
     let sandbox =
         Sandbox::new(of_guests, Arc::clone(&workers), cache.transpose()?).map_err(StartError::Sandbox)?;
-    let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
-    // JSON may say in two bytes what takes eight.
-    let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);
-    let program = config.worker_program.clone();
-    let isolated =
-        Isolated::new(limits.native.clone(), program, input_bytes, &limits.worker, Arc::clone(&memory));
-    let library = config.onnxruntime.as_deref().map(library).transpose()?;
-    let (default, for_tenants) = (config.onnx_engine, config.tenant_onnxruntime);
-    let engines = Arc::new(Engines::new(engine, isolated, library, default, for_tenants));
     let plugin = config.onnx_plugin.as_ref().map(|path| {
         OnnxPlugin::read(path).map_err(|reason| StartError::OnnxPlugin { path: path.clone(), reason })
     });
     let plugin = plugin.transpose()?;
     let (limits, config) = (limits.clone(), config.clone());
     let (log, engine_of_guests) = (Arc::clone(workers.log()), Arc::clone(&sandbox));
-    let native = Arc::clone(&engines);
     let loader: Loader = Arc::new(move |kind, origin, mut source| {
         if memory.no_loads() {
             return Err(LoadError::transient(Step::Read, "the gateway is short of memory"));
@@ -324,10 +316,10 @@ fn loader(
         }
         match (kind, isolation) {
             (Kind::Wasm, _) => sandbox.load(source),
-            (Kind::Onnx, Isolation::None | Isolation::Process) => native.load(source, isolation),
+            (Kind::Onnx, Isolation::None | Isolation::Process) => engines.load(source, isolation),
             (Kind::Onnx, Isolation::Sandbox) => match &plugin {
                 Some(plugin) => {
-                    native.choose(&source, isolation)?;
+                    engines.choose(&source, isolation)?;
                     plugin.load(&sandbox, source)
                 }
                 None => Err(LoadError::new(
@@ -338,7 +330,21 @@ fn loader(
             },
         }
     });
-    Ok((loader, engine_of_guests, log, engines))
+    Ok((loader, engine_of_guests, log))
+}
+
+/// What runs ONNX models outside the sandbox.
+fn engines(config: &Config, memory: &Arc<MemoryWatch>) -> Result<Arc<Engines>, StartError> {
+    let limits = &config.limits;
+    let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
+    // JSON may say in two bytes what takes eight.
+    let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);
+    let program = config.worker_program.clone();
+    let isolated =
+        Isolated::new(limits.native.clone(), program, input_bytes, &limits.worker, Arc::clone(memory));
+    let library = config.onnxruntime.as_deref().map(library).transpose()?;
+    let (default, for_tenants) = (config.onnx_engine, config.tenant_onnxruntime);
+    Ok(Arc::new(Engines::new(engine, isolated, library, default, for_tenants)))
 }
 
 /// Where the library is, for workers, whose working folder is another. It is not opened here.

@@ -35,12 +35,10 @@ fn with_library() -> Option<Settings> {
 /// A gateway over that repository; `None` without the library.
 async fn serve(repository: Repository) -> Option<Gateway> {
     let settings = with_library()?;
-    Some(
-        Gateway::serve_with(repository, |chosen| {
-            *chosen = Settings { model_repository: chosen.model_repository.take(), ..settings };
-        })
-        .await,
-    )
+    let serve = Gateway::serve_with(repository, |chosen| {
+        *chosen = Settings { model_repository: chosen.model_repository.take(), ..settings };
+    });
+    Some(Box::pin(serve).await)
 }
 
 /// The model under its name on tract and, as `NAME_ort`, on ONNX Runtime.

@@ -187,17 +187,17 @@ impl Random {
     }
 
     /// From -1 to 1.
-    fn float(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     }
 
     /// An element that most models take: wide integers are 0 or 1, as they are places in tables and masks.
     fn element(&mut self, datatype: Datatype, bytes: &mut BytesMut) {
         let bit = self.next() >> 63;
         match datatype {
-            Datatype::Fp16 => bytes.extend(f16::from_f64(self.float()).to_le_bytes()),
-            Datatype::Fp32 => bytes.extend((self.float() as f32).to_le_bytes()),
-            Datatype::Fp64 => bytes.extend(self.float().to_le_bytes()),
+            Datatype::Fp16 => bytes.extend(f16::from_f32(self.float()).to_le_bytes()),
+            Datatype::Fp32 => bytes.extend(self.float().to_le_bytes()),
+            Datatype::Fp64 => bytes.extend(f64::from(self.float()).to_le_bytes()),
             Datatype::Bf16 => bytes.extend([0, 0]),
             Datatype::Int8 | Datatype::Uint8 => bytes.extend(&self.next().to_le_bytes()[..1]),
             Datatype::Bool => bytes.extend(&bit.to_le_bytes()[..1]),

@@ -42,8 +42,11 @@ pub fn for_onnx_runtime(onnx: &Onnx, source: Source) -> Result<Settled, LoadErro
     let (mut file, declared) = read(onnx, source)?;
     let graph = proto::graph_mut(&mut file)?;
     file::remove_zip_maps(graph);
+    // It needs no dimension to be settled, and refuses a graph of which a branch that is not taken does not fit them.
+    let unsettled = graph.input.clone();
     dims::settle_dimensions(graph, &declared)?;
     let (inputs, outputs) = proto::ports(graph)?;
+    graph.input = unsettled;
     file::name_nodes(graph);
     Ok(Settled { file, inputs, outputs })
 }

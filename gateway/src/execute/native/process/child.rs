@@ -78,13 +78,15 @@ pub fn serve(bounds: Bounds, library: Option<&Path>) -> Result<(), WorkError> {
 
 /// The worker's model, on either engine.
 enum Loaded {
-    Tract(Model),
+    Tract(Box<Model>),
     OnnxRuntime(OnnxRuntime),
 }
 
 impl Loaded {
     fn load(source: Source, limits: &NativeLimits, library: Option<&Path>) -> Result<Self, LoadError> {
-        let Some(library) = library else { return load(source, limits).map(Self::Tract) };
+        let Some(library) = library else {
+            return load(source, limits).map(|model| Self::Tract(Box::new(model)));
+        };
         check_limits(&source, limits)?;
         let loaded = pool::caught(|| onnxruntime::load(library, source, limits)).unwrap_or_else(|panic| {
             Err(LoadError::new(Step::Load, format!("ONNX Runtime cannot load it: {panic:.400}")))
