@@ -98,14 +98,13 @@ impl Worker {
         let mut command = Command::new(program);
         command
             .arg0("airlock")
+            .env_clear()
             .args(Bounds::serving(limits.worker_memory_bytes as u64, shared_bytes).arguments());
         if let Some(library) = onnxruntime {
-            command.arg("--onnxruntime").arg(library);
+            // Microsoft's builds send events over the network from 1.29 on, the first before they can be told not to.
+            command.arg("--onnxruntime").arg(library).env("ORT_DISABLE_TELEMETRY", "1");
         }
         let child = command
-            .env_clear()
-            // Microsoft's builds send events over the network from 1.29 on, the first before they can be told not to.
-            .env("ORT_DISABLE_TELEMETRY", "1")
             .current_dir("/")
             // A group of its own: it can be killed with whatever it started, and ctrl-C does not reach it.
             .process_group(0)
