@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::{
-    execute::Isolation,
+    execute::{Isolation, OnnxEngine},
     limits::Limits,
     listen::{Profile, Profiles, tls::TlsFiles},
     repository::artifacts::Location,
@@ -98,6 +98,20 @@ pub struct Settings {
     /// all of them in the wasm sandbox (sandbox) [default: process]
     #[arg(long, value_name = "WHERE", env = "AIRLOCK_TENANT_ONNX_ISOLATION")]
     pub tenant_onnx_isolation: Option<Isolation>,
+
+    /// The library of ONNX Runtime (libonnxruntime.so, 1.20 or later): a second engine for ONNX models, which only worker
+    /// processes load; without it all of them run on tract
+    #[arg(long, value_name = "FILE", env = "AIRLOCK_ONNXRUNTIME")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// What runs the repository's ONNX models: tract, onnxruntime (always in worker processes), or whichever is measured to be
+    /// faster when a model is loaded (fastest); a model's own configuration may say otherwise [default: tract]
+    #[arg(long, value_name = "ENGINE", env = "AIRLOCK_ONNX_ENGINE")]
+    pub onnx_engine: Option<OnnxEngine>,
+
+    /// Whether the ONNX models of tenants may ask for onnxruntime or fastest; see SECURITY.md [default: false]
+    #[arg(long, value_name = "BOOL", env = "AIRLOCK_TENANT_ONNXRUNTIME", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub tenant_onnxruntime: Option<bool>,
 
     /// Whether tenants may upload ONNX models [default: true]
     #[arg(long, value_name = "BOOL", env = "AIRLOCK_TENANT_ONNX", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -188,6 +202,8 @@ pub enum ConfigError {
          (cargo xtask onnx-plugin builds it)"
     )]
     NoOnnxPlugin,
+    #[error("--{0} needs the library of ONNX Runtime: name its file with --onnxruntime")]
+    NoOnnxRuntime(&'static str),
     #[error(
         "--tenant-onnx-isolation: models of tenants do not run in the gateway's process: write process or sandbox"
     )]
@@ -231,6 +247,9 @@ impl Settings {
             onnx_isolation: self.onnx_isolation.or(other.onnx_isolation),
             onnx_plugin: self.onnx_plugin.or(other.onnx_plugin),
             tenant_onnx_isolation: self.tenant_onnx_isolation.or(other.tenant_onnx_isolation),
+            onnxruntime: self.onnxruntime.or(other.onnxruntime),
+            onnx_engine: self.onnx_engine.or(other.onnx_engine),
+            tenant_onnxruntime: self.tenant_onnxruntime.or(other.tenant_onnxruntime),
             tenant_onnx: self.tenant_onnx.or(other.tenant_onnx),
             shared_models: self.shared_models.or(other.shared_models),
             non_finite: self.non_finite.or(other.non_finite),
@@ -269,6 +288,12 @@ pub struct Config {
     pub tenant_onnx_isolation: Isolation,
     /// The plugin that runs ONNX models in the wasm sandbox.
     pub onnx_plugin: Option<PathBuf>,
+    /// The library of ONNX Runtime; never loaded into this process.
+    pub onnxruntime: Option<PathBuf>,
+    /// What runs ONNX models of the operator's own, unless their configuration says otherwise.
+    pub onnx_engine: OnnxEngine,
+    /// Whether those of tenants may run on ONNX Runtime.
+    pub tenant_onnxruntime: bool,
     pub non_finite: crate::reply::NonFinite,
     pub drain_delay: Duration,
     pub limits: Limits,
@@ -322,6 +347,14 @@ impl TryFrom<Settings> for Config {
         {
             return Err(ConfigError::NoOnnxPlugin);
         }
+        let onnx_engine = settings.onnx_engine.unwrap_or_default();
+        let tenant_onnxruntime = settings.tenant_onnxruntime.unwrap_or(false);
+        if settings.onnxruntime.is_none() && onnx_engine != OnnxEngine::Tract {
+            return Err(ConfigError::NoOnnxRuntime("onnx-engine"));
+        }
+        if settings.onnxruntime.is_none() && tenant_onnxruntime {
+            return Err(ConfigError::NoOnnxRuntime("tenant-onnxruntime"));
+        }
         let limits = settings.limits.limits()?;
         Ok(Self {
             source,
@@ -351,6 +384,9 @@ impl TryFrom<Settings> for Config {
             onnx_isolation,
             tenant_onnx_isolation,
             onnx_plugin: settings.onnx_plugin,
+            onnxruntime: settings.onnxruntime,
+            onnx_engine,
+            tenant_onnxruntime,
             non_finite: match settings.non_finite.unwrap_or_default() {
                 NonFiniteName::Literal => crate::reply::NonFinite::Literal,
                 NonFiniteName::Null => crate::reply::NonFinite::Null,

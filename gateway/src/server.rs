@@ -1,7 +1,7 @@
 //! Building a gateway from its configuration, starting it and stopping it: the only place that makes concrete types.
 
 use std::{
-    fs::DirBuilder,
+    fs::{self, DirBuilder},
     io,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
 };
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     config::{Config, Port},
     execute::{
         Isolation, LoadError, Reserved, Source, Step,
-        native::{Engine, Isolated, tend_spare},
+        native::{Engine, Engines, Isolated, tend_spare},
         wasm::{Cache, OnnxPlugin, Sandbox},
         worker::Workers,
     },
@@ -69,6 +69,8 @@ pub enum StartError {
     Engine(LoadError),
     #[error("the plugin for ONNX models {} cannot be used: {reason}", path.display())]
     OnnxPlugin { path: PathBuf, reason: io::Error },
+    #[error("the library of ONNX Runtime {} cannot be used: {reason}", path.display())]
+    OnnxRuntime { path: PathBuf, reason: String },
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error(transparent)]
@@ -146,7 +148,15 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         None => secret_of(&config)?,
     };
     let memory = Arc::new(MemoryWatch::new(&config.limits.memory));
-    let (loader, sandbox, log) = loader(&config, &secret, Arc::clone(&memory))?;
+    let engines = engines(&config, &memory)?;
+    let (loader, sandbox, log) = loader(&config, &secret, Arc::clone(&engines), Arc::clone(&memory))?;
+    if let Some(path) = config.onnxruntime.clone() {
+        let checked = spawn_blocking(move || engines.check_library()).await;
+        let failed = "the check panicked".to_owned();
+        checked
+            .map_or(Err(failed), |checked| checked.map_err(|error| error.reason))
+            .map_err(|reason| StartError::OnnxRuntime { path, reason })?;
+    }
     let authenticator = Arc::new(Authenticator::new(trust, secret.key(Purpose::ApiKey)));
     let repository =
         Repository::new(config.source, config.control_mode, Arc::clone(&loader), &config.limits)?;
@@ -268,6 +278,7 @@ fn secret_of(config: &Config) -> Result<Secret, StartError> {
 fn loader(
     config: &Config,
     secret: &Secret,
+    engines: Arc<Engines>,
     memory: Arc<MemoryWatch>,
 ) -> Result<(Loader, Arc<Sandbox>, Arc<LogAllowance>), StartError> {
     let limits = &config.limits;
@@ -285,12 +296,6 @@ fn loader(
     }
     let sandbox =
         Sandbox::new(of_guests, Arc::clone(&workers), cache.transpose()?).map_err(StartError::Sandbox)?;
-    let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
-    // JSON may say in two bytes what takes eight.
-    let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);
-    let program = config.worker_program.clone();
-    let isolated =
-        Isolated::new(limits.native.clone(), program, input_bytes, &limits.worker, Arc::clone(&memory));
     let plugin = config.onnx_plugin.as_ref().map(|path| {
         OnnxPlugin::read(path).map_err(|reason| StartError::OnnxPlugin { path: path.clone(), reason })
     });
@@ -317,10 +322,12 @@ fn loader(
         }
         match (kind, isolation) {
             (Kind::Wasm, _) => sandbox.load(source),
-            (Kind::Onnx, Isolation::None) => engine.load(source),
-            (Kind::Onnx, Isolation::Process) => isolated.load(source),
+            (Kind::Onnx, Isolation::None | Isolation::Process) => engines.load(source, isolation),
             (Kind::Onnx, Isolation::Sandbox) => match &plugin {
-                Some(plugin) => plugin.load(&sandbox, source),
+                Some(plugin) => {
+                    engines.choose(&source, isolation)?;
+                    plugin.load(&sandbox, source)
+                }
                 None => Err(LoadError::new(
                     Step::Read,
                     "onnx_isolation: this gateway has no sandbox for ONNX models: its operator starts it with --onnx-plugin, or \
@@ -330,6 +337,30 @@ fn loader(
         }
     });
     Ok((loader, engine_of_guests, log))
+}
+
+/// What runs ONNX models outside the sandbox.
+fn engines(config: &Config, memory: &Arc<MemoryWatch>) -> Result<Arc<Engines>, StartError> {
+    let limits = &config.limits;
+    let engine = Engine::new(limits.native.clone()).map_err(StartError::Engine)?;
+    // JSON may say in two bytes what takes eight.
+    let input_bytes = limits.decode.max_body_bytes.saturating_mul(4);
+    let program = config.worker_program.clone();
+    let isolated =
+        Isolated::new(limits.native.clone(), program, input_bytes, &limits.worker, Arc::clone(memory));
+    let library = config.onnxruntime.as_deref().map(library).transpose()?;
+    let (default, for_tenants) = (config.onnx_engine, config.tenant_onnxruntime);
+    Ok(Arc::new(Engines::new(engine, isolated, library, default, for_tenants)))
+}
+
+/// Where the library is, for workers, whose working folder is another. It is not opened here.
+fn library(path: &Path) -> Result<PathBuf, StartError> {
+    let failed = |reason: String| StartError::OnnxRuntime { path: path.into(), reason };
+    let metadata = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(failed("it is not a file".into()));
+    }
+    std::path::absolute(path).map_err(|error| failed(error.to_string()))
 }
 
 /// Where a model is to run: its configuration says, else the gateway's.

@@ -3,6 +3,8 @@
 //! A tensor's bytes have one layout everywhere, V2's raw layout: row-major, little-endian, BOOL one byte, and for
 //! BYTES each element as a 4-byte little-endian length followed by that many bytes.
 
+pub mod compare;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;

@@ -22,7 +22,7 @@ pub fn rewrite(graph: &mut GraphProto) {
 
 /// Removes a `ZipMap` behind which nothing comes but an output: the output is then the tensor of the probabilities, in the
 /// order of the classes, of which the `ZipMap` would make a list of maps. The interface knows no maps.
-fn remove_zip_maps(graph: &mut GraphProto) {
+pub fn remove_zip_maps(graph: &mut GraphProto) {
     let is_zip_map = |node: &NodeProto| node.op_type == "ZipMap" && node.domain == ML;
     if !graph.node.iter().any(is_zip_map) {
         return;

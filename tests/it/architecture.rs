@@ -25,13 +25,14 @@ const VOCABULARY: [&str; 12] = [
 const STATIONS: [&str; 7] = ["authenticate", "route", "admit", "decode", "encode", "execute", "meter"];
 
 /// Foreign crates, and the only places that may name them.
-const HOMES: [(&str, &[&str]); 21] = [
+const HOMES: [(&str, &[&str]); 22] = [
     ("wasmtime", &["execute/wasm"]),
     ("wasmtime_wizer", &["execute/wasm"]),
     ("wasmparser", &["execute/wasm"]),
     ("wit_component", &["execute/wasm"]),
     ("tract_onnx", &["execute/native"]),
     ("airlock_onnx", &["execute/native"]),
+    ("ort", &["execute/native/onnxruntime"]),
     ("prost", &["execute/native", "proto", "encode/grpc.rs", "listen/grpc"]),
     ("prost_types", &["listen/grpc"]),
     ("hyper", &["listen", "route", "authenticate", "infer", "verify", "error.rs"]),

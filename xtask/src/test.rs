@@ -68,7 +68,7 @@ impl Steps {
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut count = Count::default();
-    let mut steps = Steps { done: 0, all: if options.quick { 7 } else { 13 } };
+    let mut steps = Steps { done: 0, all: if options.quick { 7 } else { 14 } };
     if !options.quick {
         steps.run("lints", lint::run)?;
     }
@@ -87,6 +87,7 @@ pub fn run(options: &Options) -> Result<()> {
         count.add(steps.run("stock clients", || clients.conformance())?);
         count.add(steps.run("perf_analyzer", || clients.perf_analyzer())?);
         count.add(steps.run("parity with onnxruntime", || clients.parity())?);
+        count.add(steps.run("onnxruntime as the engine", || clients.onnxruntime())?);
         steps.run("benchmark, answers only", || bench::smoke(&[]))?;
     }
     eprintln!("\nall steps: {:.1} s", started.elapsed().as_secs_f64());

@@ -1,6 +1,6 @@
 //! `airlock worker`: what the gateway starts to compile, check or run one model. Not for people.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
@@ -20,6 +20,9 @@ pub(super) struct Worker {
     /// Run a model until the gateway closes stdin
     #[arg(long, conflicts_with = "cpu")]
     serve: bool,
+    /// Run it on ONNX Runtime, which is this library
+    #[arg(long, requires = "serve")]
+    onnxruntime: Option<PathBuf>,
     /// Bytes of address space
     #[arg(long)]
     memory: u64,
@@ -33,11 +36,11 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn run(self) -> ExitCode {
-        let Self { cpu, memory, file, parent, serve } = self;
+        let Self { cpu, memory, file, parent, serve, onnxruntime } = self;
         let bounds = Bounds { cpu, memory, file, parent };
         if serve {
             // It has nothing to log: what there is to say is in its answers.
-            return exit(native::serve(bounds));
+            return exit(native::serve(bounds, onnxruntime.as_deref()));
         }
         // Whoever started it writes these lines into its own log.
         tracing_subscriber::fmt()

@@ -4,6 +4,7 @@
 
 mod isolation;
 pub mod native;
+mod onnx_engine;
 mod output;
 mod schedule;
 pub mod wasm;
@@ -24,6 +25,7 @@ use crate::{
 };
 
 pub use isolation::Isolation;
+pub use onnx_engine::OnnxEngine;
 pub use output::check_outputs;
 pub use schedule::Reserved;
 
@@ -33,7 +35,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Executor: Send + Sync + fmt::Debug {
     fn signature(&self) -> &Signature;
 
-    /// What metadata calls the platform: `wasm_component` or `onnx_onnxv1`.
+    /// What metadata calls the platform: `wasm_component`, `onnx_onnxv1`, or `onnxruntime_onnx` where that engine runs it.
     fn platform(&self) -> &'static str;
 
     /// Bytes of memory that it takes for as long as it is loaded, as far as they are known.
@@ -262,6 +264,8 @@ pub struct Source {
     pub owner: Option<TenantName>,
     /// Where its configuration wants it to run, if it is an ONNX model.
     pub isolation: Option<Isolation>,
+    /// Which engine it wants to run on, likewise.
+    pub engine: Option<OnnxEngine>,
     /// Requests for it that wait at the same time may run as one, where it runs in the gateway's own process.
     pub batching: Option<Batching>,
     /// It comes from somebody who is not trusted: an ONNX file then has to keep within tighter bounds, see

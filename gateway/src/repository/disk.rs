@@ -174,6 +174,7 @@ impl Disk {
         read.source.batching = config.batching();
         read.source.limits = config.limits;
         read.source.isolation = config.isolation;
+        read.source.engine = config.engine;
         Ok(read)
     }
 }

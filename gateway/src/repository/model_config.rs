@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    execute::{Batching, Isolation},
+    execute::{Batching, Isolation, OnnxEngine},
     limits::ModelLimits,
     name::Version,
     tensor::{Classes, Signature, TensorSpec},
@@ -63,6 +63,8 @@ pub(super) struct ModelConfig {
     pub(super) limits: ModelLimits,
     /// Where it is to run, if it is an ONNX model.
     pub(super) isolation: Option<Isolation>,
+    /// On which engine, likewise.
+    pub(super) engine: Option<OnnxEngine>,
     /// The kind of artifact that the configuration asks for.
     pub(super) kind: Option<Kind>,
     /// The artifact's file name, where it is not `model.wasm` or `model.onnx`.

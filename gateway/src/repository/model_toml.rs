@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::{
-    execute::{Batching, Isolation},
+    execute::{Batching, Isolation, OnnxEngine},
     limits::ModelLimits,
     name::Version,
     tensor::{Datatype, Shape, TensorSpec},
@@ -42,6 +42,7 @@ struct File {
     label_files: BTreeMap<String, toml::Spanned<String>>,
     limits: Option<toml::Spanned<OwnLimits>>,
     onnx_isolation: Option<Isolation>,
+    onnx_engine: Option<OnnxEngine>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +102,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ModelTomlError> {
         batched: file.max_batch_size.filter(|size| *size > 0).map(|_| true),
         response_cache: file.response_cache,
         isolation: file.onnx_isolation,
+        engine: file.onnx_engine,
         parameters: file.parameters.into_iter().map(|(name, value)| (name, value.into_text())).collect(),
         ..Default::default()
     };

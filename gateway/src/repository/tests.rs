@@ -223,7 +223,7 @@ async fn a_failing_model_leaves_the_others_alone() {
             "bad/1 UNAVAILABLE: check: this artifact is bad",
             "bad/2 READY",
             "empty/1 UNAVAILABLE: read: expected empty/1/model.wasm or empty/1/model.onnx",
-            "faulty/- UNAVAILABLE: model.toml line 1: unknown field `x`, expected one of `version_policy`, `max_batch_size`, `response_cache`, `dynamic_batching`, `parameters`, `inputs`, `label_files`, `limits`, `onnx_isolation`",
+            "faulty/- UNAVAILABLE: model.toml line 1: unknown field `x`, expected one of `version_policy`, `max_batch_size`, `response_cache`, `dynamic_batching`, `parameters`, `inputs`, `label_files`, `limits`, `onnx_isolation`, `onnx_engine`",
             "good/1 READY",
             "good/2 READY",
             "none/- UNAVAILABLE: it has no version: expected none/1/model.wasm or none/1/model.onnx",

@@ -3,8 +3,6 @@
 //! A byway made of the pieces of [`crate::infer`], with the same bounds: one request, one place among the running, one deadline
 //! for both runs. What it answers is small, whatever the versions answer.
 
-pub mod compare;
-
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
@@ -26,10 +24,11 @@ use crate::{
         namespaces::{Namespace, Wanted},
     },
     route::Target,
-    tensor::{InferRequest, Parameter, Parameters, Tensor},
+    tensor::{
+        InferRequest, Parameter, Parameters, Tensor,
+        compare::{OutputReport, Tolerance, compare},
+    },
 };
-
-use compare::{OutputReport, Tolerance, compare};
 
 /// A report on its way out, as JSON.
 #[derive(Debug)]

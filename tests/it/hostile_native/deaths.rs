@@ -59,7 +59,7 @@ pub fn feature(value: f32) -> Value {
 }
 
 /// A column times a row: a thousand bytes in, more than there is out.
-fn outer() -> Graph {
+pub fn outer() -> Graph {
     Graph {
         nodes: vec![node("MatMul", &["a", "b"], &["c"], &[]), node("ReduceMax", &["c"], &["y"], &[])],
         inputs: vec![value("a", onnx::FLOAT, &["N", "1"]), value("b", onnx::FLOAT, &["1", "M"])],
@@ -68,12 +68,12 @@ fn outer() -> Graph {
     }
 }
 
-fn sides(length: usize) -> Value {
+pub fn sides(length: usize) -> Value {
     json!({ "inputs": [fp32("a", &[length, 1], 2.0), fp32("b", &[1, length], 3.0)] })
 }
 
 /// Panics in the engine for an index that is out of bounds.
-fn gather() -> Graph {
+pub fn gather() -> Graph {
     Graph {
         nodes: vec![node("Gather", &["x", "i"], &["y"], &[])],
         inputs: vec![value("x", onnx::FLOAT, &["3"]), value("i", onnx::INT64, &["1"])],
@@ -82,7 +82,7 @@ fn gather() -> Graph {
     }
 }
 
-fn at(index: i64) -> Value {
+pub fn at(index: i64) -> Value {
     json!({ "inputs": [
         fp32("x", &[3], 4.0),
         { "name": "i", "datatype": "INT64", "shape": [1], "data": [index] },

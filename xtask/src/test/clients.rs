@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Count, checked, gateway};
+use super::{Count, cargo_test, checked, gateway};
 use crate::{
     perf_analyzer, python,
     server::{Server, free_address},
@@ -159,8 +159,34 @@ impl Clients {
         let models = shell::target().join("parity");
         shell::run("models from packages", self.command(&self.python, "models.py").arg(&models))?;
         // The first request of each shape includes the engine's optimisation for it.
-        let server = gateway("parity", &["--deadline", "60s"])?;
+        self.compare(&["--deadline", "60s"])
+    }
+
+    /// The same library as the gateway's second engine: tests of the gateway with it, and the answers that it then gives.
+    pub fn onnxruntime(&self) -> Result<Count> {
+        let library = self.library()?;
+        // One after the other: what is measured in one is no other one's noise.
+        let tests = ["--workspace", "--test", "it", "--", "onnxruntime::", "--test-threads=1"];
+        let mut count = cargo_test(&tests, &[("AIRLOCK_TEST_ONNXRUNTIME", &library)])?;
+        let library = library.to_str().context("the path of the library is not UTF-8")?;
+        count.add(self.compare(&["--onnxruntime", library, "--onnx-engine", "onnxruntime"])?);
+        Ok(count)
+    }
+
+    /// The library in the Python package, beside the part that Python loads.
+    fn library(&self) -> Result<PathBuf> {
+        let ask = "import onnxruntime, pathlib; print(*pathlib.Path(onnxruntime.__file__).parent.glob('capi/libonnxruntime.so.*'))";
+        let output = Command::new(&self.python).args(["-c", ask]).stderr(Stdio::inherit()).output()?;
+        let path = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+        ensure!(path.is_file(), "the Python package onnxruntime has no library at {}", path.display());
+        Ok(path)
+    }
+
+    /// A gateway over the models of packages, beside onnxruntime.
+    fn compare(&self, more: &[&str]) -> Result<Count> {
+        let server = gateway("parity", more)?;
         let mut compare = self.command(&self.python, "onnx_parity.py");
+        let models = shell::target().join("parity");
         let count = checked(compare.arg(server.address.to_string()).arg(&models))?;
         server.stop()?;
         Ok(count)

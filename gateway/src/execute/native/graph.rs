@@ -264,7 +264,12 @@ fn loosest(mut a: TensorSpec, b: TensorSpec) -> TensorSpec {
 
 /// The engine's error with its causes on one line, cut to a readable length.
 pub fn reason(error: &TractError) -> String {
-    let mut text = format!("{error:#}").replace('\n', " ");
+    brief(format!("{error:#}"))
+}
+
+/// An engine's text on one line, cut likewise.
+pub fn brief(text: String) -> String {
+    let mut text = text.replace('\n', " ");
     if text.len() > MAX_REASON {
         text.truncate(text.floor_char_boundary(MAX_REASON));
         text.push('…');

@@ -1,4 +1,5 @@
-//! The native executor: ONNX models on tract, at full CPU speed and without a sandbox.
+//! The native executor: ONNX models on tract, at full CPU speed and without a sandbox; or, in worker processes, on ONNX
+//! Runtime, if the operator has it: see [`Engines`].
 //!
 //! A panic of the engine costs its request an answer and nothing else. What it does not survive is an abort: see
 //! [`pool::caught`]. Models of tenants therefore run in processes of their own, and the operator's where they are told to,
@@ -7,7 +8,10 @@
 mod batcher;
 mod convert;
 mod dims;
+mod engines;
 mod graph;
+mod measure;
+mod onnxruntime;
 mod plan;
 mod pool;
 mod preflight;
@@ -27,6 +31,7 @@ use crate::{
     tensor::{InferRequest, InferResponse, Shape, Signature, TensorSpec},
 };
 
+pub use engines::Engines;
 pub use process::{Isolated, serve};
 pub(super) use settle::for_plugin;
 
@@ -84,6 +89,13 @@ pub(super) fn check(source: Source, limits: &NativeLimits) -> Result<Signature, 
 }
 
 fn load(source: Source, limits: &NativeLimits) -> Result<Model, LoadError> {
+    check_limits(&source, limits)?;
+    pool::caught(|| Model::load(source, limits)).map_err(|panic| {
+        LoadError::new(Step::Compile, format!("the native engine cannot load it: {panic:.400}"))
+    })?
+}
+
+fn check_limits(source: &Source, limits: &NativeLimits) -> Result<(), LoadError> {
     let bytes =
         source.files.iter().map(|(_, bytes)| bytes.len()).fold(source.artifact.len(), usize::saturating_add);
     if bytes > limits.max_artifact_bytes {
@@ -98,9 +110,7 @@ fn load(source: Source, limits: &NativeLimits) -> Result<Model, LoadError> {
             "limits: memory cannot be enforced for an ONNX model, which runs without a sandbox: leave it out",
         ));
     }
-    pool::caught(|| Model::load(source, limits)).map_err(|panic| {
-        LoadError::new(Step::Compile, format!("the native engine cannot load it: {panic:.400}"))
-    })?
+    Ok(())
 }
 
 /// One loaded version of an ONNX model.
@@ -275,28 +285,37 @@ impl Model {
         requested: &[String],
         watch: &Watch<'_>,
     ) -> Result<InferResponse, ExecuteError> {
-        let signature = &self.graph.signature;
         let values = plan.run(inputs, watch).map_err(|error| match error {
             RunError::Over => ExecuteError::Deadline,
             RunError::Failed(error) => {
                 ExecuteError::Failed(format!("the model failed: {}", graph::reason(&error)))
             }
         })?;
-        let mut response = InferResponse::default();
-        let mut bytes = 0usize;
-        for (spec, value) in signature.outputs.iter().zip(values) {
-            if !requested.is_empty() && !requested.contains(&spec.name) {
-                continue;
-            }
-            let output = convert::from_native(&spec.name, value)?;
-            bytes = bytes.saturating_add(output.bytes.len());
-            if bytes > self.max_output_bytes {
-                return Err(too_much(self.max_output_bytes));
-            }
-            response.outputs.push(output);
-        }
-        check_outputs(signature, requested, response)
+        respond(&self.graph.signature, requested, values, self.max_output_bytes)
     }
+}
+
+/// The outputs that were asked for, out of all that an engine gave, checked.
+fn respond(
+    signature: &Signature,
+    requested: &[String],
+    values: TVec<TValue>,
+    max_output_bytes: usize,
+) -> Result<InferResponse, ExecuteError> {
+    let mut response = InferResponse::default();
+    let mut bytes = 0usize;
+    for (spec, value) in signature.outputs.iter().zip(values) {
+        if !requested.is_empty() && !requested.contains(&spec.name) {
+            continue;
+        }
+        let output = convert::from_native(&spec.name, value)?;
+        bytes = bytes.saturating_add(output.bytes.len());
+        if bytes > max_output_bytes {
+            return Err(too_much(max_output_bytes));
+        }
+        response.outputs.push(output);
+    }
+    check_outputs(signature, requested, response)
 }
 
 fn too_much(max_output_bytes: usize) -> ExecuteError {

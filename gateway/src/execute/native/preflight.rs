@@ -111,6 +111,7 @@ impl Seen {
         let ports = graph.input.iter().chain(&graph.output).map(|info| &info.name);
         ports.chain(graph.initializer.iter().map(|tensor| &tensor.name)).try_for_each(|text| name(text))?;
         graph.initializer.iter().try_for_each(|tensor| self.tensor(tensor))?;
+        dense(graph.sparse_initializer.is_empty())?;
         for node in &graph.node {
             self.node(node)?;
             node.attribute.iter().try_for_each(|attribute| self.attribute(attribute, depth))?;
@@ -132,6 +133,7 @@ impl Seen {
     }
 
     fn attribute(&mut self, attribute: &AttributeProto, depth: usize) -> Result<(), LoadError> {
+        dense(attribute.sparse_tensor.is_none() && attribute.sparse_tensors.is_empty())?;
         attribute.t.iter().chain(&attribute.tensors).try_for_each(|tensor| self.tensor(tensor))?;
         attribute.g.iter().chain(&attribute.graphs).try_for_each(|graph| self.graph(graph, depth + 1))
     }
@@ -169,6 +171,11 @@ impl Seen {
         })?;
         Ok(())
     }
+}
+
+/// tract does not read sparse constants. ONNX Runtime does, and the files that they name as well.
+fn dense(is_dense: bool) -> Result<(), LoadError> {
+    if is_dense { Ok(()) } else { Err(refused("the model has sparse constants: export it with dense ones")) }
 }
 
 fn name(text: &str) -> Result<(), LoadError> {

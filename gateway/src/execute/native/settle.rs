@@ -5,7 +5,10 @@ use airlock_onnx::file;
 use prost::Message;
 use tract_onnx::{Onnx, pb::ModelProto};
 
-use crate::execute::{LoadError, MODEL_FILE, Source, Step};
+use crate::{
+    execute::{LoadError, MODEL_FILE, Source, Step},
+    tensor::TensorSpec,
+};
 
 use super::{
     dims,
@@ -23,22 +26,41 @@ pub struct Settled {
 
 /// Checks the file of a source and makes it ready.
 pub fn settle(onnx: &Onnx, source: Source) -> Result<Settled, LoadError> {
+    let (mut file, declared) = read(onnx, source)?;
+    let graph = proto::graph_mut(&mut file)?;
+    file::rewrite(graph);
+    proto::check_operators(onnx, graph)?;
+    dims::settle_dimensions(graph, &declared)?;
+    let (inputs, outputs) = proto::ports(graph)?;
+    file::detach_outputs(graph);
+    file::name_nodes(graph);
+    Ok(Settled { file, inputs, outputs })
+}
+
+/// The same for ONNX Runtime: no operator is missing there, so that nothing is rewritten but what the interface does not know.
+pub fn for_onnx_runtime(onnx: &Onnx, source: Source) -> Result<Settled, LoadError> {
+    let (mut file, declared) = read(onnx, source)?;
+    let graph = proto::graph_mut(&mut file)?;
+    file::remove_zip_maps(graph);
+    // It needs no dimension to be settled, and refuses a graph of which a branch that is not taken does not fit them.
+    let unsettled = graph.input.clone();
+    dims::settle_dimensions(graph, &declared)?;
+    let (inputs, outputs) = proto::ports(graph)?;
+    graph.input = unsettled;
+    file::name_nodes(graph);
+    Ok(Settled { file, inputs, outputs })
+}
+
+/// The file of a source, checked and with all its constants in it, and the inputs that its configuration declares.
+fn read(onnx: &Onnx, source: Source) -> Result<(ModelProto, Vec<TensorSpec>), LoadError> {
     let mut file = proto::decode(onnx, &source.artifact)?;
     if source.untrusted {
         let beside = source.files.iter().map(|(_, bytes)| bytes.len()).sum();
         preflight::check(&file, source.artifact.len(), beside)?;
     }
     drop(source.artifact);
-    let graph = proto::graph_mut(&mut file)?;
-    proto::embed_external_tensors(graph, &source.files)?;
-    drop(source.files);
-    file::rewrite(graph);
-    proto::check_operators(onnx, graph)?;
-    dims::settle_dimensions(graph, &source.declared_inputs)?;
-    let (inputs, outputs) = proto::ports(graph)?;
-    file::detach_outputs(graph);
-    file::name_nodes(graph);
-    Ok(Settled { file, inputs, outputs })
+    proto::embed_external_tensors(proto::graph_mut(&mut file)?, &source.files)?;
+    Ok((file, source.declared_inputs))
 }
 
 /// Makes the model of a source that [`Source::in_plugin`] gave ready for the plugin: `onnx-plugin/` reads the rewritten file and

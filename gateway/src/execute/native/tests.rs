@@ -9,41 +9,14 @@ use bytes::Bytes;
 use tokio::runtime::Runtime;
 
 use crate::{
-    deadline::Deadline,
-    execute::{
-        BoxFuture, Call, ExecuteError, Executor, LoadError, Models, NestedError, Source, native::Engine,
-    },
+    execute::{ExecuteError, Executor, LoadError, Source, native::Engine},
     limits::NativeLimits,
     tensor::{Datatype, InferRequest, InferResponse, Tensor},
 };
 
+pub use super::measure::call;
+
 use self::onnx::Graph;
-
-struct NoModels;
-
-impl Models for NoModels {
-    fn infer<'a>(
-        &'a self,
-        _: &'a str,
-        _: Option<&'a str>,
-        _: Vec<Tensor>,
-        _: &'a Call,
-    ) -> BoxFuture<'a, Result<Vec<Tensor>, NestedError>> {
-        Box::pin(async { Err(NestedError::Failed("there are no other models".into())) })
-    }
-}
-
-pub fn call(deadline: Duration) -> Call {
-    Call {
-        deadline: Deadline::after(deadline).into(),
-        depth: 0,
-        consumed: Arc::default(),
-        share: Arc::default(),
-        log: Arc::default(),
-        models: Arc::new(NoModels),
-        responses: None,
-    }
-}
 
 fn limits() -> NativeLimits {
     NativeLimits { threads: 2, ..Default::default() }

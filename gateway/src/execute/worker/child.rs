@@ -87,6 +87,7 @@ fn run(job: Job, progress: &mut Progress) -> Result<Done, LoadError> {
         owner: None,
         untrusted: job.untrusted,
         isolation: None,
+        engine: None,
         batching: None,
         artifact_is_plugin: job.artifact_is_plugin,
     };

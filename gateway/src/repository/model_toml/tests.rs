@@ -108,6 +108,18 @@ fn where_a_model_runs_is_a_word() {
 }
 
 #[test]
+fn the_engine_is_a_word_and_never_a_path() {
+    assert_eq!(config("").engine, None);
+    assert_eq!(config("onnx_engine = \"tract\"").engine, Some(OnnxEngine::Tract));
+    assert_eq!(config("onnx_engine = \"onnxruntime\"").engine, Some(OnnxEngine::OnnxRuntime));
+    assert_eq!(config("onnx_engine = \"fastest\"").engine, Some(OnnxEngine::Fastest));
+    for text in ["onnx_engine = \"moon\"", "onnx_engine = \"/tmp/libonnxruntime.so\""] {
+        assert_eq!(error(text), "model.toml line 1: onnx_engine: write tract, onnxruntime or fastest");
+    }
+    assert!(error("onnxruntime = \"/tmp/libonnxruntime.so\"").contains("unknown field"));
+}
+
+#[test]
 fn version_policies_are_read() {
     assert_eq!(config("").version_policy, None);
     assert_eq!(config(r#"version_policy = "all""#).version_policy, Some(VersionPolicy::All));
@@ -123,7 +135,7 @@ fn version_policies_are_read() {
 fn faults_are_named_with_line_and_key() {
     assert_eq!(
         error("\n# comment\nbatch = 1"),
-        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `response_cache`, `dynamic_batching`, `parameters`, `inputs`, `label_files`, `limits`, `onnx_isolation`"
+        "model.toml line 3: unknown field `batch`, expected one of `version_policy`, `max_batch_size`, `response_cache`, `dynamic_batching`, `parameters`, `inputs`, `label_files`, `limits`, `onnx_isolation`, `onnx_engine`"
     );
     assert_eq!(
         error("max_batch_size = \"8\""),

@@ -322,6 +322,7 @@ impl Uploads {
             limits: config.limits,
             owner: Some(tenant.clone()),
             isolation: config.isolation,
+            engine: config.engine,
             // It runs in the sandbox or in a worker.
             batching: None,
             untrusted: true,

@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     io::{self, BufReader, Read},
     os::{fd::AsFd, unix::net::UnixStream},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -13,15 +14,17 @@ use crate::{
     consumption::Consumption,
     deadline::Deadline,
     execute::{
-        ExecuteError, Source,
+        ExecuteError, LoadError, Source, Step,
         native::{
-            Model, convert, load,
+            Model, check_limits, convert, load,
+            onnxruntime::{self, OnnxRuntime},
             plan::Shapes,
             pool::{self, Watch},
         },
         worker::{Bounds, WorkError, seclusion},
     },
-    tensor::{Datatype, Tensor},
+    limits::NativeLimits,
+    tensor::{Datatype, InferResponse, Signature, Tensor},
 };
 
 use super::{
@@ -32,11 +35,12 @@ use super::{
 /// Time between two looks at whether a call was given up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Runs one model for the gateway at the other end of stdin, a socket; stdout is the memory that both share, for reading.
+/// Runs one model for the gateway at the other end of stdin, a socket; stdout is the memory that both share, for reading. The
+/// library of ONNX Runtime is loaded once the process is bounded: what else its file may do when it is loaded is bounded too.
 ///
 /// # Errors
 /// If it could not begin, or was told what no gateway says. Returns when the gateway closes the socket.
-pub fn serve(bounds: Bounds) -> Result<(), WorkError> {
+pub fn serve(bounds: Bounds, library: Option<&Path>) -> Result<(), WorkError> {
     // First: a new namespace would undo some of the bounds. What the machine does not let it leave, workers that compile tell.
     seclusion::leave().map_err(WorkError::Secluded)?;
     bounds.apply()?;
@@ -48,12 +52,12 @@ pub fn serve(bounds: Bounds) -> Result<(), WorkError> {
     let source = receive(&mut orders, order)?;
     // Its calls have deadlines, by which they are ended from outside.
     Bounds::on_processor_time(Some(cpu))?;
-    let model = match load(source, &limits) {
+    let model = match Loaded::load(source, &limits, library) {
         Ok(model) => model,
         Err(error) => return Ok(wire::write(&control, &Answer::Refused(error))?),
     };
     Bounds::on_processor_time(None)?;
-    wire::write(&control, &Answer::Loaded(model.graph.signature.clone()))?;
+    wire::write(&control, &Answer::Loaded(model.signature().clone()))?;
     while let Some(order) = wire::read(&mut orders)? {
         let Order::Run(run) = order else { return Err(WorkError::Order) };
         let consumed = Consumption::default();
@@ -72,6 +76,45 @@ pub fn serve(bounds: Bounds) -> Result<(), WorkError> {
     Ok(())
 }
 
+/// The worker's model, on either engine.
+enum Loaded {
+    Tract(Box<Model>),
+    OnnxRuntime(OnnxRuntime),
+}
+
+impl Loaded {
+    fn load(source: Source, limits: &NativeLimits, library: Option<&Path>) -> Result<Self, LoadError> {
+        let Some(library) = library else {
+            return load(source, limits).map(|model| Self::Tract(Box::new(model)));
+        };
+        check_limits(&source, limits)?;
+        let loaded = pool::caught(|| onnxruntime::load(library, source, limits)).unwrap_or_else(|panic| {
+            Err(LoadError::new(Step::Load, format!("ONNX Runtime cannot load it: {panic:.400}")))
+        });
+        loaded.map(Self::OnnxRuntime)
+    }
+
+    fn signature(&self) -> &Signature {
+        match self {
+            Self::Tract(model) => &model.graph.signature,
+            Self::OnnxRuntime(model) => model.signature(),
+        }
+    }
+
+    fn run(
+        &self,
+        inputs: TVec<TValue>,
+        shapes: &Shapes,
+        outputs: &[String],
+        watch: &Watch<'_>,
+    ) -> Result<InferResponse, ExecuteError> {
+        match self {
+            Self::Tract(model) => model.run(inputs, shapes, outputs, watch),
+            Self::OnnxRuntime(model) => model.run(inputs, outputs, watch),
+        }
+    }
+}
+
 fn receive(mut from: impl Read, order: Load) -> io::Result<Source> {
     let artifact = wire::take(&mut from, order.artifact)?;
     let files = order.files.into_iter().map(|(name, length)| Ok((name, wire::take(&mut from, length)?)));
@@ -86,11 +129,12 @@ fn receive(mut from: impl Read, order: Load) -> io::Result<Source> {
         untrusted: order.untrusted,
         artifact_is_plugin: false,
         isolation: None,
+        engine: None,
         batching: None,
     })
 }
 
-fn answer(model: &Model, run: Run, shared: &Shared) -> Result<Vec<Placed>, ExecuteError> {
+fn answer(model: &Loaded, run: Run, shared: &Shared) -> Result<Vec<Placed>, ExecuteError> {
     let looked = Cell::new(Instant::now());
     let abandoned = || {
         let look = looked.get().elapsed() >= LOOK_INTERVAL;
@@ -102,7 +146,7 @@ fn answer(model: &Model, run: Run, shared: &Shared) -> Result<Vec<Placed>, Execu
     let watch = Watch::new(Deadline::after(run.time), &abandoned);
     let mut shapes = Shapes::new();
     let mut inputs = TVec::new();
-    for spec in &model.graph.signature.inputs {
+    for spec in &model.signature().inputs {
         let placed = run.inputs.iter().find(|input| input.name == spec.name);
         let placed =
             placed.ok_or_else(|| ExecuteError::InvalidInput(format!("input '{}' is missing", spec.name)))?;

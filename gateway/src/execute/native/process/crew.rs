@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     thread::{self, Thread},
     time::{Duration, Instant},
@@ -38,6 +39,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub struct Crew {
     order: Load,
     source: Source,
+    /// The library that its workers run the model on, if it is not tract.
+    onnxruntime: Option<PathBuf>,
     max_output_bytes: usize,
     fleet: Arc<Isolated>,
     signature: OnceLock<Signature>,
@@ -134,8 +137,13 @@ impl fmt::Debug for Crew {
 
 impl Crew {
     /// Loads the model into a first worker. Blocks for as long as that takes.
-    pub fn load(fleet: &Arc<Isolated>, order: Load, source: Source) -> Result<Arc<Self>, LoadError> {
-        let crew = Self::new(fleet, order, source);
+    pub fn load(
+        fleet: &Arc<Isolated>,
+        order: Load,
+        source: Source,
+        onnxruntime: Option<PathBuf>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let crew = Self::new(fleet, order, source, onnxruntime);
         let (loaded, result) = mpsc::channel();
         crew.lock().members += 1;
         crew.enlist(Some(loaded));
@@ -144,11 +152,12 @@ impl Crew {
         Ok(crew)
     }
 
-    fn new(fleet: &Arc<Isolated>, order: Load, source: Source) -> Arc<Self> {
+    fn new(fleet: &Arc<Isolated>, order: Load, source: Source, onnxruntime: Option<PathBuf>) -> Arc<Self> {
         let crew = Arc::new(Self {
             max_output_bytes: source.limits.native_output(&fleet.limits),
             order,
             source,
+            onnxruntime,
             fleet: Arc::clone(fleet),
             signature: OnceLock::new(),
             worker_bytes: OnceLock::new(),
@@ -228,6 +237,11 @@ impl Crew {
         self.lock().recalled = 1;
     }
 
+    /// Whether ONNX Runtime runs the model.
+    pub fn is_onnx_runtime(&self) -> bool {
+        self.onnxruntime.is_some()
+    }
+
     pub fn owner(&self) -> &Owner {
         &self.source.owner
     }
@@ -262,7 +276,8 @@ impl Crew {
             return Err(LoadError::transient(Step::Load, "the gateway is short of memory"));
         }
         let Isolated { program, limits, shared_bytes, load_time, .. } = &*self.fleet;
-        let mut worker = Worker::start(program, limits, *shared_bytes).map_err(|error| {
+        let library = self.onnxruntime.as_deref();
+        let mut worker = Worker::start(program, limits, *shared_bytes, library).map_err(|error| {
             tracing::debug!(program = %program.display(), "a worker cannot be started: {error}");
             LoadError::transient(Step::Load, format_args!("a worker process cannot be started: {error}"))
         })?;

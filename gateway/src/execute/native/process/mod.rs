@@ -93,8 +93,13 @@ impl Isolated {
         })
     }
 
-    /// Loads and optimises an ONNX model in a worker, which then is ready to run it. Blocks for as long as that takes.
-    pub fn load(self: &Arc<Self>, source: Source) -> Result<Arc<dyn Executor>, LoadError> {
+    /// Loads and optimises an ONNX model in a worker, which then is ready to run it: on ONNX Runtime, if it is told where that
+    /// library is. Blocks for as long as that takes.
+    pub fn load(
+        self: &Arc<Self>,
+        source: Source,
+        onnxruntime: Option<PathBuf>,
+    ) -> Result<Arc<dyn Executor>, LoadError> {
         let order = Load {
             label: source.label.clone(),
             artifact: source.artifact.len(),
@@ -106,7 +111,7 @@ impl Isolated {
             cpu: self.load_cpu,
         };
         let bytes = source.files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() + source.artifact.len();
-        let crew = Crew::load(self, order, source)?;
+        let crew = Crew::load(self, order, source, onnxruntime)?;
         Ok(Arc::new(IsolatedExecutor { crew, artifact_bytes: bytes as u64 }))
     }
 
@@ -193,7 +198,7 @@ impl Executor for IsolatedExecutor {
     }
 
     fn platform(&self) -> &'static str {
-        "onnx_onnxv1"
+        if self.crew.is_onnx_runtime() { "onnxruntime_onnx" } else { "onnx_onnxv1" }
     }
 
     /// An estimate, with one worker: the file that is kept for the next one, and what the first worker took once it had loaded it,

@@ -85,14 +85,26 @@ pub enum Ended {
 
 impl Worker {
     /// Starts a worker of the thread that calls this: it is killed when that thread ends.
-    pub fn start(program: &Path, limits: &NativeLimits, shared_bytes: u64) -> io::Result<Self> {
+    /// It runs its model on ONNX Runtime if it is told where that library is.
+    pub fn start(
+        program: &Path,
+        limits: &NativeLimits,
+        shared_bytes: u64,
+        onnxruntime: Option<&Path>,
+    ) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         let shared = Arc::new(Shared::new(shared_bytes)?);
         let log = sealed("airlock-log", MAX_LOG)?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg0("airlock")
-            .args(Bounds::serving(limits.worker_memory_bytes as u64, shared_bytes).arguments())
             .env_clear()
+            .args(Bounds::serving(limits.worker_memory_bytes as u64, shared_bytes).arguments());
+        if let Some(library) = onnxruntime {
+            // Microsoft's builds send events over the network from 1.29 on, the first before they can be told not to.
+            command.arg("--onnxruntime").arg(library).env("ORT_DISABLE_TELEMETRY", "1");
+        }
+        let child = command
             .current_dir("/")
             // A group of its own: it can be killed with whatever it started, and ctrl-C does not reach it.
             .process_group(0)

@@ -60,6 +60,15 @@ fn constants_that_lie_about_their_size_are_refused() {
 }
 
 #[test]
+fn sparse_constants_of_tenants_are_refused() {
+    let mut graph = sound();
+    graph.nodes.push(node("Constant", &[], &["more"], &[onnx::sparse("sparse_value", "/etc/passwd")]));
+    let source = Source { artifact: graph.file(), untrusted: true, ..Default::default() };
+    let error = load_with(limits(), source).expect_err("refused").to_string();
+    assert_eq!(error, "check: the model has sparse constants: export it with dense ones");
+}
+
+#[test]
 fn constants_too_large_to_make_are_refused() {
     let graph = Graph {
         nodes: vec![

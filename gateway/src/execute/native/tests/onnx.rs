@@ -101,6 +101,14 @@ pub fn strings(name: &str, values: &[&str]) -> Message {
     [text(1, name), number(20, 8), values.iter().flat_map(|value| text(9, value)).collect()].concat()
 }
 
+/// A sparse tensor whose values are in another file.
+pub fn sparse(name: &str, location: &str) -> Message {
+    let values = external("", FLOAT, &[1], &[("location", location), ("length", "4")]);
+    let indices = tensor("", INT64, &[1], &[0; 8]);
+    let sparse = [bytes(1, &values), bytes(2, &indices), number(3, 1)].concat();
+    [text(1, name), number(20, 11), bytes(22, &sparse)].concat()
+}
+
 pub fn graph(name: &str, value: &Graph) -> Message {
     [text(1, name), number(20, 5), bytes(6, &value.encode())].concat()
 }

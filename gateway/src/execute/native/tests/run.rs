@@ -6,7 +6,7 @@ use super::{
     onnx::{self, Graph, binary, node, unary, value},
     *,
 };
-use crate::execute::native::pool::Pool;
+use crate::{deadline::Deadline, execute::native::pool::Pool};
 
 #[test]
 fn one_model_runs_at_any_batch() {

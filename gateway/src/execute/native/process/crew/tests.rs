@@ -35,7 +35,7 @@ fn crew(fleet: &Arc<Isolated>, owner: Owner) -> Arc<Crew> {
         native: fleet.limits.clone(),
         cpu: LONG,
     };
-    let crew = Crew::new(fleet, order, source);
+    let crew = Crew::new(fleet, order, source, None);
     crew.lock().members = 1;
     crew
 }
@@ -130,7 +130,7 @@ fn a_pause_is_as_long_as_loading_takes_and_is_one_tenant_s() {
 fn loading_waits_for_a_place_as_long_as_it_may_take() {
     let fleet = fleet(NativeLimits { max_workers: 1, ..NativeLimits::default() });
     let _held = fleet.places.take(&owner("a"), || true, || ()).expect("free");
-    let error = fleet.load(Source::default()).expect_err("no place");
+    let error = fleet.load(Source::default(), None).expect_err("no place");
     assert!(error.transient && error.reason.contains("--native-workers"), "{error}");
 }
 

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::tensor::{Datatype, Shape, Tensor, elements};
+use super::{Datatype, Shape, Tensor, elements};
 
 /// How far apart two floating-point numbers may be: numpy's `allclose`, |a - b| <= atol + rtol * |b|, with the one that is
 /// compared with as b.

@@ -1,0 +1,153 @@
+//! What a tenant's model does to ONNX Runtime ends a worker and the call that it ran.
+
+use std::{process::Command, time::Duration};
+
+use airlock_tests::{
+    gateway::binary,
+    store::{Caller, Store},
+};
+
+use super::*;
+use crate::{
+    hostile_native::{
+        deaths::{at, feature, gather, outer, sides, unending},
+        told, workers_of,
+    },
+    onnx_sandbox::network,
+};
+
+const CONFIG: &str = "onnx_engine = \"onnxruntime\"\n";
+/// By which the workers of the first test are told from others'.
+const MEGABYTES: u64 = 719;
+
+async fn for_tenants(store: &Store, megabytes: u64) -> Option<Gateway> {
+    let settings = with_library()?;
+    let repository = Repository::default();
+    let mut settings = Settings {
+        model_repository: Some(repository.path().into()),
+        store: Some(store.location()),
+        tenant_onnxruntime: Some(true),
+        ..settings
+    };
+    settings.limits.native_memory = Some(format!("{megabytes}MiB").parse().expect("a size"));
+    Some(Gateway::serve_with_worker(repository, settings, binary()).await)
+}
+
+fn workers() -> Vec<u32> {
+    workers_of(std::process::id(), Some(MEGABYTES << 20))
+}
+
+fn kill(signal: &str) {
+    for worker in workers() {
+        let _ = Command::new("kill").args(["-s", signal, &worker.to_string()]).output();
+    }
+}
+
+async fn put(tenant: &Caller<'_>, model: &str, graph: &Graph) {
+    let answer = tenant.put_with(model, "1", graph.file(), &[("config", CONFIG)]).await;
+    assert_eq!(answer.status, 200, "{model}: {}", answer.error());
+    let metadata = tenant.get(&format!("/v2/models/{model}")).await.json();
+    assert_eq!(metadata["platform"], "onnxruntime_onnx");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_has_its_answer_and_the_next_call_succeeds() {
+    let store = Store::default();
+    let Some(gateway) = for_tenants(&store, MEGABYTES).await else { return };
+    let tenant = Caller::anybody(&gateway);
+    put(&tenant, "unending", &unending()).await;
+    put(&tenant, "outer", &outer()).await;
+    put(&tenant, "gather", &gather()).await;
+    for worker in workers() {
+        // As root, whom no bound keeps from starting threads: the library starts none, not even to report to its makers.
+        let threads = fs::read_dir(format!("/proc/{worker}/task")).map(Iterator::count);
+        assert_eq!(threads.unwrap_or(1), 1, "worker {worker} has threads");
+        let environment = fs::read(format!("/proc/{worker}/environ")).unwrap_or_default();
+        assert_eq!(environment, b"ORT_DISABLE_TELEMETRY=1\0");
+    }
+    let mut endless = feature(0.75);
+    endless["parameters"] = json!({ "timeout": 300_000 });
+    for (model, bad, status, code, good, expected) in [
+        ("unending", endless, 504, "deadline_exceeded", feature(0.25), json!([0.25, 0.75])),
+        ("outer", sides(40_000), 502, "model_memory", sides(3), json!([6.0])),
+        ("gather", at(1_000_000), 502, "model_failed", at(1), json!([4.0])),
+    ] {
+        let path = format!("/v2/models/{model}/infer");
+        for _ in 0..2 {
+            told(&tenant.post(&path, &bad).await, status, code);
+            let answer = tenant.post(&path, &good).await;
+            assert_eq!(answer.status, 200, "{model}: {}", answer.error());
+            assert_eq!(ok(&answer), expected, "{model}");
+        }
+    }
+    // Killed in the middle of a call.
+    kill("KILL");
+    assert_eq!(ok(&tenant.post("/v2/models/unending/infer", &feature(0.25)).await), json!([0.25, 0.75]));
+    let path = "/v2/models/unending/infer";
+    let call = feature(0.75);
+    let mut running = std::pin::pin!(tenant.post(path, &call));
+    // The standard library takes the first one for a fault that will come again.
+    let answer = loop {
+        tokio::select! {
+            answer = &mut running => break answer,
+            () = tokio::time::sleep(Duration::from_millis(300)) => kill("SEGV"),
+        }
+    };
+    told(&answer, 502, "model_failed");
+    assert_eq!(ok(&tenant.post("/v2/models/unending/infer", &feature(0.25)).await), json!([0.25, 0.75]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tenant_uploads_passes_the_same_door_as_for_tract() {
+    let store = Store::default();
+    let Some(gateway) = for_tenants(&store, MEGABYTES + 1).await else { return };
+    let tenant = Caller::anybody(&gateway);
+    put(&tenant, "good", &network()).await;
+    let with =
+        |op| Graph { nodes: vec![node(op, &["x"], &["y"], &[])], ..onnx::unary("Neg", onnx::FLOAT, &["1"]) };
+    let outside = |location: &str| Graph {
+        nodes: vec![node("Add", &["x", "w"], &["y"], &[])],
+        initializers: vec![onnx::external(
+            "w",
+            onnx::FLOAT,
+            &[1],
+            &[("location", location), ("length", "4")],
+        )],
+        ..onnx::unary("Neg", onnx::FLOAT, &["1"])
+    };
+    let huge = Graph {
+        nodes: vec![node("ConstantOfShape", &["n"], &["c"], &[]), node("Add", &["x", "c"], &["y"], &[])],
+        initializers: vec![tensor("n", onnx::INT64, &[1], &(1u64 << 40).to_le_bytes())],
+        ..onnx::unary("Neg", onnx::FLOAT, &["1"])
+    };
+    let sparse = Graph {
+        nodes: vec![
+            node("Constant", &[], &["c"], &[onnx::sparse("sparse_value", "/proc/self/environ")]),
+            node("Add", &["x", "c"], &["y"], &[]),
+        ],
+        ..onnx::unary("Neg", onnx::FLOAT, &["1"])
+    };
+    // What takes more memory than there is may be found out in a call only.
+    put(&tenant, "huge", &huge).await;
+    let one = json!({ "inputs": [{ "name": "x", "datatype": "FP32", "shape": [1], "data": [1.0] }] });
+    told(&tenant.post("/v2/models/huge/infer", &one).await, 502, "model_memory");
+    for (what, file) in [
+        ("not a file", vec![0x08, 0xff]),
+        ("random", with("RandomNormalLike").file()),
+        ("unknown", with("Dance").file()),
+        // ONNX Runtime has it, tract has not.
+        ("unlisted", with("Det").file()),
+        ("a file of the machine", outside("/etc/passwd").file()),
+        ("a file above", outside("../../etc/passwd").file()),
+        ("an address in memory", outside("*/_ORT_MEM_ADDR_/*").file()),
+        ("a file by a sparse constant", sparse.file()),
+    ] {
+        let answer = tenant.put_with("bad", "1", &file, &[("config", CONFIG)]).await;
+        assert_eq!(answer.status, 422, "{what}");
+        told(&answer, 422, "model_rejected");
+        let body = json!({ "inputs": [
+            { "name": "x", "datatype": "FP32", "shape": [1, 1, 16, 16], "data": vec![0.5; 256] }
+        ] });
+        assert_eq!(tenant.post("/v2/models/good/infer", &body).await.status, 200, "after {what}");
+    }
+}
