@@ -6,7 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     path::Path,
     process::{self, Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -203,13 +203,13 @@ const PORTS: std::ops::Range<u16> = 16_384..32_768;
 
 /// An address of the loopback interface that nothing listens on at the moment, never the same twice.
 pub fn free_address() -> Result<SocketAddr> {
-    static ASKED: AtomicU16 = AtomicU16::new(0);
+    static ASKED: AtomicU32 = AtomicU32::new(0);
     let count = PORTS.end - PORTS.start;
     // Two tasks on one machine start at different places.
-    let first = (process::id().wrapping_mul(199) % u32::from(count)) as u16;
+    let first = process::id().wrapping_mul(199);
     for _ in 0..count {
-        let next = ASKED.fetch_add(1, Ordering::Relaxed);
-        let port = PORTS.start + first.wrapping_add(next) % count;
+        let next = first.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + u16::try_from(next % u32::from(count))?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         if TcpListener::bind(address).is_ok() {
             return Ok(address);

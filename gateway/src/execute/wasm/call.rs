@@ -150,11 +150,11 @@ fn typed(
     store: &mut Store<Guest>,
 ) -> wasmtime::Result<TypedFunc<(Request,), InferResult>> {
     if model.infer_fits.get().is_none() {
-        let infer = instance.get_typed_func(&mut *store, &model.infer)?;
+        let infer = instance.get_typed_func(&mut *store, model.infer)?;
         let _ = model.infer_fits.set(());
         return Ok(infer);
     }
-    let function = instance.get_func(store, &model.infer);
+    let function = instance.get_func(store, model.infer);
     let function = function.ok_or_else(|| wasmtime::Error::msg("a function is missing"))?;
     #[expect(unsafe_code, reason = "the engine cannot know that this was compared")]
     // SAFETY: the type of a component's export is the component's, not the instance's. Both, and so this index, are the
