@@ -94,7 +94,8 @@ mod tests {
             statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4096
         };
         let before = resident();
-        assert!(free_bytes() >= 64 << 20, "{}", free_bytes());
+        // Other tests may have taken some of it meanwhile.
+        assert!(free_bytes() >= 48 << 20, "{}", free_bytes());
         let mut memory = FreeMemory::default();
         for _ in 0..2 * LOOKS {
             memory.look(false);
