@@ -1,6 +1,10 @@
 //! The JSON part of an infer request.
 
 mod array;
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only that architecture has the instructions")
+)]
 mod fp32;
 mod generate;
 mod number;
