@@ -4,6 +4,9 @@
 //! are laid out without a branch on how many there are, which would be guessed wrong in every other number. `zmij` writes
 //! all others.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use std::hint::select_unpredictable;
 
 /// Values that are worked on together: first the arithmetic of all of them, then the text.
@@ -15,6 +18,9 @@ const EIGHT: u64 = 100_000_000;
 /// Room for a number, and for what is written behind it before the next one overwrites that.
 const ROOM: usize = 32;
 
+/// Room for a block: no number that is written here has more than 24 bytes with its comma.
+const WRITTEN: usize = 24 * BLOCK + ROOM;
+
 /// Writes the elements, with commas in between. `text` is how a value is written that is not finite.
 pub(super) fn write<const N: usize>(
     json: &mut Vec<u8>,
@@ -22,31 +28,60 @@ pub(super) fn write<const N: usize>(
     read: impl Fn([u8; N]) -> f32,
     text: impl Fn(f32) -> &'static str,
 ) {
-    // No number that is written here has more than 24 bytes with its comma.
-    let mut written = [0; 24 * BLOCK + ROOM];
-    let (mut values, mut decimals) = ([0.0; BLOCK], Decimals::new());
-    let mut first = true;
+    let (mut values, mut written) = ([0.0; BLOCK], [0; WRITTEN]);
+    let mut start = 1;
     for block in elements.chunks(BLOCK) {
         for (value, element) in values.iter_mut().zip(block) {
             *value = read(*element);
         }
-        // A few more, as they are filled eight at a time.
-        decimals.fill(&values[..block.len().next_multiple_of(8)]);
-        let mut at = 0;
-        for (index, value) in values.iter().take(block.len()).enumerate() {
-            written[at] = b',';
-            let start = at + usize::from(!first);
-            first = false;
-            let Some(room) = written.get_mut(start..).and_then(<[u8]>::first_chunk_mut) else { break };
-            at = start
-                + if decimals.other[index] {
-                    write_other(room, *value, &text)
-                } else {
-                    decimals.write(index, value.is_sign_negative(), room)
-                };
-        }
-        json.extend_from_slice(&written[..at]);
+        let other = |room: &mut [u8; ROOM], value: f32| write_other(room, value, &text);
+        let end = write_block(&values, block.len(), &mut written, other);
+        // Without the first comma.
+        json.extend_from_slice(written.get(start..end).unwrap_or_default());
+        start = 0;
     }
+}
+
+/// Writes the first `count` values, each behind a comma, and returns the length of that. Some bytes behind it are written over
+/// too. `other` writes a value that this is not the place for, and returns its length.
+fn write_block(
+    values: &[f32; BLOCK],
+    count: usize,
+    written: &mut [u8; WRITTEN],
+    other: impl Fn(&mut [u8; ROOM], f32) -> usize,
+) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::is_here() {
+        #[expect(
+            unsafe_code,
+            reason = "the compiler does not see that the processor has these instructions"
+        )]
+        // SAFETY: it has, as was just asked.
+        return unsafe { avx512::write_block(values, count, written, other) };
+    }
+    write_each(values, count, written, other)
+}
+
+/// One by one.
+fn write_each(
+    values: &[f32; BLOCK],
+    count: usize,
+    written: &mut [u8; WRITTEN],
+    other: impl Fn(&mut [u8; ROOM], f32) -> usize,
+) -> usize {
+    let decimals = Decimals::of(values.get(..count).unwrap_or(values));
+    let mut end = 0;
+    for (index, value) in values.iter().take(count).enumerate() {
+        let Some((comma, rest)) = written.get_mut(end..).and_then(<[u8]>::split_first_mut) else { break };
+        let Some(room) = rest.first_chunk_mut() else { break };
+        *comma = b',';
+        end += 1 + if decimals.other[index] {
+            other(room, *value)
+        } else {
+            decimals.write(index, value.is_sign_negative(), room)
+        };
+    }
+    end
 }
 
 #[cold]
@@ -105,38 +140,13 @@ struct Decimals {
 }
 
 impl Decimals {
-    fn new() -> Self {
-        Self { high: [0; BLOCK], low: [0; BLOCK], below_one: [false; BLOCK], other: [false; BLOCK] }
-    }
-
-    fn fill(&mut self, values: &[f32]) {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
-            #[expect(
-                unsafe_code,
-                reason = "the compiler does not see that the processor has these instructions"
-            )]
-            // SAFETY: it has, as was just asked.
-            return unsafe { self.fill_with_avx512(values) };
-        }
-        self.fill_each::<false>(values);
-    }
-
-    /// Eight values at a time, which takes half as long.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512dq")]
-    fn fill_with_avx512(&mut self, values: &[f32]) {
-        self.fill_each::<true>(values);
-    }
-
     /// As in Schubfach (R. Giulietti, "The Schubfach way to render doubles", 2021), the shortest decimal is a multiple of
     /// the one power of ten that is next above the distance to the next FP32, if one of the two around the value is nearer
     /// to it than to any other FP32; else the nearest multiple of a tenth of that.
-    ///
-    /// `LANES`: in a form of which the compiler makes code for vector units.
-    #[inline(always)]
-    fn fill_each<const LANES: bool>(&mut self, values: &[f32]) {
+    fn of(values: &[f32]) -> Self {
         const HIDDEN_BIT: u32 = 1 << 23;
+        let mut all =
+            Self { high: [0; BLOCK], low: [0; BLOCK], below_one: [false; BLOCK], other: [false; BLOCK] };
         for (index, value) in values.iter().take(BLOCK).enumerate() {
             let bits = value.abs().to_bits();
             let first = EXPONENTS.0.wrapping_add(127).cast_unsigned();
@@ -156,15 +166,15 @@ impl Decimals {
             let digit = (10 * rest + unit / 2 - u64::from(rest == unit / 4)) >> shift;
             let shortest = 10 * (whole + u64::from(up)) + if down | up { 0 } else { digit };
             let digits = if bits == 0 { 0 } else { shortest * DIGITS[scale] };
-            let (high, low) = if LANES { lanes::halves(digits) } else { (digits / EIGHT, digits % EIGHT) };
+            let (high, low) = (digits / EIGHT, digits % EIGHT);
             let below_one = bits != 0 && exponent < EXPONENTS.0.unsigned_abs();
             let high = if below_one { high } else { 10 * high };
-            (self.high[index], self.low[index]) =
-                if LANES { (lanes::spread(high), lanes::spread(low)) } else { decimal_digits(high, low) };
-            self.below_one[index] = below_one;
+            (all.high[index], all.low[index]) = decimal_digits(high, low);
+            all.below_one[index] = below_one;
             // Below a power of two the next FP32 is nearer than above.
-            self.other[index] = bits != 0 && (exponent as usize >= SCALES || (fraction == 0) & (rest != 0));
+            all.other[index] = bits != 0 && (exponent as usize >= SCALES || (fraction == 0) & (rest != 0));
         }
+        all
     }
 
     /// Writes one and returns the length of its text. What is behind that is written over too.
@@ -250,33 +260,6 @@ mod portable {
                 .0
         };
         (digits(high), digits(low))
-    }
-}
-
-/// The same in a form of which the compiler makes code for vector units: without an upper half of a product.
-mod lanes {
-    use super::EIGHT;
-
-    /// Two numbers of eight digits from one of sixteen, by way of FP64, which is off by one at most.
-    #[inline(always)]
-    pub(super) fn halves(digits: u64) -> (u64, u64) {
-        // Of a sum in this range the lowest bits of the FP64 are those of the integer.
-        const INTEGERS: f64 = (1_u64 << 52) as f64;
-        let near = (digits as f64 / EIGHT as f64 + INTEGERS).to_bits() & ((1 << 52) - 1);
-        let rest = digits.wrapping_sub(near * EIGHT);
-        let above = rest >> 63;
-        (near - above, rest.wrapping_add(EIGHT & above.wrapping_neg()))
-    }
-
-    /// The digits of a number of eight, by the steps of [`decimal_digits`](super::decimal_digits).
-    #[inline(always)]
-    pub(super) fn spread(eight: u64) -> u64 {
-        let upper = (eight * 3_518_437_209) >> 45;
-        let four = eight + upper * ((1 << 32) - 10_000);
-        let upper = (four * 5243) >> 19 & 0x7f_0000_007f;
-        let two = four + upper * ((1 << 16) - 100);
-        let upper = (two * 103) >> 10 & 0xf_000f_000f_000f;
-        two + upper * ((1 << 8) - 10)
     }
 }
 
