@@ -81,7 +81,10 @@ impl Kernel for Table {
 
     fn run(&self, inputs: &[(&[usize], &[f32])], to: &mut [f32]) -> TractResult<()> {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vbmi") {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vbmi")
+        {
             // SAFETY: the instruction set was found on this CPU; both have as many values.
             unsafe { self.in_registers(inputs[0].1, to) };
             return Ok(());

@@ -15,6 +15,9 @@ use crate::attributes::Attributes;
 
 /// Scales whose reciprocals are as exact as they are.
 const SCALES: std::ops::Range<f32> = 1e-30..1e30;
+/// ONNX's numbers of datatypes.
+const UINT8: i64 = DataType::Uint8 as i64;
+const INT8: i64 = DataType::Int8 as i64;
 /// How deep constants are computed from constants.
 const DEPTH: usize = 8;
 
@@ -173,7 +176,12 @@ impl<'g> Constants<'g> {
             return None;
         }
         let zero = match node.input.get(2).map(String::as_str) {
-            None | Some("") => Zero { points: vec![0], signed: Some(false) },
+            // From opset 21 on, an attribute may say what comes of it.
+            None | Some("") => match Attributes(node).int("output_dtype").unwrap_or(0) {
+                0 | UINT8 => Zero { points: vec![0], signed: Some(false) },
+                INT8 => Zero { points: vec![0], signed: Some(true) },
+                _ => return None,
+            },
             Some(name) => {
                 let zero = self.tensor(name).filter(|zero| zero.rank() <= 1)?;
                 let signed = match zero.datum_type() {
@@ -195,10 +203,13 @@ pub struct Zero {
     pub signed: Option<bool>,
 }
 
-/// How many values a constant says it has.
+/// How many values a constant says it has, and may have: none takes less than a bit.
 fn size(proto: &TensorProto) -> usize {
     let sizes = proto.dims.iter().map(|size| usize::try_from(*size).unwrap_or(usize::MAX));
-    sizes.fold(1, usize::saturating_mul)
+    let lists =
+        [proto.float_data.len(), proto.int32_data.len(), proto.int64_data.len(), proto.double_data.len()];
+    let held = 8 * proto.raw_data.len() + lists.into_iter().sum::<usize>() + proto.string_data.len();
+    sizes.fold(1, usize::saturating_mul).min(held)
 }
 
 pub fn numbers<T: tract_onnx::prelude::Datum + Copy>(tensor: &Tensor) -> Option<Vec<T>> {

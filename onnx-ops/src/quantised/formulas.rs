@@ -47,7 +47,8 @@ fn whole(number: i32) -> f32 {
 
 /// Into the range, then to the nearest whole number, the even one of two; what is not a number is the least.
 pub fn nearest(x: f32, [low, high]: [f32; 2]) -> f32 {
-    x.max(low).min(high).round_ties_even()
+    // Not -0.
+    x.max(low).min(high).round_ties_even() + 0.0
 }
 
 /// The sum of two quantised tensors (`QLinearAdd`).
@@ -65,15 +66,12 @@ pub struct Sum {
 impl Sum {
     pub fn new(a: Grid, b: Grid, result: Grid) -> Self {
         let ratios = [a.scale / result.scale, b.scale / result.scale];
-        let zeros = [a.zero_point(), b.zero_point()];
-        let fixed = result.zero_point() - ratios[0].mul_add(zeros[0], ratios[1] * zeros[1]);
-        Self { ratios, zeros, fixed, zero: result.zero_point(), range: result.range() }
+        Self::of_ratios(ratios, [a.zero_point(), b.zero_point()], result.zero_point(), result.range())
     }
 
-    /// Of `a` with a `b` that is the same everywhere: then that is rounded before it is added.
-    pub fn with_constant(&self, a: f32, b: f32) -> f32 {
-        let fixed = self.fixed + (b + self.zeros[1]) * self.ratios[1];
-        self.rounded((a + self.zeros[0]).mul_add(self.ratios[0], fixed))
+    fn of_ratios(ratios: [f32; 2], zeros: [f32; 2], zero: f32, range: [f32; 2]) -> Self {
+        let fixed = zero - ratios[0].mul_add(zeros[0], ratios[1] * zeros[1]);
+        Self { ratios, zeros, fixed, zero, range }
     }
 
     pub fn of(&self, a: f32, b: f32) -> f32 {
@@ -85,10 +83,10 @@ impl Sum {
         nearest(sum, self.range.map(|bound| bound + self.zero)) - self.zero
     }
 
-    /// With its operands in the other order.
+    /// With its operands in the other order, which other roundings come of.
     pub fn swapped(self) -> Self {
-        let swap = |[a, b]: [f32; 2]| [b, a];
-        Self { ratios: swap(self.ratios), zeros: swap(self.zeros), ..self }
+        let ([a, b], [zero_a, zero_b]) = (self.ratios, self.zeros);
+        Self::of_ratios([b, a], [zero_b, zero_a], self.zero, self.range)
     }
 }
 

@@ -3,7 +3,7 @@
 //! It takes a node between `DequantizeLinear` and `QuantizeLinear` if all bytes are unsigned, or for sums, products of matrices with a
 //! bias, means and softmax if all are signed. Elsewhere bytes are made numbers, the node works on these, and its result is made bytes.
 
-use tract_onnx::pb::NodeProto;
+use tract_onnx::{pb::NodeProto, prelude::DatumType};
 
 use super::{
     constants::{numbers, whole},
@@ -55,6 +55,30 @@ struct Weights {
     constant: Constant,
     /// One for all, or one for each output.
     scales: Vec<f32>,
+}
+
+/// Whole numbers that are added to sums of products.
+struct Bias {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    scales: Vec<f32>,
+    zeros: Vec<i32>,
+}
+
+impl Bias {
+    /// Whether its scales are those of the sums, one for all or one for each output, but for what ONNX Runtime lets pass; it works
+    /// on numbers where they are not, or where a zero point is none.
+    fn is_of(&self, sums: &[f32]) -> bool {
+        const NEAR: f32 = 0.01;
+        let count = self.scales.len().max(sums.len());
+        let each =
+            |scales: &[f32], index: usize| scales.get(if scales.len() == 1 { 0 } else { index }).copied();
+        let alike = |index| {
+            let (own, sum) = (each(&self.scales, index), each(sums, index));
+            own.zip(sum).is_some_and(|(own, sum)| (own - sum).abs() <= NEAR * sum)
+        };
+        self.zeros.iter().all(|zero| *zero == 0) && (0..count).all(alike)
+    }
 }
 
 impl<'g> Rewrite<'g> {
@@ -152,6 +176,8 @@ impl<'g> Rewrite<'g> {
         let sum = Sum::new(a.grid(), b.grid(), grid);
         let product = Product::new(a.grid(), b.grid(), grid);
         let is_sum = node.op_type == "Add";
+        // What is the same everywhere comes second.
+        let swapped = sum.swapped();
         // Of one value only?
         let table = match (&a, &b) {
             (Operand::Value { function: a, .. }, Operand::Value { function: b, .. }) => {
@@ -159,12 +185,11 @@ impl<'g> Rewrite<'g> {
             }
             (Operand::Value { function, .. }, constant) => {
                 let b = constant.scalar();
-                b.map(|b| function.then(|a| if is_sum { sum.with_constant(a, b) } else { product.of(a, b) }))
+                b.map(|b| function.then(|a| if is_sum { sum.of(a, b) } else { product.of(a, b) }))
             }
             (constant, Operand::Value { function, .. }) => {
-                let sum = sum.swapped();
                 let a = constant.scalar();
-                a.map(|a| function.then(|b| if is_sum { sum.with_constant(b, a) } else { product.of(a, b) }))
+                a.map(|a| function.then(|b| if is_sum { swapped.of(b, a) } else { product.of(a, b) }))
             }
             _ => None,
         };
@@ -215,15 +240,21 @@ impl<'g> Rewrite<'g> {
         }
         let mut inputs = vec![self.value(&function)];
         let bias = node.input.get(2).filter(|name| !name.is_empty());
+        let of_sums: Vec<f32> = weights.scales.iter().map(|scale| of.scale * scale).collect();
+        // Of a `Gemm`, ONNX Runtime does not look at the scale.
+        let fits = |bias: &Bias| is_gemm || bias.is_of(&of_sums);
         let bias = bias.map(|bias| self.bias(bias)).map_or(Some(None), |bias| bias.map(Some))?;
+        if bias.as_ref().is_some_and(|bias| !fits(bias)) {
+            return None;
+        }
         if bias.is_some()
             && (node.op_type == "MatMul" || is_gemm && attributes.float("beta").unwrap_or(1.0) != 1.0)
         {
             return None;
         }
         inputs.push(self.tensor(&node.input[1], &shape, &weights.constant.values));
-        if let Some((shape, bias)) = bias {
-            inputs.push(self.tensor(&node.input[2], &shape, &bias));
+        if let Some(Bias { shape, values, .. }) = bias {
+            inputs.push(self.tensor(&node.input[2], &shape, &values));
         }
         let sums = self.fresh(&format!("{output}/sums"));
         self.push(NodeProto {
@@ -244,9 +275,15 @@ impl<'g> Rewrite<'g> {
             return Some(Weights { constant, scales });
         }
         let (scales, zero) = self.constants.scale_and_zero(node)?;
-        let (first, signed) = (*zero.points.first()?, zero.signed?);
+        let first = *zero.points.first()?;
         let alike = zero.points.iter().all(|point| *point == first);
         let tensor = self.constants.tensor(node.input.first()?)?;
+        // Without a zero point nothing else says what they are.
+        let signed = match tensor.datum_type() {
+            DatumType::U8 => false,
+            DatumType::I8 => true,
+            _ => return None,
+        };
         let along = Attributes(node).int("axis").unwrap_or(1);
         let along = if along < 0 { along + i64::try_from(tensor.rank()).ok()? } else { along };
         if !alike || scales.len() > 1 && usize::try_from(along) != Ok(axis) {
@@ -257,12 +294,13 @@ impl<'g> Rewrite<'g> {
         Some(Weights { constant: Constant { values, shape: tensor.shape().to_vec(), grid }, scales })
     }
 
-    /// Whole numbers that are added to sums; their scale is that of the sums, whatever it says.
-    fn bias(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+    /// Whole numbers that are added to sums.
+    fn bias(&self, name: &str) -> Option<Bias> {
         let node = self.constants.maker(name).filter(|node| node.op_type == "DequantizeLinear")?;
         let tensor = self.constants.tensor(node.input.first()?)?;
         let values = numbers::<i32>(&tensor)?.into_iter().map(|x| x as f32).collect();
-        Some((tensor.shape().to_vec(), values))
+        let (scales, zero) = self.constants.scale_and_zero(node)?;
+        Some(Bias { shape: tensor.shape().to_vec(), values, scales, zeros: zero.points })
     }
 
     /// Values that are moved: what becomes of each is found out before.
@@ -288,9 +326,16 @@ impl<'g> Rewrite<'g> {
         if node.op_type != "Concat" {
             return None;
         }
-        let functions = node.input.iter().map(|input| Some(self.function(input)?.then(|x| grid.nearest(x))));
-        let functions = functions.collect::<Option<Vec<_>>>()?;
-        let input = functions.iter().map(|function| self.value(function)).collect();
+        // First all of them, as what was made for some of them only would stay; one at a time, as a function is larger than
+        // what the file has for it.
+        if !node.input.iter().all(|input| self.function(input).is_some()) {
+            return None;
+        }
+        let mut input = Vec::new();
+        for name in &node.input {
+            let function = self.function(name)?.then(|x| grid.nearest(x));
+            input.push(self.value(&function));
+        }
         let name = self.fresh(&format!("{output}/whole"));
         self.push(NodeProto { name: String::new(), input, output: vec![name.clone()], ..node.clone() });
         Some(self.base(name, grid))

@@ -5,7 +5,7 @@
 //! over ([`groups`]). Bytes are kept as `f32`, less their zero point: whole numbers of at most 255, whose products and sums are
 //! exact as long as they stay below 2^24, in whatever order and on whatever processor. So a convolution of bytes is one of the
 //! kernels for `f32`, and what only shifts or joins values needs nothing of its own. Where the factors could add up to more than
-//! 2^24 (some thousands of large ones for each sum), a sum that gets there loses a last bit.
+//! 2^24 (259 products of 255 with 255, or 515 with 128), a sum that gets there loses a last bit with each further product.
 //!
 //! A function of a single quantised value, however many nodes it has, is a table of its 256 results.
 

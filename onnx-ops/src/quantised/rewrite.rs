@@ -20,6 +20,10 @@ pub fn rewrite(graph: &mut GraphProto) {
     if !graph.node.iter().any(quantised) {
         return;
     }
+    // What is read before it is made is left to the engine.
+    if !in_order(graph) {
+        return;
+    }
     let nodes = std::mem::take(&mut graph.node);
     let mut rewrite = Rewrite {
         constants: Constants::new(graph, &nodes),
@@ -30,6 +34,7 @@ pub fn rewrite(graph: &mut GraphProto) {
         nodes: vec![],
         tensors: vec![],
         names: HashSet::new(),
+        likes: HashMap::new(),
     };
     for node in &nodes {
         rewrite.node(node);
@@ -37,6 +42,24 @@ pub fn rewrite(graph: &mut GraphProto) {
     let Rewrite { nodes: rewritten, tensors, .. } = rewrite;
     graph.node = read(graph, rewritten);
     graph.initializer.extend(tensors);
+}
+
+/// Whether each node comes behind those that it reads.
+fn in_order(graph: &GraphProto) -> bool {
+    let mut to_come: HashMap<&str, usize> = HashMap::new();
+    for output in graph.node.iter().flat_map(|node| &node.output).filter(|output| !output.is_empty()) {
+        *to_come.entry(output).or_default() += 1;
+    }
+    graph.node.iter().all(|node| {
+        let mut read: HashSet<String> = node.input.iter().cloned().collect();
+        let bodies = node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
+        bodies.for_each(|body| read_within(body, &mut read));
+        let ready = !read.iter().any(|name| to_come.contains_key(name.as_str()));
+        for output in &node.output {
+            to_come.remove(output.as_str());
+        }
+        ready
+    })
 }
 
 /// The nodes that something reads.
@@ -113,6 +136,8 @@ pub struct Rewrite<'g> {
     nodes: Vec<NodeProto>,
     tensors: Vec<TensorProto>,
     names: HashSet<String>,
+    /// How often a new name was wanted that is like these.
+    likes: HashMap<String, usize>,
 }
 
 impl<'g> Rewrite<'g> {
@@ -125,14 +150,17 @@ impl<'g> Rewrite<'g> {
                 }
             }
             "DequantizeLinear" => {
-                if let Some(Known { function, grid, .. }) = self.taken_back(node) {
+                if node.output.len() == 1
+                    && let Some(Known { function, grid, .. }) = self.taken_back(node)
+                {
                     let from = self.value(&function);
                     self.put(Kind::Dequantise { factor: grid.scale }, &[from], node.output[0].clone());
                     return;
                 }
                 // What the file has as numbers and makes bytes of: the engine would round otherwise.
                 let before = node.input.first().and_then(|bytes| self.constants.maker(bytes));
-                if before.is_some_and(|before| before.op_type == "QuantizeLinear")
+                if node.output.len() == 1
+                    && before.is_some_and(|before| before.op_type == "QuantizeLinear")
                     && let Some(Constant { values, shape, grid }) = self.constant_operand(node)
                 {
                     let values: Vec<f32> = values.iter().map(|x| x * grid.scale).collect();
@@ -235,10 +263,13 @@ impl<'g> Rewrite<'g> {
 
     /// A name that nothing has.
     pub fn fresh(&mut self, like: &str) -> String {
-        let mut name = like.to_owned();
-        while self.constants.taken(&name) || !self.names.insert(name.clone()) {
-            name.push('\'');
+        let count = self.likes.entry(like.to_owned()).or_default();
+        loop {
+            let name = if *count == 0 { like.to_owned() } else { format!("{like}/{count}") };
+            *count += 1;
+            if !self.constants.taken(&name) && self.names.insert(name.clone()) {
+                return name;
+            }
         }
-        name
     }
 }

@@ -74,12 +74,14 @@ impl Build {
         self.take_back(&bytes, grid)
     }
 
-    /// Whole numbers that are taken back.
-    fn bias(&mut self, scale: f32, values: &[i32]) -> String {
+    /// Whole numbers that are taken back, with one scale for all or one for each.
+    fn bias(&mut self, scales: &[f32], values: &[i32]) -> String {
         let raw = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         let numbers = self.constant(DataType::Int32, &[values.len()], raw);
-        let (scale, zero) = (self.floats(&[], &[scale]), self.constant(DataType::Int32, &[], vec![0; 4]));
-        self.node("DequantizeLinear", &[&numbers, &scale, &zero], vec![])
+        let shape = if scales.len() == 1 { vec![] } else { vec![scales.len()] };
+        let zeros = vec![0; 4 * scales.len()];
+        let (scale, zero) = (self.floats(&shape, scales), self.constant(DataType::Int32, &shape, zeros));
+        self.node("DequantizeLinear", &[&numbers, &scale, &zero], vec![crate::testing::int("axis", 0)])
     }
 
     /// With an input `x` of so many dimensions.

@@ -21,9 +21,30 @@ use crate::{
     },
 };
 
+/// How many bytes add up to no more than `f32` has whole numbers for.
+const MOST_POINTS: usize = 1 << 16;
+
+/// Whether it is the shape of images or signals, whose channels may come last.
+fn is_image(shape: &[usize]) -> bool {
+    (3..=4).contains(&shape.len())
+}
+
+/// Whether the first of two tensors of one rank is the one that is spread over the other's innermost axis: ONNX Runtime has it second
+/// then.
+fn is_spread(a: &[usize], b: &[usize]) -> bool {
+    let inner = a.iter().zip(b).rev().find(|(a, b)| (**a, **b) != (1, 1));
+    inner.is_some_and(|(a, b)| *a == 1 && *b != 1)
+}
+
 impl Pass<'_> {
     pub(super) fn quantised(&mut self, node: &TypedNode, op: &Quantised) -> TractResult<bool> {
         let input = node.inputs[0];
+        for input in &node.inputs {
+            if self.shape(*input)?.is_none() {
+                // The operator does this again when it runs.
+                return Ok(false);
+            }
+        }
         let shape = self.shape(input)?.context("a shape that is not concrete")?;
         let whole = |scale: f32, [low, high]: Range| Map::new(Gate::Whole { scale, low, high }, false);
         match &*op.kind {
@@ -44,15 +65,35 @@ impl Pass<'_> {
                 let each = Normalise::new(*factor, [scale, offset], *divisor, *range)?;
                 self.by_channels(node, &shape, each)
             }
-            Kind::Sum(sum) => self.of_two(node, Arithmetic::QuantisedSum(*sum)),
-            Kind::Product(product) => self.of_two(node, Arithmetic::QuantisedProduct(*product)),
+            Kind::Sum(sum) => {
+                let [a, b] = &node.inputs[..] else { bail!("a sum of {}", node.inputs.len()) };
+                let other = self.shape(*b)?.context("a shape that is not concrete")?;
+                if is_spread(&shape, &other) {
+                    self.of_two(node, &[*b, *a], Arithmetic::QuantisedSum(sum.swapped()))
+                } else {
+                    self.of_two(node, &[*a, *b], Arithmetic::QuantisedSum(*sum))
+                }
+            }
+            Kind::Product(product) => self.of_two(node, &node.inputs, Arithmetic::QuantisedProduct(*product)),
             Kind::OfNumbers { sum, factors, divisor, range } => {
                 let (factors, divisor) = (*factors, *divisor);
-                self.of_two(node, Arithmetic::OfNumbers { sum: *sum, factors, divisor, range: *range })
+                {
+                    let arithmetic = Arithmetic::OfNumbers { sum: *sum, factors, divisor, range: *range };
+                    self.of_two(node, &node.inputs, arithmetic)
+                }
             }
-            Kind::Mean { factor, divisor, range } => {
+            Kind::MeanOfNumbers { factor, divisor, range } if is_image(&shape) => {
+                let from = self.last(input)?;
+                let mean = Mean { factor: *factor, divisor: *divisor, range: *range };
+                let to = self.wire(&node.name, mean, &[from])?;
+                Ok(self.set(node, to, true))
+            }
+            // Of other shapes a mean of numbers may be off by one where it lies half way between two bytes.
+            Kind::Mean { factor, divisor, range } | Kind::MeanOfNumbers { factor, divisor, range } => {
+                ensure!(shape.len() >= 3 && !shape.contains(&0), "a mean of shape {shape:?}");
                 let points: usize = shape[2..].iter().product();
-                let is_last = self.is_last(input) && (3..=4).contains(&shape.len());
+                // Channels last, one sum takes all points, and would not be exact any more.
+                let is_last = self.is_last(input) && is_image(&shape) && points <= MOST_POINTS;
                 let fold = Fold { of: Of::Sum, first: if is_last { 1 } else { 2 }, axes: shape.len() - 2 };
                 let from = if is_last { self.last(input)? } else { self.first(input)? };
                 let sums = self.wire(&format!("{}.sums", node.name), fold, &[from])?;
@@ -60,13 +101,6 @@ impl Pass<'_> {
                 let scale = factor / (divisor * points as f32);
                 let to = self.wire(&node.name, Pointwise(whole(scale, *range)), &[sums])?;
                 Ok(self.set(node, to, is_last))
-            }
-            Kind::MeanOfNumbers { factor, divisor, range } => {
-                ensure!((3..=4).contains(&shape.len()), "a mean of shape {shape:?}");
-                let from = self.last(input)?;
-                let mean = Mean { factor: *factor, divisor: *divisor, range: *range };
-                let to = self.wire(&node.name, mean, &[from])?;
-                Ok(self.set(node, to, true))
             }
             Kind::Softmax { scale, levels, range, axis } => {
                 self.shares(node, &shape, op.one_axis, *axis, *scale, (*levels, range[1]))
@@ -114,11 +148,10 @@ impl Pass<'_> {
         Ok(self.set(node, to, last))
     }
 
-    fn of_two(&mut self, node: &TypedNode, arithmetic: Arithmetic) -> TractResult<bool> {
+    fn of_two(&mut self, node: &TypedNode, inputs: &[OutletId], arithmetic: Arithmetic) -> TractResult<bool> {
         let rank = self.shape(node.id.into())?.context("a shape that is not concrete")?.len();
-        let last = (3..=4).contains(&rank) && node.inputs.iter().any(|input| self.is_last(*input));
-        let inputs =
-            node.inputs.iter().map(|input| if last { self.last(*input) } else { self.first(*input) });
+        let last = (3..=4).contains(&rank) && inputs.iter().any(|input| self.is_last(*input));
+        let inputs = inputs.iter().map(|input| if last { self.last(*input) } else { self.first(*input) });
         let inputs = inputs.collect::<TractResult<TVec<_>>>()?;
         let to = self.wire(&node.name, Binary(arithmetic), &inputs)?;
         Ok(self.set(node, to, last))

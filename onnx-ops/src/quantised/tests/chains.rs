@@ -54,7 +54,7 @@ fn functions_of_one_value_become_one_table() {
     };
     assert_eq!(nodes, ["AirlockQuantise", "AirlockTable", "AirlockDequantise"]);
     let expected = x.all().map(|x_byte| {
-        let gate = Sum::new(x, six, sum).with_constant(x_byte, 30.0);
+        let gate = Sum::new(x, six, sum).of(x_byte, 30.0);
         let byte = Product::new(x, sum, product).of(x_byte, gate);
         y.nearest(byte * product.scale / 6.0) * y.scale
     });
@@ -151,6 +151,101 @@ fn sums_and_products_round_as_their_formulas_say() {
             assert_eq!(values::<f32>(&found[0]), expected, "{op} of {a:?} and {b:?}");
         }
     }
+}
+
+/// Bytes of ONNX Runtime 1.32, of sums that lie half way between two.
+#[test]
+fn a_sum_with_what_is_spread_rounds_as_onnx_runtime_does_in_either_order() {
+    let (x, c, y) = (unsigned(0.034_375, 104), unsigned(0.081_25, 140), unsigned(0.025, 7));
+    for (shape, first) in
+        [(vec![], false), (vec![], true), (vec![1, 2, 1, 1], false), (vec![1, 2, 1, 1], true)]
+    {
+        let mut build = Build::default();
+        let bytes = build.quantise("x", x);
+        let value = build.take_back(&bytes, x);
+        let constant = build.weights(c, &shape, &vec![221; shape.iter().product()]);
+        let both = if first { [&constant, &value] } else { [&value, &constant] };
+        let sum = build.node("Add", &both.map(String::as_str), vec![]);
+        let bytes = build.quantise(&sum, y);
+        let result = build.take_back(&bytes, y);
+        let found = answer(build, &result, x);
+        let expected = [(6, 135), (14, 146), (22, 157), (30, 168), (38, 179), (46, 190)];
+        for (byte, sum) in expected {
+            assert_eq!(found[byte], (sum - 7) as f32 * y.scale, "{byte}, {shape:?}, first: {first}");
+        }
+    }
+}
+
+#[test]
+fn without_a_zero_point_an_attribute_says_what_bytes_are() {
+    for (attributes, expected) in [
+        (vec![], 0.0),
+        (vec![crate::testing::int("output_dtype", 2)], 0.0),
+        (vec![crate::testing::int("output_dtype", 3)], -1.0),
+    ] {
+        let mut build = Build::default();
+        let scale = build.floats(&[], &[0.5]);
+        let bytes = build.node("QuantizeLinear", &["x", &scale], attributes.clone());
+        let signed = attributes.first().is_some_and(|attribute| attribute.i == 3);
+        let zero = build.bytes(signed, &[], &[0]);
+        let y = build.node("DequantizeLinear", &[&bytes, &scale, &zero], vec![]);
+        let found = run(build.graph(1, &[&y]), vec![tensor1(&[-1.0f32])]).expect("an answer");
+        assert_eq!(values::<f32>(&found[0]), [expected]);
+    }
+}
+
+#[test]
+fn a_mean_of_many_bytes_is_exact() {
+    let grid = unsigned(1.0, 0);
+    let mut build = Build::default();
+    let bytes = build.quantise("x", grid);
+    let back = build.take_back(&bytes, grid);
+    // Leaves the channels last.
+    let weights = build.weights(signed(1.0, 0), &[2, 2, 1, 1], &[1, 0, 0, 1]);
+    let same = build.node("Conv", &[&back, &weights], vec![]);
+    let bytes = build.quantise(&same, grid);
+    let back = build.take_back(&bytes, grid);
+    let mean = build.node("GlobalAveragePool", &[&back], vec![]);
+    let bytes = build.quantise(&mean, grid);
+    let result = build.take_back(&bytes, grid);
+    let x = image(&[1, 2, 512, 512], &vec![201.0; 2 << 18]);
+    let found = run(build.graph(4, &[&result]), vec![x]).expect("an answer");
+    assert_eq!(values::<f32>(&found[0]), [201.0; 2]);
+}
+
+#[test]
+fn volumes_have_means_too() {
+    for grid in [unsigned(0.05, 120), signed(0.05, -8)] {
+        let mut build = Build::default();
+        let bytes = build.quantise("x", grid);
+        let back = build.take_back(&bytes, grid);
+        let mean = build.node("GlobalAveragePool", &[&back], vec![]);
+        let bytes = build.quantise(&mean, grid);
+        let result = build.take_back(&bytes, grid);
+        let x: Vec<f32> = (0..2 * 2 * 8).map(|at| (at % 8) as f32 * 0.1).collect();
+        let found =
+            run(build.graph(5, &[&result, &back]), vec![image(&[2, 2, 2, 2, 2], &x)]).expect("an answer");
+        assert_eq!(values::<f32>(&found[0]), [7.0 * 0.05; 4]);
+    }
+}
+
+/// Shapes that only a request decides: what is not zero is counted.
+#[test]
+fn shapes_that_depend_on_values_are_found_when_it_runs() {
+    let (x, y) = (unsigned(0.05, 120), unsigned(0.1, 10));
+    let mut build = Build::default();
+    let bytes = build.quantise("x", x);
+    let back = build.take_back(&bytes, x);
+    let places = build.node("NonZero", &["x"], vec![]);
+    let axes = build.longs(&[0]);
+    let places = build.node("Squeeze", &[&places, &axes], vec![]);
+    let some = build.node("Gather", &[&back, &places], vec![]);
+    let minus = build.node("Neg", &[&some], vec![]);
+    let both = build.node("Add", &[&some, &minus], vec![]);
+    let bytes = build.quantise(&both, y);
+    let result = build.take_back(&bytes, y);
+    let found = run(build.graph(1, &[&result]), vec![tensor1(&[0.0f32, 1.0, 0.0, 2.0])]).expect("an answer");
+    assert_eq!(values::<f32>(&found[0]), [0.0, 0.0]);
 }
 
 #[test]

@@ -99,7 +99,8 @@ impl Case {
         } else {
             build.weights(w_grid, &shape, &weights)
         };
-        let b = build.bias(x_grid.scale * w_grid.scale, &bias);
+        let of_sums: Vec<f32> = scales.iter().map(|scale| x_grid.scale * scale).collect();
+        let b = build.bias(&of_sums, &bias);
         let group = crate::testing::int("group", i64::try_from(self.groups).expect("few"));
         let many = |name: &str, size: usize, count: usize| {
             ints(name, vec![i64::try_from(size).expect("small"); count])
@@ -171,7 +172,7 @@ fn products_of_matrices_are_exact() {
         let w = build.weights(w_grid, &[depth, 10], &weights);
         let mut inputs = vec![from, w];
         if op == "Gemm" {
-            inputs.push(build.bias(0.0002, &bias));
+            inputs.push(build.bias(&[0.0002], &bias));
         }
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let sums = build.node(op, &inputs, vec![]);
@@ -190,5 +191,26 @@ fn products_of_matrices_are_exact() {
             (byte(sum as f32 * scale, y_grid) - y_grid.zero) as f32 * y_grid.scale
         });
         assert_eq!(values::<f32>(&found), expected.collect::<Vec<_>>(), "{op}");
+    }
+}
+
+#[test]
+fn a_bias_with_another_scale_than_the_sums_is_added_as_numbers() {
+    let (x_grid, w_grid, y_grid) = (unsigned(0.02, 7), signed(0.01, 0), unsigned(0.11, 77));
+    for (scale, of_bytes) in [(0.0002, true), (0.000_201, true), (0.000_204, false), (0.05, false)] {
+        let mut build = Build::default();
+        let bytes = build.quantise("x", x_grid);
+        let from = build.take_back(&bytes, x_grid);
+        let w = build.weights(w_grid, &[1, 1, 1, 1], &[50]);
+        let b = build.bias(&[scale], &[40]);
+        let sums = build.node("Conv", &[&from, &w, &b], vec![]);
+        let bytes = build.quantise(&sums, y_grid);
+        let y = build.take_back(&bytes, y_grid);
+        let graph = build.graph(4, &[&y]);
+        assert_eq!(has(&graph, "AirlockRequantise"), of_bytes, "{scale}");
+        let found = run(graph, vec![image(&[1, 1, 1, 1], &[1.0])]).expect("an answer");
+        let added = if of_bytes { 0.0002 } else { scale };
+        let expected = y_grid.nearest(50.0 * 0.02 * 0.5 + 40.0 * added) * y_grid.scale;
+        assert_eq!(values::<f32>(&found[0]), [expected], "{scale}");
     }
 }
