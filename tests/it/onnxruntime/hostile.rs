@@ -131,6 +131,12 @@ async fn what_a_tenant_uploads_passes_the_same_door_as_for_tract() {
     put(&tenant, "huge", &huge).await;
     let one = json!({ "inputs": [{ "name": "x", "datatype": "FP32", "shape": [1], "data": [1.0] }] });
     told(&tenant.post("/v2/models/huge/infer", &one).await, 502, "model_memory");
+    // Written anew with its producer's name, it would begin as a file of ONNX Runtime's own format, which may hold another graph
+    // than the one that was checked.
+    let disguised = [onnx::unary("Neg", onnx::FLOAT, &["1"]).file(), onnx::text(2, "ORTM")].concat();
+    let answer = tenant.put_with("disguised", "1", &disguised, &[("config", CONFIG)]).await;
+    assert_eq!(answer.status, 200, "{}", answer.error());
+    assert_eq!(ok(&tenant.post("/v2/models/disguised/infer", &one).await), json!([-1.0]));
     for (what, file) in [
         ("not a file", vec![0x08, 0xff]),
         ("random", with("RandomNormalLike").file()),

@@ -18,6 +18,7 @@ use crate::execute::{Executor, Isolation, LoadError, OnnxEngine, Source, Step};
 use super::{
     Engine, Isolated,
     measure::{Times, measure},
+    process::OF_LIBRARY,
 };
 
 /// What runs ONNX models natively.
@@ -54,7 +55,12 @@ impl Engines {
         }
         let source =
             Source { label: "onnxruntime".into(), artifact: one_node().encode_to_vec(), ..Source::default() };
-        self.on_onnx_runtime(source).map(drop)
+        self.on_onnx_runtime(source).map(drop).map_err(|mut error| {
+            if let Some(reason) = error.reason.strip_prefix(OF_LIBRARY) {
+                error.reason = reason.to_owned();
+            }
+            error
+        })
     }
 
     /// Loads an ONNX model to run natively. Blocks for as long as that takes.
@@ -120,7 +126,15 @@ impl Engines {
     fn fastest(&self, source: Source, isolation: Isolation) -> Result<Arc<dyn Executor>, LoadError> {
         let label = source.label.clone();
         let stays = |reason: &str| tracing::info!(model = label, reason, "onnx_engine: tract runs it");
-        let tract = self.on_tract(source.clone(), isolation)?;
+        let is_tenant_s = source.owner.is_some();
+        let tract = self.on_tract(source.clone(), isolation).map_err(|error| {
+            // Of tenants, tract has to know the operators in any case.
+            if is_tenant_s || error.transient {
+                return error;
+            }
+            let other = "on tract; ONNX Runtime may run it: onnx_engine = \"onnxruntime\"";
+            LoadError { reason: format!("{} ({other})", error.reason), ..error }
+        })?;
         if source.batching.is_some() && isolation == Isolation::None {
             stays("its requests run together, which they do not in a worker process");
             return Ok(tract);

@@ -48,6 +48,9 @@ pub fn for_onnx_runtime(onnx: &Onnx, source: Source) -> Result<Settled, LoadErro
     let (inputs, outputs) = proto::ports(graph)?;
     graph.input = unsettled;
     file::name_nodes(graph);
+    // What says nothing of the graph is nobody's business: only what was checked is written.
+    let ModelProto { ir_version, opset_import, graph, functions, .. } = file;
+    let file = ModelProto { ir_version, opset_import, graph, functions, ..ModelProto::default() };
     Ok(Settled { file, inputs, outputs })
 }
 

@@ -173,7 +173,8 @@ impl Uploads {
             }
             Err(error) => return Err(error.into()),
         };
-        tracing::info!(%tenant, %model, %version, digest = %manifest.artifact.digest, "version published");
+        let platform = loaded.executor.platform();
+        tracing::info!(%tenant, %model, %version, platform, digest = %manifest.artifact.digest, "version published");
         drop(turn);
         let policy = loaded.config.version_policy.clone();
         self.learn_version(tenant, model, version, generation, published);

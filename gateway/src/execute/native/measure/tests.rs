@@ -99,3 +99,29 @@ fn requests_are_made_up_anew_for_each_seed_and_the_same_each_time() {
     signature.inputs[0].shape = Shape(vec![-1, 1 << 40]);
     assert!(request(&signature, 1, 0).is_none());
 }
+
+#[test]
+fn what_is_made_up_is_bounded_for_all_inputs_together() {
+    let mut signature = twice(0, 0.0).signature;
+    let spec =
+        TensorSpec { datatype: Datatype::Fp64, shape: Shape(vec![1 << 20]), ..signature.inputs[0].clone() };
+    signature.inputs = vec![spec.clone(); 8];
+    assert_eq!(request(&signature, 1, 0).expect("64 MiB").inputs.len(), 8);
+    signature.inputs.push(TensorSpec { shape: Shape(vec![1]), ..spec.clone() });
+    assert!(request(&signature, 1, 0).is_none());
+    signature.inputs = vec![TensorSpec { shape: Shape(vec![1 << 62]), ..spec }];
+    assert!(request(&signature, 1, 0).is_none());
+}
+
+#[test]
+fn what_is_too_slow_for_rounds_is_judged_by_its_first_calls() {
+    let begun = Instant::now();
+    let times = measured(&twice(300, 0.0), &twice(1, 0.0)).expect("they answer alike");
+    assert!(times.faster && begun.elapsed() < Duration::from_secs(10), "{times:?}");
+}
+
+#[test]
+fn answers_that_say_nothing_are_not_compared() {
+    let told = measured(&twice(0, f32::NAN), &twice(0, f32::NAN)).expect_err("not a number");
+    assert!(told.contains("nothing can be compared"), "{told}");
+}

@@ -37,15 +37,36 @@ pub struct OnnxRuntime {
     max_output_bytes: usize,
 }
 
+/// Why there is no loaded model.
+#[derive(Debug)]
+pub enum Unloaded {
+    /// The library cannot be loaded, whatever the model is.
+    Library {
+        reason: String,
+        cause: Option<String>,
+    },
+    Model(LoadError),
+}
+
+impl From<LoadError> for Unloaded {
+    fn from(error: LoadError) -> Self {
+        Self::Model(error)
+    }
+}
+
 /// Loads a model and the library that runs it.
-pub fn load(library: &Path, source: Source, limits: &NativeLimits) -> Result<OnnxRuntime, LoadError> {
-    let environment = open(library).map_err(|reason| LoadError::new(Step::Load, reason))?;
+///
+/// # Errors
+/// What is wrong with the library, or with the model.
+pub fn load(library: &Path, source: Source, limits: &NativeLimits) -> Result<OnnxRuntime, Unloaded> {
+    let environment = open(library)?;
     let max_output_bytes = source.limits.native_output(limits);
     let signature = signature(source.clone())?;
     let Settled { file, inputs, outputs } = settle::for_onnx_runtime(&airlock_onnx::engine(), source)?;
     let bytes = file.encode_to_vec();
     drop(file);
     let session = session(&environment, &bytes).map_err(|error| {
+        end_if_out_of_memory(&error);
         LoadError::new(Step::Compile, format!("ONNX Runtime cannot run this graph: {}", text(&error)))
     })?;
     let signature = match signature {
@@ -55,10 +76,19 @@ pub fn load(library: &Path, source: Source, limits: &NativeLimits) -> Result<Onn
     Ok(OnnxRuntime { session: RefCell::new(session), signature, max_output_bytes })
 }
 
-fn open(library: &Path) -> Result<Environment, String> {
-    let builder = ort::init_from(library).map_err(|error| unusable(&error))?;
+fn open(library: &Path) -> Result<Environment, Unloaded> {
+    let builder = ort::init_from(library).map_err(|error| {
+        let cause = match &error {
+            LoadDynamicError::Dlopen { error, .. } => std::error::Error::source(error),
+            _ => None,
+        };
+        Unloaded::Library { reason: unusable(&error), cause: cause.map(ToString::to_string) }
+    })?;
     let environment = builder.with_name("airlock").with_telemetry(false).build();
-    environment.map_err(|error| format!("it does not start: {}", text(&error)))
+    environment.map_err(|error| Unloaded::Library {
+        reason: format!("it does not start: {}", text(&error)),
+        cause: None,
+    })
 }
 
 /// What is wrong with a library, for its operator.
@@ -88,6 +118,9 @@ fn session(environment: &Environment, file: &[u8]) -> ort::Result<Session> {
         .with_parallel_execution(false)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_log_level(ort::logging::LogLevel::Fatal)?
+        // Else it would look at the bytes, and take what begins as a file of its own format for one: another graph than the one
+        // that was checked.
+        .with_config_entry("session.load_model_format", "ONNX")?
         .commit_from_memory(file)
 }
 
@@ -159,13 +192,18 @@ impl OnnxRuntime {
 /// How ONNX Runtime puts it that there is no memory.
 const OUT_OF_MEMORY: [&str; 2] = ["Failed to allocate memory", "bad_alloc"];
 
-fn failed(error: &ort::Error) -> ExecuteError {
+/// From then on its arena would ask for as much again, whatever is wanted of it. So this ends as Rust's own allocator does.
+fn end_if_out_of_memory(error: &ort::Error) {
     let text = text(error);
     if OUT_OF_MEMORY.iter().any(|words| text.contains(words)) {
-        // From now on its arena would ask for as much again, whatever is wanted of it. So this ends as Rust's own allocator does.
         eprintln!("memory allocation of ONNX Runtime failed: {text}");
         std::process::abort();
     }
+}
+
+fn failed(error: &ort::Error) -> ExecuteError {
+    end_if_out_of_memory(error);
+    let text = text(error);
     // What a node says while it runs it says of the graph as much as of the inputs.
     if error.code() == ort::ErrorCode::InvalidArgument && !text.starts_with("Non-zero status code") {
         return ExecuteError::InvalidInput(format!("the model cannot run these inputs: {text}"));

@@ -17,7 +17,7 @@ use crate::{
         ExecuteError, LoadError, Source, Step,
         native::{
             Model, check_limits, convert, load,
-            onnxruntime::{self, OnnxRuntime},
+            onnxruntime::{self, OnnxRuntime, Unloaded},
             plan::Shapes,
             pool::{self, Watch},
         },
@@ -54,7 +54,10 @@ pub fn serve(bounds: Bounds, library: Option<&Path>) -> Result<(), WorkError> {
     Bounds::on_processor_time(Some(cpu))?;
     let model = match Loaded::load(source, &limits, library) {
         Ok(model) => model,
-        Err(error) => return Ok(wire::write(&control, &Answer::Refused(error))?),
+        Err(Unloaded::Model(error)) => return Ok(wire::write(&control, &Answer::Refused(error))?),
+        Err(Unloaded::Library { reason, cause }) => {
+            return Ok(wire::write(&control, &Answer::NoLibrary { reason, cause })?);
+        }
     };
     Bounds::on_processor_time(None)?;
     wire::write(&control, &Answer::Loaded(model.signature().clone()))?;
@@ -83,13 +86,13 @@ enum Loaded {
 }
 
 impl Loaded {
-    fn load(source: Source, limits: &NativeLimits, library: Option<&Path>) -> Result<Self, LoadError> {
+    fn load(source: Source, limits: &NativeLimits, library: Option<&Path>) -> Result<Self, Unloaded> {
         let Some(library) = library else {
-            return load(source, limits).map(|model| Self::Tract(Box::new(model)));
+            return Ok(Self::Tract(Box::new(load(source, limits)?)));
         };
         check_limits(&source, limits)?;
         let loaded = pool::caught(|| onnxruntime::load(library, source, limits)).unwrap_or_else(|panic| {
-            Err(LoadError::new(Step::Load, format!("ONNX Runtime cannot load it: {panic:.400}")))
+            Err(LoadError::new(Step::Load, format!("ONNX Runtime cannot load it: {panic:.400}")).into())
         });
         loaded.map(Self::OnnxRuntime)
     }

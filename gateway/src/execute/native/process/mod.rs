@@ -37,6 +37,7 @@ use crate::{
 };
 
 pub use child::serve;
+pub use running::OF_LIBRARY;
 
 use crew::{Crew, Job, Members};
 use places::{Owner, Place, Places};

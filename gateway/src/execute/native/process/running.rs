@@ -41,6 +41,10 @@ use super::{
 /// microseconds. Then it is killed.
 const GRACE: Duration = Duration::from_millis(250);
 
+/// The same on ONNX Runtime, which does not stop between nodes: as long as a new worker took to load the model, and no longer
+/// than this. To kill it sooner would cost others more.
+const LONGEST_GRACE: Duration = Duration::from_secs(5);
+
 /// Bytes of a worker's stderr that are kept.
 const MAX_LOG: u64 = 16 << 10;
 
@@ -52,6 +56,8 @@ pub struct Worker {
     /// Its stderr. The place at which it writes next is the same for both.
     log: File,
     memory_bytes: usize,
+    on_onnx_runtime: bool,
+    grace: Duration,
     calls: u64,
     /// Whose call was the last one.
     tenant: Option<TenantName>,
@@ -118,6 +124,8 @@ impl Worker {
             shared,
             log,
             memory_bytes: limits.worker_memory_bytes,
+            on_onnx_runtime: onnxruntime.is_some(),
+            grace: GRACE,
             calls: 0,
             tenant: None,
             spent: None,
@@ -127,7 +135,8 @@ impl Worker {
 
     /// Hands it its model.
     pub fn load(&mut self, order: &Load, source: &Source, time: Duration) -> Result<Signature, LoadError> {
-        let end = Instant::now() + time;
+        let begun = Instant::now();
+        let end = begun + time;
         let mut stream = Until::new(&self.control, end);
         let told = wire::write(&mut stream, &Order::Load(order.clone())).and_then(|()| {
             stream.write_all(&source.artifact)?;
@@ -145,10 +154,18 @@ impl Worker {
         let reason = match answer {
             Ok(Some(Answer::Loaded(signature))) => {
                 self.accounted = self.processor_time();
+                if self.on_onnx_runtime {
+                    self.grace = begun.elapsed().clamp(GRACE, LONGEST_GRACE);
+                }
                 return Ok(signature);
             }
             Ok(Some(Answer::Refused(error))) => {
                 return Err(LoadError::new(error.step, bounded(error.reason)));
+            }
+            Ok(Some(Answer::NoLibrary { reason, cause })) => {
+                let reason = bounded(reason);
+                tracing::error!(reason, cause = cause.map(bounded), "ONNX Runtime cannot be used");
+                return Err(LoadError::transient(Step::Load, format_args!("{OF_LIBRARY}{reason}")));
             }
             // Processor time has a bound of its own, which was not reached: the machine was busy with something else.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -239,7 +256,8 @@ impl Worker {
             }
             wanted
         };
-        let mut stream = Until::new(&self.control, deadline.instant() + GRACE).while_wanted(&wanted, GRACE);
+        let mut stream =
+            Until::new(&self.control, deadline.instant() + self.grace).while_wanted(&wanted, self.grace);
         let answer = wire::write(&mut stream, &Order::Run(order)).and_then(|()| wire::read(&mut stream));
         let ended = match answer {
             Ok(Some(Answer::Ran { call: answered, cpu, result })) if answered == call => {
@@ -366,6 +384,9 @@ impl Drop for Worker {
         self.reap();
     }
 }
+
+/// What errors begin with that are the library's and not the model's.
+pub const OF_LIBRARY: &str = "the gateway's ONNX Runtime: ";
 
 const NONSENSE: &str = "the worker's answer makes no sense, so it was stopped";
 

@@ -67,6 +67,11 @@ pub struct Placed {
 pub enum Answer {
     Loaded(Signature),
     Refused(LoadError),
+    /// The library that was to run the model cannot be loaded. The cause may name files, and is for the operator alone.
+    NoLibrary {
+        reason: String,
+        cause: Option<String>,
+    },
     /// `cpu` is the processor time that the call took.
     Ran {
         call: u64,

@@ -39,7 +39,7 @@ fn bytes(field: u64, value: &[u8]) -> Message {
     [varint(field << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
 }
 
-fn text(field: u64, value: &str) -> Message {
+pub fn text(field: u64, value: &str) -> Message {
     bytes(field, value.as_bytes())
 }
 
