@@ -1,8 +1,11 @@
 //! Functions of bytes that are kept as `f32`, by their 256 results.
-#![expect(
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    reason = "vector instructions work on raw addresses, whose bounds their callers have checked"
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        clippy::undocumented_unsafe_blocks,
+        reason = "vector instructions work on raw addresses, whose bounds their callers have checked"
+    )
 )]
 
 use tract_onnx::tract_core::internal::*;
