@@ -46,15 +46,13 @@ pub fn rewrite(graph: &mut GraphProto) {
 
 /// Whether each node comes behind those that it reads.
 fn in_order(graph: &GraphProto) -> bool {
-    let mut to_come: HashMap<&str, usize> = HashMap::new();
-    for output in graph.node.iter().flat_map(|node| &node.output).filter(|output| !output.is_empty()) {
-        *to_come.entry(output).or_default() += 1;
-    }
+    let outputs = graph.node.iter().flat_map(|node| &node.output).filter(|output| !output.is_empty());
+    let mut to_come: HashSet<&str> = outputs.map(String::as_str).collect();
     graph.node.iter().all(|node| {
         let mut read: HashSet<String> = node.input.iter().cloned().collect();
         let bodies = node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
         bodies.for_each(|body| read_within(body, &mut read));
-        let ready = !read.iter().any(|name| to_come.contains_key(name.as_str()));
+        let ready = !read.iter().any(|name| to_come.contains(name.as_str()));
         for output in &node.output {
             to_come.remove(output.as_str());
         }
