@@ -1,9 +1,14 @@
 //! Convolutions, products and what is between them, beside sums of whole numbers.
 
 use proptest::prelude::*;
+use tract_onnx::{pb::GraphProto, tract_hir::internal::*};
 
 use super::{super::formulas::Grid, Build, has, image, signed, unsigned};
-use crate::testing::{ints, run, values};
+use crate::{
+    conv::op::Convolution,
+    kernel::Own,
+    testing::{ints, plan, run, values},
+};
 
 /// Numbers that go all over a range, from a seed.
 fn spread(count: usize, seed: u32, [low, high]: [i32; 2]) -> Vec<i32> {
@@ -114,6 +119,7 @@ impl Case {
 
         let numbers: Vec<f32> = x.iter().map(|byte| (byte - x_grid.zero) as f32 * x_grid.scale).collect();
         let input = image(&[self.images, self.channels, height, width], &numbers);
+        assert!(!is_tiled(&graph, &input), "sums of halves are not exact");
         let found = run(graph, vec![input]).expect("an answer").remove(0);
         let sums = self.sums(&x, x_grid.zero, &weights, w_grid.zero, &bias);
         let points: usize = self.result().iter().product();
@@ -141,9 +147,23 @@ proptest! {
     }
 }
 
+/// Whether a convolution of the graph is computed by Winograd's products.
+fn is_tiled(graph: &GraphProto, input: &Tensor) -> bool {
+    let plan = plan(graph.clone(), std::slice::from_ref(input)).expect("a plan");
+    let convolution = |node: &TypedNode| {
+        let own = node.op_as::<Own>()?;
+        Some(own.as_kernel::<Convolution>()?.dense.tiled)
+    };
+    plan.model().nodes().iter().filter_map(convolution).any(|tiled| tiled)
+}
+
 #[test]
 fn large_sums_of_small_kernels_are_not_taken_apart() {
-    // Of this size Winograd's products would be taken, whose halves are not exact.
+    let mut build = Build::default();
+    let w = build.floats(&[64, 64, 3, 3], &[1.0; 64 * 64 * 9]);
+    let y = build.node("Conv", &["x", &w], vec![ints("pads", vec![1; 4])]);
+    let numbers = build.graph(4, &[&y]);
+    assert!(is_tiled(&numbers, &image(&[1, 64, 24, 24], &[1.0; 64 * 24 * 24])), "of numbers it would be");
     Case {
         images: 1,
         channels: 64,
