@@ -27,7 +27,11 @@ impl Deadline {
     }
 
     pub fn passed(self) -> bool {
-        self.remaining().is_zero()
+        self.passed_at(Instant::now())
+    }
+
+    pub fn passed_at(self, now: Instant) -> bool {
+        self.0 <= now
     }
 }
 

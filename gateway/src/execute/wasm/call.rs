@@ -1,6 +1,9 @@
 //! One request: a new store, a new instance, one call, and nothing of it left.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{
@@ -9,6 +12,7 @@ use wasmtime::{
 };
 
 use crate::{
+    deadline::Deadline,
     execute::{
         BoxFuture, Call, ExecuteError, Executor,
         schedule::{Habit, Lost},
@@ -20,6 +24,7 @@ use crate::{
 use super::{
     Sandbox,
     bindings::{GuestError, InferResult, Request, Response},
+    engine::TICK,
     fault,
     host::Guest,
     responses::Outgoing,
@@ -106,7 +111,8 @@ async fn run(
 ) -> Result<InferResponse, ExecuteError> {
     let limits = &model.limits;
     let deadline = call.deadline.clone();
-    if deadline.now().passed() {
+    let begun = Instant::now();
+    if deadline.now().passed_at(begun) {
         return Err(ExecuteError::Deadline);
     }
     let outgoing = Outgoing::new(&model, request.outputs.clone());
@@ -117,9 +123,7 @@ async fn run(
     store.set_max_component_handles(fault::MAX_HANDLES);
     // Set before instantiation: a store starts with a deadline that has passed.
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
-        Ok(if deadline.now().passed() { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
-    });
+    store.epoch_deadline_callback(move |_| Ok(at_tick(begun, Instant::now(), deadline.now())));
     let answer = infer(&model, &mut store, request.into()).await;
     let answer = answer.map_err(|error| fault::classify(&error, &store.data().limiter, limits));
     let outgoing = store.data_mut().outgoing.take().ok_or_else(engine_failed)?;
@@ -129,6 +133,22 @@ async fn run(
         Ok(response) => outgoing.last(response),
         Err(GuestError::InvalidInput(text)) => Err(ExecuteError::InvalidInput(fault::guest_text(&text))),
         Err(GuestError::Failed(text)) => Err(ExecuteError::Failed(fault::guest_text(&text))),
+    }
+}
+
+/// A run that is younger than this goes on at a tick. Most runs take less, and moving to another thread would cost them more than all of
+/// their work. A first turn takes at most a tick and this.
+const YOUNG: Duration = Duration::from_micros(100);
+const _: () = assert!(YOUNG.as_nanos() < TICK.as_nanos(), "at the next tick it is not young any more");
+
+/// What becomes of a run at a tick.
+fn at_tick(begun: Instant, now: Instant, deadline: Deadline) -> UpdateDeadline {
+    if deadline.passed_at(now) {
+        UpdateDeadline::Interrupt
+    } else if now.saturating_duration_since(begun) < YOUNG {
+        UpdateDeadline::Continue(1)
+    } else {
+        UpdateDeadline::Yield(1)
     }
 }
 
@@ -161,4 +181,28 @@ fn typed(
     // model's own and never change; `infer_fits` was set when the same function was found to have this type.
     let infer = unsafe { TypedFunc::new_unchecked(function) };
     Ok(infer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_a_tick_the_young_go_on_the_old_give_way_and_the_late_end() {
+        let begun = Instant::now();
+        let at = |micros: u64, deadline: u64| {
+            let after = |micros| begun + Duration::from_micros(micros);
+            match at_tick(begun, after(micros), Deadline::at(after(deadline))) {
+                UpdateDeadline::Continue(1) => "goes on",
+                UpdateDeadline::Yield(1) => "gives way",
+                UpdateDeadline::Interrupt => "ends",
+                _ => "something else",
+            }
+        };
+        assert_eq!((at(0, 1000), at(99, 1000)), ("goes on", "goes on"));
+        assert_eq!((at(100, 1000), at(999, 1000)), ("gives way", "gives way"));
+        assert_eq!((at(1000, 1000), at(5000, 1000)), ("ends", "ends"));
+        // However young it is.
+        assert_eq!(at(10, 10), "ends");
+    }
 }

@@ -13,8 +13,8 @@ use crate::{
     limits::SandboxLimits,
 };
 
-/// How often running guests are interrupted: they are checked against their deadline and yield to the next guest. A
-/// looping guest is noticed within one tick of getting a turn.
+/// How often running guests are interrupted: they are checked against their deadline and, unless they have only just begun, yield to
+/// the next guest. A looping guest is noticed within one tick of getting a turn.
 pub(super) const TICK: Duration = Duration::from_millis(2);
 
 /// Core modules of one component: what the componentizer makes of one module (it, a shim, a fixup and the call of its
