@@ -13,6 +13,7 @@ use tract_onnx::tract_core::internal::*;
 use super::geometry::Geometry;
 use crate::gemm::{
     Isa,
+    aligned::Aligned,
     lanes::{LANES, Lanes, Portable},
 };
 
@@ -22,8 +23,8 @@ pub enum Window {
     /// The sum of products with each point's factors, `[H, W, C]` with `C` padded to whole vectors, plus a bias for each
     /// channel, likewise padded; clamped.
     Weighted {
-        factors: Vec<f32>,
-        bias: Vec<f32>,
+        factors: Aligned,
+        bias: Aligned,
         low: f32,
         high: f32,
     },
@@ -53,9 +54,9 @@ const FEWER: usize = 3;
 
 impl ByChannel {
     /// Pads each of the `[rows, channels]` values' rows to whole vectors; `value(row, channel)` gives them.
-    pub fn pad(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32) -> TractResult<Vec<f32>> {
+    pub fn pad(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32) -> TractResult<Aligned> {
         let padded = channels.checked_next_multiple_of(LANES).context("too many channels")?;
-        let mut all = vec![0.0; padded.checked_mul(rows).context("too many values")?];
+        let mut all = Aligned::zeros(padded.checked_mul(rows).context("too many values")?);
         for (row, to) in all.chunks_exact_mut(padded).enumerate() {
             for (channel, to) in to[..channels].iter_mut().enumerate() {
                 *to = value(row, channel);

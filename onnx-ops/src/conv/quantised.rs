@@ -10,6 +10,7 @@ use tract_onnx::tract_core::internal::*;
 use crate::{
     gemm::{
         Isa,
+        aligned::Aligned,
         divide::Divide,
         lanes::{LANES, Lanes, Portable},
     },
@@ -22,8 +23,8 @@ pub struct Normalise {
     factor: f32,
     channels: usize,
     /// Like `offset`, one for each channel, and again until they are whole vectors.
-    scale: Vec<f32>,
-    offset: Vec<f32>,
+    scale: Aligned,
+    offset: Aligned,
     divisor: f32,
     range: [f32; 2],
 }
@@ -39,7 +40,7 @@ impl Normalise {
         let channels = scale.len();
         ensure!(channels > 0 && offset.len() == channels, "other lists");
         let times = (1..=LANES).find(|times| (channels * times).is_multiple_of(LANES)).unwrap_or(LANES);
-        let [scale, offset] = [scale, offset].map(|values| values.repeat(times));
+        let [scale, offset] = [scale, offset].map(|values| Aligned::from(&*values.repeat(times)));
         Ok(Self { factor, channels, scale, offset, divisor, range })
     }
 

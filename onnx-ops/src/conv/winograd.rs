@@ -13,10 +13,14 @@ use super::{
     dense::{After, Place},
     geometry::Geometry,
 };
-use crate::gemm::{
-    Isa, Line, Packed, Plan,
-    lanes::{LANES, Lanes, Portable},
-    multiply,
+use crate::{
+    gemm::{
+        Isa, Line, Packed, Plan,
+        aligned::Aligned,
+        lanes::{LANES, Lanes, Portable},
+        multiply,
+    },
+    spare,
 };
 
 /// Products for a tile of 2 x 2 outputs.
@@ -111,9 +115,17 @@ impl Winograd<'_> {
         ensure!(residual.is_none_or(|residual| residual.len() == to.len()), "a residual of another size");
         let tiles = images * self.tiles().iter().product::<usize>();
         let block = (BLOCK / PRODUCTS / (channels + outputs)).next_multiple_of(TILES).min(tiles);
-        let mut spread = vec![0.0; PRODUCTS * block * channels];
-        let mut products = vec![0.0; PRODUCTS * block * outputs];
-        let zeros = vec![0.0; channels];
+        // SAFETY: `spread_all` writes all of the first, and `multiply`, to which the kernels' biases give a start, all of the
+        // second, before any of it is read.
+        let [mut spread, mut products] = unsafe {
+            [spare::tensor(&[PRODUCTS * block * channels])?, spare::tensor(&[PRODUCTS * block * outputs])?]
+        };
+        let mut spread = spread.to_plain_array_view_mut::<f32>()?;
+        let mut products = products.to_plain_array_view_mut::<f32>()?;
+        let (Some(spread), Some(products)) = (spread.as_slice_mut(), products.as_slice_mut()) else {
+            bail!("a tensor that is not in order")
+        };
+        let zeros = Aligned::zeros(channels);
         let plan = Plan {
             isa,
             step: channels,

@@ -1,6 +1,7 @@
 //! Sixteen `f32` at a time: the one vector width that the kernels are written for, in the registers that a CPU has for it.
 //!
-//! A kernel is a generic function over [`Lanes`], inlined into one function for each instruction set.
+//! A kernel is a generic function over [`Lanes`], inlined into one function for each instruction set; but for the inner loop of the
+//! largest tiles, which has a form of its own in [`super::avx512`].
 #![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,

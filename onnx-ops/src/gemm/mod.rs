@@ -1,5 +1,8 @@
 //! Matrix products of `f32` with a constant right side, and what follows them.
 
+pub mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod divide;
 pub mod lanes;
 pub mod map;

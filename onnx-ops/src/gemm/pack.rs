@@ -2,13 +2,13 @@
 
 use tract_onnx::tract_core::internal::*;
 
-use super::lanes::LANES;
+use super::{aligned::Aligned, lanes::LANES};
 
 /// The factors of a product with `depth` rows and `columns` columns, in panels of [`LANES`] columns, and what is added.
 #[derive(Clone)]
 pub struct Packed {
-    factors: Vec<f32>,
-    bias: Vec<f32>,
+    factors: Aligned,
+    bias: Aligned,
     depth: usize,
     columns: usize,
 }
@@ -24,7 +24,7 @@ impl Packed {
         ensure!(depth > 0 && columns > 0, "an empty product");
         ensure!(bias.is_none_or(|bias| bias.len() == columns), "a bias of another length");
         let padded = columns.checked_next_multiple_of(LANES).context("too many columns")?;
-        let mut factors = vec![0.0; padded.checked_mul(depth).context("too many factors")?];
+        let mut factors = Aligned::zeros(padded.checked_mul(depth).context("too many factors")?);
         for (panel, factors) in factors.chunks_exact_mut(depth * LANES).enumerate() {
             let first = panel * LANES;
             let lanes = LANES.min(columns - first);
@@ -34,7 +34,7 @@ impl Packed {
                 }
             }
         }
-        let mut padded_bias = vec![0.0; padded];
+        let mut padded_bias = Aligned::zeros(padded);
         if let Some(bias) = bias {
             padded_bias[..columns].copy_from_slice(bias);
         }
@@ -45,7 +45,7 @@ impl Packed {
     pub fn of_rows(depth: usize, columns: usize, matrix: &[f32], factor: f32) -> TractResult<Self> {
         ensure!(depth > 0 && columns > 0 && matrix.len() == depth * columns, "a matrix of another size");
         let padded = columns.checked_next_multiple_of(LANES).context("too many columns")?;
-        let mut factors = vec![0.0; padded.checked_mul(depth).context("too many factors")?];
+        let mut factors = Aligned::zeros(padded.checked_mul(depth).context("too many factors")?);
         for (panel, factors) in factors.chunks_exact_mut(depth * LANES).enumerate() {
             let first = panel * LANES;
             let lanes = LANES.min(columns - first);
@@ -55,7 +55,7 @@ impl Packed {
                 }
             }
         }
-        Ok(Self { factors, bias: vec![0.0; padded], depth, columns })
+        Ok(Self { factors, bias: Aligned::zeros(padded), depth, columns })
     }
 
     /// Each column times `scale` plus `offset`, which hold one value for each column, or one for all.

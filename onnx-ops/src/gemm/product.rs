@@ -1,10 +1,12 @@
 //! Products of many rows with a packed right side, tile by tile.
 #![expect(unsafe_code, reason = "tiles are given to the kernel as raw addresses")]
 
+use std::cmp::Reverse;
+
 use super::{
     lanes::{Isa, LANES},
     pack::Packed,
-    tile::{Tile, shapes},
+    tile::{Shape, Tile, shapes},
 };
 
 /// Left rows that lie `step` apart: a matrix's rows, or the points of one line of an image.
@@ -76,6 +78,26 @@ fn pieces(segments: usize, run: usize, near: usize) -> Vec<Piece> {
     (0..segments).flat_map(|segment| parts.iter().map(move |part| of(segment, part))).collect()
 }
 
+/// The tile for lines of so many rows, of which so many panels are left: the one that adds up the most at once.
+fn shape_for(isa: Isa, rows: usize, left: usize) -> &'static Shape {
+    let tiles = |shape: &Shape| rows.div_ceil(shape.rows).max(1);
+    let fits = |shape: &&Shape| {
+        let panels = shape.panels;
+        // Tiles of more panels read too many factors for each value where they do not hold all rows.
+        let holds = tiles(shape) == 1 || panels <= 3;
+        // One panel alone costs nearly as much as two.
+        panels <= left && holds && !(left - panels == 1 && (3..=4).contains(&panels))
+    };
+    let rank = |shape: &&Shape| {
+        let (tiles, panels) = (tiles(shape), shape.panels);
+        (rows * panels * 64 / tiles, panels > 1, Reverse(tiles))
+    };
+    let Some(shape) = shapes(isa).iter().filter(fits).max_by_key(rank) else {
+        unreachable!("a tile of one panel fits")
+    };
+    shape
+}
+
 /// Writes the product of each line's rows with `packed`, plus what is in the same place of `residual`, to `to`.
 ///
 /// # Panics
@@ -104,17 +126,7 @@ pub fn multiply(
     let all: usize = lines.iter().map(|line| line.rows).sum();
     let mut panel = 0;
     while panel < packed.panels() {
-        let left = packed.panels() - panel;
-        // The widest that has registers for all rows of a line; else the largest.
-        let fits = |shape: &&super::tile::Shape| shape.panels <= left;
-        let shape = shapes(plan.isa).iter().rev().filter(fits).find(|shape| shape.rows >= most);
-        let many = || {
-            shapes(plan.isa)
-                .iter()
-                .filter(|shape| shape.panels <= 2 && fits(shape))
-                .max_by_key(|shape| shape.panels)
-        };
-        let Some(shape) = shape.or_else(many) else { unreachable!("a tile of one panel fits") };
+        let shape = shape_for(plan.isa, most, packed.panels() - panel);
         let (factors, bias) = packed.panel(panel);
         let last = LANES.min(columns - (panel + shape.panels - 1) * LANES);
         // Few rows need each factor once; for more, as many as stay near go at a time.
@@ -131,8 +143,8 @@ pub fn multiply(
                     let rows = (line.rows - row).div_ceil(tiles - tile);
                     let at = line.to + row * plan.result_step + panel * LANES;
                     // SAFETY: the assertions above hold for each of the line's rows, whose first `columns` results include
-                    // these panels'; `panel` is followed by `shape.panels - 1` more; the piece is a part of the depth. The
-                    // instruction set was found on this CPU.
+                    // these panels'; `panel` is followed by `shape.panels - 1` more; the piece is a part of the depth, and not
+                    // empty. The instruction set was found on this CPU.
                     unsafe {
                         shape.kernel(rows)(&Tile {
                             a: from.as_ptr().add(line.from + row * plan.step + begin),

@@ -129,6 +129,101 @@ proptest! {
     }
 }
 
+/// Every tile that there is: each number of rows beside each number of panels, the last of them whole or not, at once and in several
+/// passes over the depth, with what is added and without.
+#[test]
+fn tiles_of_all_sizes_are_sums() {
+    for (rows, panels) in (1..=30).flat_map(|rows| (1..=9).map(move |panels| (rows, panels))) {
+        let run = if rows % 7 == panels % 7 { 1000 } else { 7 };
+        let (segments, step, columns) = ([0, run + 2], run + 3, panels * 16 - rows % 2 * 5);
+        let lines = [0, rows * step].map(|from| Line { from, to: from / step * columns, rows });
+        let left = numbers(2 * rows * step + 2 * run, 1);
+        let right = numbers(2 * run * columns, 2);
+        let bias = numbers(columns, 3);
+        let residual = numbers(2 * rows * columns, 4);
+        let packed = Packed::new(2 * run, columns, |row, column| right[row * columns + column], Some(&bias));
+        let packed = packed.expect("factors");
+        let expected: Vec<f32> = (0..residual.len())
+            .map(|at| {
+                let (row, column) = (at / columns, at % columns);
+                let product = |k: usize| {
+                    let left = left[row * step + segments[k / run] + k % run];
+                    f64::from(left) * f64::from(right[k * columns + column])
+                };
+                let sum: f64 = (0..2 * run).map(product).sum();
+                (sum + f64::from(bias[column]) + f64::from(residual[at])) as f32
+            })
+            .collect();
+        for isa in Isa::all() {
+            let (low, high) = (f32::NEG_INFINITY, f32::INFINITY);
+            let plan = Plan {
+                isa,
+                step,
+                segments: &segments,
+                run,
+                result_step: columns,
+                low,
+                high,
+                far: panels % 2 == 0,
+            };
+            let mut found = vec![0.0; expected.len()];
+            multiply(&plan, &lines, &left, &packed, Some(&residual), &mut found);
+            assert_near(&found, &expected, 2 * run);
+        }
+    }
+}
+
+/// Values whose last one is followed by a page that nobody may touch.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "pages come from the system as addresses")]
+fn before_a_guard(values: &[f32]) -> &'static mut [f32] {
+    const PAGE: usize = 4096;
+    let bytes = size_of_val(values).next_multiple_of(PAGE);
+    // SAFETY: fresh pages, all but the last of them for reading and writing, which are never given back.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let all =
+            libc::mmap(std::ptr::null_mut(), bytes + PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        assert_ne!(all, libc::MAP_FAILED);
+        let end = all.cast::<u8>().add(bytes);
+        assert_eq!(libc::mprotect(end.cast(), PAGE, libc::PROT_NONE), 0);
+        let first = end.cast::<f32>().sub(values.len());
+        let guarded = std::slice::from_raw_parts_mut(first, values.len());
+        guarded.copy_from_slice(values);
+        guarded
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_beyond_the_rows_is_read_or_written() {
+    for (rows, columns) in
+        (1..=16).flat_map(|rows| [1, 16, 30, 33, 48, 64, 127].map(move |columns| (rows, columns)))
+    {
+        let depth = 5;
+        let left = before_a_guard(&numbers(rows * depth, 1));
+        let to = before_a_guard(&vec![0.0; rows * columns]);
+        let packed = Packed::new(depth, columns, |_, _| 1.0, None).expect("factors");
+        for isa in Isa::all() {
+            let (low, high) = (f32::NEG_INFINITY, f32::INFINITY);
+            let plan = Plan {
+                isa,
+                step: depth,
+                segments: &[0],
+                run: depth,
+                result_step: columns,
+                low,
+                high,
+                far: true,
+            };
+            multiply(&plan, &[Line { from: 0, to: 0, rows }], left, &packed, None, to);
+            let sum = |row: usize| left[row * depth..][..depth].iter().sum::<f32>();
+            let expected: Vec<f32> = (0..rows * columns).map(|at| sum(at / columns)).collect();
+            assert_near(to, &expected, depth);
+        }
+    }
+}
+
 /// The error function by its Taylor series, or 1 where that has long been reached.
 fn erf(x: f64) -> f64 {
     if x.abs() > 4.0 {

@@ -21,6 +21,7 @@ pub struct Tile<'a> {
     pub a_step: usize,
     /// Where a row's segments begin, from its first value.
     pub segments: &'a [usize],
+    /// At least 1.
     pub run: usize,
     /// The first panel, and the distance between panels.
     pub b: *const f32,
@@ -48,7 +49,8 @@ pub struct Tile<'a> {
 /// Computes a tile.
 ///
 /// # Safety
-/// The addresses reach what the tile names of them for the kernel's rows and panels, and the CPU has the kernel's instruction set.
+/// The addresses reach what the tile names of them for the kernel's rows and panels, `run` is not 0, and the CPU has the kernel's
+/// instruction set.
 pub type Kernel = unsafe fn(&Tile);
 
 /// The largest tiles that an instruction set's registers hold.
@@ -66,43 +68,64 @@ impl Shape {
     }
 }
 
+/// A tile's sums, row by row: room for those of any tile.
+type Sums = [[f32; LANES]; 64];
+
+/// Where a tile's sums start from, and how far one row's is from the next one's: the bias, the result, or `sums`, which then is a copy of
+/// a part of the result.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
-    unsafe {
-        // Registers cannot be indexed: all loops over them are short enough to be unrolled, and what needs longer ones is here.
-        let mut buffer = MaybeUninit::<[[f32; LANES]; 64]>::uninit();
-        let buffer = buffer.as_mut_ptr().cast::<f32>();
-        const { assert!(ROWS * PANELS <= 64, "the buffer holds a tile") };
-        let (start, step) = if !t.bias.is_null() {
-            (t.bias, 0)
-        } else if t.last == LANES {
-            (t.c.cast_const(), t.c_step)
-        } else {
-            for p in 0..ROWS {
-                for v in 0..PANELS {
-                    let count = if v + 1 == PANELS { t.last } else { LANES };
-                    let value = L::load_first(t.c.add(p * t.c_step + v * LANES), count);
-                    L::store(buffer.add((p * PANELS + v) * LANES), value);
-                }
-            }
-            (buffer.cast_const(), PANELS * LANES)
-        };
-        let mut acc = [[L::splat(0.0); PANELS]; ROWS];
-        for p in 0..ROWS {
-            for v in 0..PANELS {
-                acc[p][v] = L::load(start.add(p * step + v * LANES));
+unsafe fn start<L: Lanes, const ROWS: usize, const PANELS: usize>(
+    t: &Tile,
+    sums: *mut f32,
+) -> (*const f32, usize) {
+    if !t.bias.is_null() {
+        return (t.bias, 0);
+    }
+    if t.last == LANES {
+        return (t.c.cast_const(), t.c_step);
+    }
+    for p in 0..ROWS {
+        for v in 0..PANELS {
+            let count = if v + 1 == PANELS { t.last } else { LANES };
+            unsafe {
+                let value = L::load_first(t.c.add(p * t.c_step + v * LANES), count);
+                L::store(sums.add((p * PANELS + v) * LANES), value);
             }
         }
-        // While the products are computed, what they are for comes nearer.
-        for p in 0..if t.far { ROWS } else { 0 } {
-            for v in 0..PANELS {
-                let at = p * t.c_step + v * LANES;
+    }
+    (sums.cast_const(), PANELS * LANES)
+}
+
+/// While the products are computed, what they are for comes nearer.
+#[inline(always)]
+unsafe fn fetch_result<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
+    for p in 0..if t.far { ROWS } else { 0 } {
+        for v in 0..PANELS {
+            let at = p * t.c_step + v * LANES;
+            unsafe {
                 if !t.bias.is_null() {
                     L::prefetch_write(t.c.wrapping_add(at));
                 }
                 if !t.residual.is_null() {
                     L::prefetch_once(t.residual.wrapping_add(at));
                 }
+            }
+        }
+    }
+}
+
+/// Adds the products to what `start` has, and writes the sums to `to`.
+#[inline(always)]
+unsafe fn products<L: Lanes, const ROWS: usize, const PANELS: usize>(
+    t: &Tile,
+    (start, step): (*const f32, usize),
+    to: *mut f32,
+) {
+    unsafe {
+        let mut acc = [[L::splat(0.0); PANELS]; ROWS];
+        for p in 0..ROWS {
+            for v in 0..PANELS {
+                acc[p][v] = L::load(start.add(p * step + v * LANES));
             }
         }
         let (mut b, mut next) = (t.b, t.next);
@@ -127,15 +150,22 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
         }
         for p in 0..ROWS {
             for v in 0..PANELS {
-                L::store(buffer.add((p * PANELS + v) * LANES), acc[p][v]);
+                L::store(to.add((p * PANELS + v) * LANES), acc[p][v]);
             }
         }
+    }
+}
+
+/// Writes the result: the sums, what is added to them, clamped.
+#[inline(always)]
+unsafe fn finish<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile, sums: *const f32) {
+    unsafe {
         let (low, high) = (L::splat(t.low), L::splat(t.high));
         for p in 0..ROWS {
             for v in 0..PANELS {
                 let at = p * t.c_step + v * LANES;
                 let count = if v + 1 == PANELS { t.last } else { LANES };
-                let mut x = L::load(buffer.add((p * PANELS + v) * LANES));
+                let mut x = L::load(sums.add((p * PANELS + v) * LANES));
                 if !t.residual.is_null() {
                     x = L::add(x, L::load_first(t.residual.add(at), count));
                 }
@@ -151,13 +181,25 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(t: &Tile) {
 }
 
 macro_rules! kernels {
-    ($name:ident, $lanes:ty, [$($feature:literal)?], $panels:literal: $($rows:literal)*) => {
+    ($lanes:ty, [$($feature:literal)?], $panels:literal: $($rows:literal)*) => {
+        kernels!($lanes, [$($feature)?], $panels: $($rows)*, products::<$lanes, ROWS, PANELS>)
+    };
+    ($lanes:ty, [$($feature:literal)?], $panels:literal: $($rows:literal)*, $products:expr) => {
         {
             $(#[target_feature(enable = $feature)])?
-            unsafe fn $name<const ROWS: usize, const PANELS: usize>(t: &Tile) {
-                unsafe { tile::<$lanes, ROWS, PANELS>(t) }
+            unsafe fn tile<const ROWS: usize, const PANELS: usize>(t: &Tile) {
+                const { assert!(ROWS * PANELS <= size_of::<Sums>() / size_of::<[f32; LANES]>(), "the sums have room") };
+                // Registers cannot be indexed: what is done to the sums before and after is done here.
+                let mut sums = MaybeUninit::<Sums>::uninit();
+                let sums = sums.as_mut_ptr().cast::<f32>();
+                unsafe {
+                    let start = start::<$lanes, ROWS, PANELS>(t, sums);
+                    fetch_result::<$lanes, ROWS, PANELS>(t);
+                    $products(t, start, sums);
+                    finish::<$lanes, ROWS, PANELS>(t, sums);
+                }
             }
-            const KERNELS: &[Kernel] = &[$($name::<$rows, $panels>),*];
+            const KERNELS: &[Kernel] = &[$(tile::<$rows, $panels>),*];
             Shape { rows: KERNELS.len(), panels: $panels, kernels: KERNELS }
         }
     };
@@ -168,26 +210,25 @@ pub fn shapes(isa: Isa) -> &'static [Shape] {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => {
-            use super::lanes::Avx512;
+            use super::{avx512, lanes::Avx512};
             const SHAPES: &[Shape] = &[
-                kernels!(wide, Avx512, ["avx512f"], 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16),
-                kernels!(wide, Avx512, ["avx512f"], 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-                kernels!(wide, Avx512, ["avx512f"], 4: 1 2 3 4 5 6),
-                kernels!(wide, Avx512, ["avx512f"], 8: 1 2),
+                kernels!(Avx512, ["avx512f"], 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16),
+                kernels!(Avx512, ["avx512f"], 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14, avx512::two::<ROWS, PANELS>),
+                kernels!(Avx512, ["avx512f"], 3: 1 2 3 4 5 6 7 8 9, avx512::three::<ROWS, PANELS>),
+                kernels!(Avx512, ["avx512f"], 4: 1 2 3 4 5 6),
+                kernels!(Avx512, ["avx512f"], 8: 1 2),
             ];
             SHAPES
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => {
             use super::lanes::Avx2;
-            const SHAPES: &[Shape] = &[
-                kernels!(wide, Avx2, ["avx2,fma"], 1: 1 2 3 4 5 6),
-                kernels!(wide, Avx2, ["avx2,fma"], 4: 1),
-            ];
+            const SHAPES: &[Shape] =
+                &[kernels!(Avx2, ["avx2,fma"], 1: 1 2 3 4 5 6), kernels!(Avx2, ["avx2,fma"], 4: 1)];
             SHAPES
         }
         Isa::Portable => {
-            const SHAPES: &[Shape] = &[kernels!(plain, Portable, [], 1: 1 2)];
+            const SHAPES: &[Shape] = &[kernels!(Portable, [], 1: 1 2)];
             SHAPES
         }
     }
