@@ -19,11 +19,11 @@ macro_rules! first_rows {
     };
 }
 
-/// The loop, if it is for `ROWS` rows. Three rows share an address, which x86 adds one or two steps to for nothing. With that the loop
-/// needs 12 general registers and 31 vectors: as many as there are, less the stack's and two that the compiler keeps, and one.
+/// The loop, if it is for `ROWS` rows. Three rows share an address, which x86 adds one or two steps to for nothing; with that it needs 12
+/// general registers and at most 31 vectors, and there are no more than 14 (15 without a frame pointer) and 32.
 ///
-/// A panel is its factors, where they are, and where those that are needed next are; a row is
-/// its number, where its value is, and for each panel its sum, the panel's number and its factors.
+/// A panel is its factors, where they are, and where those that are needed next are; a row is its number, where its value is, and for
+/// each panel its sum, the panel's number and its factors.
 macro_rules! rows {
     (
         ($tile:ident $start:ident $to:ident)

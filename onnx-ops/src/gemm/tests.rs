@@ -140,10 +140,10 @@ fn tiles_of_all_sizes_are_sums() {
         let left = numbers(2 * rows * step + 2 * run, 1);
         let right = numbers(2 * run * columns, 2);
         let bias = numbers(columns, 3);
-        let residual = numbers(2 * rows * columns, 4);
+        let residual = (rows % 3 > 0).then(|| numbers(2 * rows * columns, 4));
         let packed = Packed::new(2 * run, columns, |row, column| right[row * columns + column], Some(&bias));
         let packed = packed.expect("factors");
-        let expected: Vec<f32> = (0..residual.len())
+        let expected: Vec<f32> = (0..2 * rows * columns)
             .map(|at| {
                 let (row, column) = (at / columns, at % columns);
                 let product = |k: usize| {
@@ -151,7 +151,8 @@ fn tiles_of_all_sizes_are_sums() {
                     f64::from(left) * f64::from(right[k * columns + column])
                 };
                 let sum: f64 = (0..2 * run).map(product).sum();
-                (sum + f64::from(bias[column]) + f64::from(residual[at])) as f32
+                let added = residual.as_ref().map_or(0.0, |residual| f64::from(residual[at]));
+                (sum + f64::from(bias[column]) + added) as f32
             })
             .collect();
         for isa in Isa::all() {
@@ -167,7 +168,7 @@ fn tiles_of_all_sizes_are_sums() {
                 far: panels % 2 == 0,
             };
             let mut found = vec![0.0; expected.len()];
-            multiply(&plan, &lines, &left, &packed, Some(&residual), &mut found);
+            multiply(&plan, &lines, &left, &packed, residual.as_deref(), &mut found);
             assert_near(&found, &expected, 2 * run);
         }
     }
