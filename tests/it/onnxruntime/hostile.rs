@@ -1,6 +1,9 @@
 //! What a tenant's model does to ONNX Runtime ends a worker and the call that it ran.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use airlock_tests::{
     gateway::binary,
@@ -155,5 +158,58 @@ async fn what_a_tenant_uploads_passes_the_same_door_as_for_tract() {
             { "name": "x", "datatype": "FP32", "shape": [1, 1, 16, 16], "data": vec![0.5; 256] }
         ] });
         assert_eq!(tenant.post("/v2/models/good/infer", &body).await.status, 200, "after {what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_leave_a_shared_model_hold_nobody_up() {
+    let Some(settings) = with_library() else { return };
+    let repository = Repository::default()
+        .with("unending", "1", "model.onnx", unending().file())
+        .with_config("unending", "model.toml", CONFIG);
+    let mut settings = Settings { model_repository: Some(repository.path().into()), ..settings };
+    settings.limits.native_memory = Some(format!("{}MiB", MEGABYTES + 2).parse().expect("a size"));
+    // As far away as it may be: nothing else ends what runs.
+    settings.limits.deadline = Some("5min".parse().expect("a time"));
+    let gateway = Gateway::serve_with_worker(repository, settings, binary()).await;
+    let runs = || workers_of(std::process::id(), Some((MEGABYTES + 2) << 20)).into_iter().any(is_busy);
+    for _ in 0..3 {
+        let callers: Vec<_> = (0..16)
+            .map(|_| {
+                let address = gateway.address();
+                let call = async move {
+                    client::post(address, "/v2/models/unending/infer", &feature(0.75)).await;
+                };
+                tokio::spawn(call)
+            })
+            .collect();
+        eventually("a worker runs", runs).await;
+        for caller in &callers {
+            caller.abort();
+        }
+        let good = feature(0.25);
+        let asked = infer(&gateway, "unending", &good);
+        let answer = tokio::time::timeout(Duration::from_secs(30), asked).await.expect("an answer");
+        assert_eq!(ok(&answer), json!([0.25, 0.75]));
+    }
+    eventually("what runs for nobody ends", || !runs()).await;
+}
+
+/// Whether a process took more than a half of the processor's time for a moment.
+fn is_busy(worker: u32) -> bool {
+    let used = || {
+        let text = fs::read_to_string(format!("/proc/{worker}/schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (before, moment) = (used(), Duration::from_millis(20));
+    std::thread::sleep(moment);
+    u128::from(used().saturating_sub(before)) * 2 > moment.as_nanos()
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
