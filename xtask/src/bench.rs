@@ -17,11 +17,11 @@ mod road;
 mod sizes;
 mod uploads;
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::{guests, promises, shell};
+use crate::{guests, pgo, promises, shell};
 use bars::Bar;
 use lab::Lab;
 use peers::Peer;
@@ -40,6 +40,9 @@ pub struct Options {
     /// Measure only these sections, print them, and write nothing. `--only help` names them.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Measure builds that are optimised by a profile, the gateway's and the bare server's: see `cargo xtask pgo`.
+    #[arg(long, conflicts_with = "quick")]
+    pgo: bool,
     /// One short round with the development profile and no other servers, answers checked, nothing written.
     #[arg(long)]
     quick: bool,
@@ -52,6 +55,29 @@ enum PeerChoice {
     Mlserver,
     All,
 }
+
+/// What is measured and what measures, as arguments for cargo. One build after the other: built together, their features unite, and
+/// the demo's build of the gateway could not be used.
+pub const PROGRAMS: [&[&str]; 2] =
+    [&["-p", "airlock"], &["-p", "airlock-bench", "-p", "airlock-onnx", "--bins", "--example", "measure"]];
+
+/// Of these, what [`train`] needs. The others take twice as long to link where they are to count as what they measure is worth: they
+/// run the same code as the gateway.
+pub const TRAINED: [&[&str]; 2] = [
+    PROGRAMS[0],
+    &[
+        "-p",
+        "airlock-bench",
+        "-p",
+        "airlock-onnx",
+        "--bin",
+        "airlock-load",
+        "--bin",
+        "airlock-ceiling",
+        "--example",
+        "measure",
+    ],
+];
 
 /// What one part of the run gives the report.
 #[derive(Debug, Default)]
@@ -79,6 +105,16 @@ const SECTIONS: [(&str, Measure); 12] = [
     ("uploads", uploads::measure),
 ];
 
+/// What the report says of the builds that were measured.
+const PLAIN: &str = "Release builds, as `cargo build --release` makes them.";
+const PROFILED: &str = "\
+Release builds that were optimised by a profile of themselves under these loads (`cargo xtask pgo`): the gateway, and in the same
+way the bare server and what is measured in the process. Triton and MLServer are as their makers built them.";
+
+/// The parts that are about the speed of the programs themselves.
+const TRAINING: [&str; 7] =
+    ["json4", "json150528", "binary150528", "grpc16", "engines", "batching", "uploads"];
+
 pub fn run(options: &Options) -> Result<()> {
     let names = SECTIONS.map(|(name, _)| name);
     for name in &options.only {
@@ -90,10 +126,15 @@ pub fn run(options: &Options) -> Result<()> {
     }
     // Before anything is measured, so that nothing is installed while it is.
     let peers = peers::install(&options.peers());
-    // One after the other: built together, their features unite, and the demo's build of the gateway could not be used.
-    build(&["--release", "-p", "airlock"])?;
-    build(&["--release", "-p", "airlock-bench", "-p", "airlock-onnx", "--bins", "--example", "measure"])?;
-    let lab = Lab::full(options.rounds, options.seconds, peers)?;
+    let built = if options.pgo {
+        (pgo::build(&PROGRAMS)?, PROFILED)
+    } else {
+        for program in PROGRAMS {
+            build(&[&["--release"], program].concat())?;
+        }
+        (shell::target().join("release"), PLAIN)
+    };
+    let lab = Lab::full(built, options.rounds, options.seconds, peers);
     let load_before = report::load_average();
     let sections = measure(&lab, &options.only)?;
     let text = report::render(&lab, &sections, &command(options), &load_before, &promises::commit()?);
@@ -104,6 +145,20 @@ pub fn run(options: &Options) -> Result<()> {
     let path = shell::root().join("docs/benchmarks.md");
     fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     eprintln!("written to docs/benchmarks.md");
+    Ok(())
+}
+
+/// Has programs that count what they do do what is measured: once, and its figures mean nothing.
+///
+/// # Errors
+/// If a part fails, or ONNX models cannot be had: an engine that never ran would be optimised for its size.
+pub fn train(binaries: PathBuf) -> Result<()> {
+    let lab = Lab::full((binaries, PROFILED), 1, 1.0, Vec::new());
+    let sections = measure(&lab, &TRAINING.map(str::to_owned))?;
+    let engines = sections.iter().flat_map(|section| &section.bars).filter(|bar| bar.number == 9);
+    for (_, measured) in engines.flat_map(|bar| &bar.measured) {
+        measured.as_ref().map_err(|reason| anyhow!("ONNX models were not run: {reason}"))?;
+    }
     Ok(())
 }
 
@@ -148,6 +203,9 @@ impl Options {
 /// As it would be typed again.
 fn command(options: &Options) -> String {
     let mut text = format!("cargo xtask bench --rounds {} --seconds {}", options.rounds, options.seconds);
+    if options.pgo {
+        text += " --pgo";
+    }
     let peers = options.peers();
     if peers.len() < Peer::ALL.len() {
         let names: Vec<_> = peers.iter().map(|peer| peer.name().to_lowercase()).collect();

@@ -145,13 +145,13 @@ pub fn run(options: &Options) -> Result<()> {
     build.args(["build", "--release", "-p", "airlock"]).current_dir(shell::root());
     shell::run("building the gateway (release)", &mut build)?;
 
-    let models = shell::target().join("models");
-    let server = Server::gateway(&shell::target().join("release"), &models, options.http, None, &[])?;
-    let files = shell::target().join("demo");
+    let binaries = shell::target().join("release");
     if options.once {
-        try_all(&server, &files)?;
-        return server.stop();
+        return check(&binaries, options.http);
     }
+    let models = shell::target().join("models");
+    let server = Server::gateway(&binaries, &models, options.http, None, &[])?;
+    let files = shell::target().join("demo");
     println!(
         "\nThe gateway serves every model below {}. Paste these into another terminal:\n",
         models.display()
@@ -161,6 +161,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     println!("Stop it with ctrl-C.");
     server.wait()
+}
+
+/// Serves all example models with the gateway of that folder, and fails if any call is not answered as it should be.
+pub fn check(binaries: &Path, address: SocketAddr) -> Result<()> {
+    let server = Server::gateway(binaries, &shell::target().join("models"), address, None, &[])?;
+    try_all(&server, &shell::target().join("demo"))?;
+    server.stop()
 }
 
 /// Runs every call, prints what it answers, and fails if any answer is not what it should be.

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::shell;
+use crate::{shell, toolchain};
 
 /// What makes code tell libFuzzer where it has been. Without a sanitizer of addresses: there is next to no unsafe code of
 /// ours, and the compiler on hand can do it.
@@ -71,13 +71,11 @@ fn targets() -> Result<Vec<String>> {
 
 /// Builds all targets, and says where they are. They have a target folder of their own: everything is built anew for this.
 fn build() -> Result<PathBuf> {
-    let host = Command::new("rustc").arg("-vV").output().context("cannot start rustc")?;
-    let host = String::from_utf8(host.stdout)?;
-    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    let host = toolchain::host()?;
     let folder = shell::target().join("fuzz");
     let mut cargo = shell::command("cargo");
     // With a target that is named, the flags are not for build scripts.
-    cargo.args(["build", "--release", "--bins", "--target", host, "--target-dir"]).arg(&folder);
+    cargo.args(["build", "--release", "--bins", "--target", &host, "--target-dir"]).arg(&folder);
     cargo.current_dir(shell::root().join("fuzz")).env("RUSTFLAGS", RUSTFLAGS);
     shell::run("building the fuzz targets (the first time, 15 minutes on two cores)", &mut cargo)?;
     Ok(folder.join(host).join("release"))

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::shell;
 
@@ -101,6 +101,14 @@ fn cargo() -> Command {
         }
     }
     cargo
+}
+
+/// The target that rustc builds for if it is told nothing.
+pub fn host() -> Result<String> {
+    let host =
+        Command::new("rustc").args(["--print", "host-tuple"]).output().context("cannot start rustc")?;
+    ensure!(host.status.success(), "rustc names no host: {}", String::from_utf8_lossy(&host.stderr));
+    Ok(String::from_utf8(host.stdout)?.trim().to_owned())
 }
 
 /// A compiler on this machine.

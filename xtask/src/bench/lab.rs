@@ -25,8 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How everything is measured in this run.
 #[derive(Debug)]
 pub struct Lab {
-    /// Where the gateway and the measuring programs were built.
+    /// Where the gateway and the measuring programs were built, and how, for the report.
     pub binaries: PathBuf,
+    pub builds: &'static str,
     pub rounds: usize,
     pub seconds: f64,
     pub warm_up: f64,
@@ -55,14 +56,19 @@ pub struct Running {
 }
 
 impl Lab {
-    pub fn full(rounds: usize, seconds: f64, peers: Vec<Installed>) -> Result<Self> {
-        let binaries = shell::target().join("release");
-        Ok(Self { binaries, rounds, seconds, warm_up: 0.3, cores: cores(), peers, smoke: false })
+    pub fn full(
+        (binaries, builds): (PathBuf, &'static str),
+        rounds: usize,
+        seconds: f64,
+        peers: Vec<Installed>,
+    ) -> Self {
+        Self { binaries, builds, rounds, seconds, warm_up: 0.3, cores: cores(), peers, smoke: false }
     }
 
     pub fn smoke() -> Result<Self> {
         let (binaries, peers) = (shell::target().join("debug"), Vec::new());
-        Ok(Self { binaries, rounds: 1, seconds: 0.1, warm_up: 0.0, cores: cores(), peers, smoke: true })
+        let (rounds, builds) = (1, "Development builds.");
+        Ok(Self { binaries, builds, rounds, seconds: 0.1, warm_up: 0.0, cores: cores(), peers, smoke: true })
     }
 
     /// A folder of this task's own, emptied.

@@ -14,10 +14,11 @@ pub fn render(lab: &Lab, sections: &[Section], command: &str, load_before: &str,
     let _ = write!(text, "\n## What is promised\n\n{PROMISES}\n{}", bars::table(&bars));
     let _ = write!(
         text,
-        "\n## Machine and command\n\n`{command}` of commit {commit}, {}, on {}. Load average before {load_before}, after {}.\n\n{METHOD}",
+        "\n## Machine and command\n\n`{command}` of commit {commit}, {}, on {}. Load average before {load_before}, after {}.\n\n{}\n\n{METHOD}",
         today(),
         machine(),
-        load_average()
+        load_average(),
+        lab.builds
     );
     let beside: Vec<String> = lab
         .peers
@@ -53,7 +54,7 @@ in × is a ratio of requests per second, taken round by round, where nothing els
 ";
 
 const METHOD: &str = "\
-Release builds. Every server runs on core 0 and the load generator on core 1 (where `taskset` is there), over loopback and
+Every server runs on core 0 and the load generator on core 1 (where `taskset` is there), over loopback and
 keep-alive connections, closed loop: the next request goes out when the answer to one is there. The generator never sleeps:
 over loopback, who answers a client that sleeps pays for waking it on the other core, which took up to a third of a small
 request's processor time, and no network has. REST has one request in flight

@@ -1,0 +1,136 @@
+//! `cargo xtask pgo`: release builds that are optimised by a profile of themselves at work (profile-guided optimisation).
+//!
+//! The programs are built so that they count what they do, do what the benchmark measures, and are built once more with those
+//! counts: what is called often is inlined and lies together, what never ran is moved out of its way.
+
+use std::{
+    env, fs,
+    hash::{DefaultHasher, Hasher},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Result, bail};
+
+use crate::{bench, demo, guests, server::free_address, shell, toolchain};
+
+/// Programs that merge what was counted; the raw counts of rustc's LLVM 22 have the format that LLVM 19 began with.
+const TOOLS: [&str; 5] =
+    ["llvm-profdata-22", "llvm-profdata-21", "llvm-profdata-20", "llvm-profdata-19", "llvm-profdata"];
+
+pub fn run() -> Result<()> {
+    guests::run()?;
+    let binaries = build(&bench::PROGRAMS[..1])?;
+    // Other optimisations, other mistakes: what was built has to answer.
+    demo::check(&binaries, free_address()?)?;
+    eprintln!("==> the gateway: {}", binaries.join("airlock").display());
+    Ok(())
+}
+
+/// Builds the packages that the arguments for cargo name, each with a build of its own, and says where they are.
+///
+/// # Errors
+/// If there is no program that merges profiles, before anything is built.
+pub fn build(programs: &[&[&str]]) -> Result<PathBuf> {
+    let (host, tools) = (toolchain::host()?, tools()?);
+    let folder = shell::target().join("pgo");
+    let counts = folder.join("counts");
+    let flag = format!("-Cprofile-generate={}", absolute(&counts)?);
+    let counting = cargo(&folder.join("counting"), &host, &flag, &bench::TRAINED)?;
+    // The same programs have counted what there is to count.
+    let profile = folder.join(format!("{:016x}.profdata", fingerprint(&counting)?));
+    if !profile.exists() {
+        if counts.exists() {
+            fs::remove_dir_all(&counts)?;
+        }
+        bench::train(counting)?;
+        merge(&tools, &counts, &profile)?;
+    }
+    // The name of the profile is what cargo knows of it.
+    let flag = format!("-Cprofile-use={}", absolute(&profile)?);
+    cargo(&folder.join("optimised"), &host, &flag, programs)
+}
+
+/// Builds programs with one more flag than the caller's, and says where they are.
+fn cargo(folder: &Path, host: &str, flag: &str, programs: &[&[&str]]) -> Result<PathBuf> {
+    let flags = env::var("RUSTFLAGS").unwrap_or_default();
+    let flags = flags.split_whitespace().chain([flag]).collect::<Vec<_>>().join("\x1f");
+    for program in programs {
+        let mut cargo = shell::command("cargo");
+        // With a target that is named, the flags are not for build scripts.
+        cargo.args(["build", "--release", "--target", host, "--target-dir"]).arg(folder).args(*program);
+        cargo.current_dir(shell::root()).env("CARGO_ENCODED_RUSTFLAGS", &flags);
+        shell::run(&format!("cargo build {} with {flag}", program.join(" ")), &mut cargo)?;
+    }
+    Ok(folder.join(host).join("release"))
+}
+
+/// Of the programs that count.
+fn fingerprint(binaries: &Path) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    for program in ["airlock", "examples/measure"] {
+        hasher.write(&fs::read(binaries.join(program))?);
+    }
+    Ok(hasher.finish())
+}
+
+/// Merges all counts of a folder with the first of the tools that can read them.
+fn merge(tools: &[PathBuf], counts: &Path, profile: &Path) -> Result<()> {
+    // Written as a whole or not at all: what is there is not counted again.
+    let unfinished = profile.with_extension("unfinished");
+    let mut said = String::new();
+    for tool in tools {
+        let output = Command::new(tool).arg("merge").arg("-o").arg(&unfinished).arg(counts).output()?;
+        if output.status.success() {
+            fs::rename(&unfinished, profile)?;
+            return Ok(());
+        }
+        said += &format!("\n{}: {}", tool.display(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    bail!("no program can merge what was counted in {}:{said}", counts.display())
+}
+
+/// Those that are there: rustup's own first, then what the PATH has.
+fn tools() -> Result<Vec<PathBuf>> {
+    let sysroot = Command::new("rustc").args(["--print", "target-libdir"]).output()?;
+    let library = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
+    let own = library.with_file_name("bin").join("llvm-profdata");
+    let starts = |tool: &PathBuf| {
+        let version =
+            Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        version.is_ok_and(|status| status.success())
+    };
+    let all = [own].into_iter().chain(TOOLS.map(PathBuf::from));
+    let found: Vec<PathBuf> = all.filter(starts).collect();
+    if found.is_empty() {
+        bail!(
+            "there is no llvm-profdata, which merges profiles: `rustup component add llvm-tools` installs it, and so does \
+             the package llvm-19 of Debian, or a newer one"
+        );
+    }
+    Ok(found)
+}
+
+fn absolute(path: &Path) -> io::Result<String> {
+    Ok(std::path::absolute(path)?.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_tool_that_can_merge_is_taken_and_none_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let profile = folder.path().join("a.profdata");
+        let tools = ["false", "true"].map(PathBuf::from);
+        let error = merge(&tools[..1], folder.path(), &profile).expect_err("it cannot").to_string();
+        assert!(error.contains("false: "), "{error}");
+        assert!(!profile.exists());
+        // `true` writes nothing: what it was to write is put there.
+        fs::write(profile.with_extension("unfinished"), "counts").expect("a file");
+        merge(&tools, folder.path(), &profile).expect("the second one can");
+        assert_eq!(fs::read_to_string(&profile).expect("the profile"), "counts");
+    }
+}
