@@ -11,13 +11,17 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::{bench, demo, guests, server::free_address, shell, toolchain};
 
 /// Programs that merge what was counted; the raw counts of rustc's LLVM 22 have the format that LLVM 19 began with.
 const TOOLS: [&str; 5] =
     ["llvm-profdata-22", "llvm-profdata-21", "llvm-profdata-20", "llvm-profdata-19", "llvm-profdata"];
+
+/// Where they come from, if there is none.
+const COMPONENT: &str = "llvm-tools";
+const DEBIAN_PACKAGE: &str = "llvm-19";
 
 pub fn run() -> Result<()> {
     guests::run()?;
@@ -31,7 +35,7 @@ pub fn run() -> Result<()> {
 /// Builds the packages that the arguments for cargo name, each with a build of its own, and says where they are.
 ///
 /// # Errors
-/// If there is no program that merges profiles, before anything is built.
+/// Before anything is built, if no program that merges profiles can be had.
 pub fn build(programs: &[&[&str]]) -> Result<PathBuf> {
     let (host, tools) = (toolchain::host()?, tools()?);
     let folder = shell::target().join("pgo");
@@ -91,25 +95,35 @@ fn merge(tools: &[PathBuf], counts: &Path, profile: &Path) -> Result<()> {
     bail!("no program can merge what was counted in {}:{said}", counts.display())
 }
 
-/// Those that are there: rustup's own first, then what the PATH has.
+/// What merges profiles; installed, if there is nothing that does.
 fn tools() -> Result<Vec<PathBuf>> {
-    let sysroot = Command::new("rustc").args(["--print", "target-libdir"]).output()?;
-    let library = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
-    let own = library.with_file_name("bin").join("llvm-profdata");
+    let mut found = at_hand()?;
+    if found.is_empty() && toolchain::add_with_rustup(&["component", "add", COMPONENT]) {
+        found = at_hand()?;
+    }
+    if found.is_empty() {
+        let wanted = format!("merging profiles takes `rustup component add {COMPONENT}`");
+        toolchain::install_from_debian(&[DEBIAN_PACKAGE], &wanted)?;
+        found = at_hand()?;
+    }
+    ensure!(
+        !found.is_empty(),
+        "neither rustup nor Debian's {DEBIAN_PACKAGE} brought a program llvm-profdata"
+    );
+    Ok(found)
+}
+
+/// Programs that are there: rustup's own first, then what the PATH has.
+fn at_hand() -> Result<Vec<PathBuf>> {
+    let libraries = Command::new("rustc").args(["--print", "target-libdir"]).output()?;
+    let libraries = PathBuf::from(String::from_utf8_lossy(&libraries.stdout).trim());
+    let own = libraries.with_file_name("bin").join("llvm-profdata");
     let starts = |tool: &PathBuf| {
         let version =
             Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         version.is_ok_and(|status| status.success())
     };
-    let all = [own].into_iter().chain(TOOLS.map(PathBuf::from));
-    let found: Vec<PathBuf> = all.filter(starts).collect();
-    if found.is_empty() {
-        bail!(
-            "there is no llvm-profdata, which merges profiles: `rustup component add llvm-tools` installs it, and so does \
-             the package llvm-19 of Debian, or a newer one"
-        );
-    }
-    Ok(found)
+    Ok([own].into_iter().chain(TOOLS.map(PathBuf::from)).filter(starts).collect())
 }
 
 fn absolute(path: &Path) -> io::Result<String> {

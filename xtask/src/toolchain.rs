@@ -38,12 +38,15 @@ impl Toolchain {
         if let Some(found) = Self::at_hand()? {
             return Ok(found);
         }
-        if add_with_rustup()
+        if add_with_rustup(&["target", "add", TARGET])
             && let Some(found) = Self::at_hand()?
         {
             return Ok(found);
         }
-        install_from_debian()?;
+        install_from_debian(
+            &DEBIAN_PACKAGES,
+            &format!("building plugins takes `rustup target add {TARGET}`"),
+        )?;
         Self::at_hand()?.context("the installed packages hold no sources of the standard library")
     }
 
@@ -158,13 +161,13 @@ fn linker_on_path() -> Option<PathBuf> {
     linkers.max()
 }
 
-/// Whether rustup could add the target; it cannot without rustup, and behind some firewalls.
-fn add_with_rustup() -> bool {
-    eprintln!("==> rustup target add {TARGET}");
+/// Whether rustup could add a target or a component; it cannot without rustup, and behind some firewalls.
+pub fn add_with_rustup(arguments: &[&str]) -> bool {
+    eprintln!("==> rustup {}", arguments.join(" "));
     let quiet = |command: &mut Command| {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     };
-    let Ok(mut rustup) = quiet(Command::new("rustup").args(["target", "add", TARGET])) else {
+    let Ok(mut rustup) = quiet(Command::new("rustup").args(arguments)) else {
         eprintln!("    there is no rustup");
         return false;
     };
@@ -186,10 +189,10 @@ fn add_with_rustup() -> bool {
     false
 }
 
-fn install_from_debian() -> Result<()> {
-    let command = format!("apt-get install --no-install-recommends {}", DEBIAN_PACKAGES.join(" "));
-    let advice =
-        format!("building plugins takes `rustup target add {TARGET}`, or on Debian `{command}` as root");
+/// Installs packages, if this is Debian; where it cannot, `wanted` begins to say what to do by hand.
+pub fn install_from_debian(packages: &[&str], wanted: &str) -> Result<()> {
+    let command = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    let advice = format!("{wanted}, or on Debian `{command}` as root");
     if !Path::new("/usr/bin/apt-get").is_file() {
         bail!("{advice}");
     }
@@ -202,9 +205,9 @@ fn install_from_debian() -> Result<()> {
         apt
     };
     let mut install = apt(&["install", "--yes", "--quiet", "--no-install-recommends"]);
-    install.args(DEBIAN_PACKAGES);
+    install.args(packages);
     // The lists of packages may be missing or out of date, and then the second attempt succeeds.
-    if shell::run(&format!("installing from Debian: {}", DEBIAN_PACKAGES.join(", ")), &mut install).is_err() {
+    if shell::run(&format!("installing from Debian: {}", packages.join(", ")), &mut install).is_err() {
         shell::run("updating Debian's lists of packages", &mut apt(&["update", "--quiet"]))
             .and_then(|()| shell::run("installing from Debian once more", &mut install))
             .context(advice)?;
