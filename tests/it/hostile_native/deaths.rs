@@ -89,7 +89,8 @@ pub fn at(index: i64) -> Value {
     ] })
 }
 
-fn processor_nanos(worker: u32) -> u64 {
+/// Processor time that a process has had.
+pub fn processor_nanos(worker: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{worker}/schedstat")).unwrap_or_default();
     text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }
