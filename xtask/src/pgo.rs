@@ -6,7 +6,6 @@
 use std::{
     env, fs,
     hash::{DefaultHasher, Hasher},
-    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -15,7 +14,9 @@ use anyhow::{Result, bail, ensure};
 
 use crate::{bench, demo, guests, server::free_address, shell, toolchain};
 
-/// Programs that merge what was counted; the raw counts of rustc's LLVM 22 have the format that LLVM 19 began with.
+/// The oldest that can read what is counted: the format of rustc's LLVM 22 began with it.
+const OLDEST: u32 = 19;
+/// Programs that merge what was counted.
 const TOOLS: [&str; 5] =
     ["llvm-profdata-22", "llvm-profdata-21", "llvm-profdata-20", "llvm-profdata-19", "llvm-profdata"];
 
@@ -28,43 +29,54 @@ pub fn run() -> Result<()> {
     let binaries = build(&bench::PROGRAMS[..1])?;
     // Other optimisations, other mistakes: what was built has to answer.
     demo::check(&binaries, free_address()?)?;
-    eprintln!("==> the gateway: {}", binaries.join("airlock").display());
+    let gateway = shell::target().join("pgo/airlock");
+    fs::copy(binaries.join("airlock"), &gateway)?;
+    eprintln!("==> the gateway: {}", gateway.display());
     Ok(())
 }
 
 /// Builds the packages that the arguments for cargo name, each with a build of its own, and says where they are.
 ///
 /// # Errors
-/// Before anything is built, if no program that merges profiles can be had.
+/// Before anything is built, if no program that merges profiles or no ONNX models can be had.
 pub fn build(programs: &[&[&str]]) -> Result<PathBuf> {
+    ensure!(env::var_os("LLVM_PROFILE_FILE").is_none(), "LLVM_PROFILE_FILE is set: counts would go there");
     let (host, tools) = (toolchain::host()?, tools()?);
-    let folder = shell::target().join("pgo");
+    bench::prepare_training()?;
+    let folder = std::path::absolute(shell::target())?.join("pgo");
     let counts = folder.join("counts");
-    let flag = format!("-Cprofile-generate={}", absolute(&counts)?);
+    let flag = format!("-Cprofile-generate={}", counts.display());
     let counting = cargo(&folder.join("counting"), &host, &flag, &bench::TRAINED)?;
-    // The same programs have counted what there is to count.
+    // Programs that have not changed do not count once more.
     let profile = folder.join(format!("{:016x}.profdata", fingerprint(&counting)?));
+    let optimised = folder.join("optimised");
     if !profile.exists() {
-        if counts.exists() {
-            fs::remove_dir_all(&counts)?;
+        // With another profile all is built anew; what was built with the last one would only take space.
+        for old in [&counts, &optimised] {
+            if old.exists() {
+                fs::remove_dir_all(old)?;
+            }
         }
         bench::train(counting)?;
         merge(&tools, &counts, &profile)?;
     }
     // The name of the profile is what cargo knows of it.
-    let flag = format!("-Cprofile-use={}", absolute(&profile)?);
-    cargo(&folder.join("optimised"), &host, &flag, programs)
+    let flag = format!("-Cprofile-use={}", profile.display());
+    cargo(&optimised, &host, &flag, programs)
 }
 
-/// Builds programs with one more flag than the caller's, and says where they are.
+/// Builds programs with one more flag than the caller's environment has, and says where they are. Flags in a configuration of cargo do
+/// not count where there are any in the environment.
 fn cargo(folder: &Path, host: &str, flag: &str, programs: &[&[&str]]) -> Result<PathBuf> {
-    let flags = env::var("RUSTFLAGS").unwrap_or_default();
-    let flags = flags.split_whitespace().chain([flag]).collect::<Vec<_>>().join("\x1f");
+    let encoded = env::var("CARGO_ENCODED_RUSTFLAGS").ok();
+    let plain = env::var("RUSTFLAGS").unwrap_or_default().split_whitespace().collect::<Vec<_>>().join("\x1f");
+    let flags = [&*encoded.unwrap_or(plain), flag].join("\x1f");
+    let flags = flags.trim_start_matches('\x1f');
     for program in programs {
         let mut cargo = shell::command("cargo");
         // With a target that is named, the flags are not for build scripts.
         cargo.args(["build", "--release", "--target", host, "--target-dir"]).arg(folder).args(*program);
-        cargo.current_dir(shell::root()).env("CARGO_ENCODED_RUSTFLAGS", &flags);
+        cargo.current_dir(shell::root()).env("CARGO_ENCODED_RUSTFLAGS", flags);
         shell::run(&format!("cargo build {} with {flag}", program.join(" ")), &mut cargo)?;
     }
     Ok(folder.join(host).join("release"))
@@ -73,7 +85,7 @@ fn cargo(folder: &Path, host: &str, flag: &str, programs: &[&[&str]]) -> Result<
 /// Of the programs that count.
 fn fingerprint(binaries: &Path) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
-    for program in ["airlock", "examples/measure"] {
+    for program in ["airlock", "airlock-ceiling", "airlock-load", "examples/measure"] {
         hasher.write(&fs::read(binaries.join(program))?);
     }
     Ok(hasher.finish())
@@ -118,21 +130,29 @@ fn at_hand() -> Result<Vec<PathBuf>> {
     let libraries = Command::new("rustc").args(["--print", "target-libdir"]).output()?;
     let libraries = PathBuf::from(String::from_utf8_lossy(&libraries.stdout).trim());
     let own = libraries.with_file_name("bin").join("llvm-profdata");
-    let starts = |tool: &PathBuf| {
-        let version =
-            Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        version.is_ok_and(|status| status.success())
+    let reads = |tool: &PathBuf| {
+        let said = Command::new(tool).arg("--version").stderr(Stdio::null()).output();
+        said.is_ok_and(|said| version(&String::from_utf8_lossy(&said.stdout)) >= Some(OLDEST))
     };
-    Ok([own].into_iter().chain(TOOLS.map(PathBuf::from)).filter(starts).collect())
+    Ok([own].into_iter().chain(TOOLS.map(PathBuf::from)).filter(reads).collect())
 }
 
-fn absolute(path: &Path) -> io::Result<String> {
-    Ok(std::path::absolute(path)?.display().to_string())
+/// The version of LLVM that a program of it says it is of.
+fn version(said: &str) -> Option<u32> {
+    let (_, version) = said.split_once("LLVM version ")?;
+    version.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_tool_is_known_by_its_version() {
+        assert_eq!(version("LLVM (http://llvm.org/):\n  LLVM version 22.1.2-rust-1.95.0-stable\n"), Some(22));
+        assert_eq!(version("Debian LLVM version 14.0.6\n"), Some(14));
+        assert!(version("no such thing") < Some(OLDEST));
+    }
 
     #[test]
     fn the_first_tool_that_can_merge_is_taken_and_none_leaves_nothing() {

@@ -1,5 +1,5 @@
-//! What builds plugins for `wasm32-unknown-unknown`, in both worlds: where a Rust toolchain has that target's standard
-//! library, and where it has not and the library is built from its sources.
+//! Compilers, and what is installed beside them. Plugins are built for `wasm32-unknown-unknown` in both worlds: where a Rust
+//! toolchain has that target's standard library, and where it has not and the library is built from its sources.
 
 use std::{
     env, fs,

@@ -39,19 +39,13 @@ impl Row {
 
 pub fn measure(lab: &Lab) -> Result<Section> {
     let models = shell::target().join("parity");
-    let clients = shell::root().join("tests/clients");
-    let requirements = ["requirements.txt", "requirements-parity.txt"].map(|name| clients.join(name));
-    let requirements = requirements.each_ref().map(PathBuf::as_path);
     if lab.smoke {
+        let requirements = requirements();
+        let requirements = requirements.each_ref().map(PathBuf::as_path);
         let python = python::ready("clients", &requirements).filter(|_| models.join("magika").is_dir());
         return smoke(lab, python.as_deref(), &models);
     }
-    let python = python::venv("clients", &requirements).and_then(|python| {
-        let mut lay_out = Command::new(&python);
-        shell::run("models from packages", lay_out.arg(clients.join("models.py")).arg(&models))?;
-        Ok(python)
-    });
-    let rows = match python {
+    let rows = match prepare() {
         Ok(python) => rows(lab, &python, &all(&models)?)?,
         Err(error) => {
             let reason = format!("ONNX Runtime cannot be installed: {error:#}").replace(['\n', '|'], " ");
@@ -60,6 +54,21 @@ pub fn measure(lab: &Lab) -> Result<Section> {
         }
     };
     Ok(Section { text: text(&rows), bars: bars(&Ok(rows)) })
+}
+
+fn requirements() -> [PathBuf; 2] {
+    let clients = shell::root().join("tests/clients");
+    ["requirements.txt", "requirements-parity.txt"].map(|name| clients.join(name))
+}
+
+/// Installs ONNX Runtime and lays the models out; returns the Python that has it.
+pub fn prepare() -> Result<PathBuf> {
+    let requirements = requirements();
+    let python = python::venv("clients", &requirements.each_ref().map(PathBuf::as_path))?;
+    let mut lay_out = Command::new(&python);
+    lay_out.arg(shell::root().join("tests/clients/models.py")).arg(shell::target().join("parity"));
+    shell::run("models from packages", &mut lay_out)?;
+    Ok(python)
 }
 
 /// A small model on both sides if they are there, with its answers compared; else one on ours.

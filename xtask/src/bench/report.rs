@@ -67,7 +67,8 @@ all processes of the server, for each request; it is the steadiest column on a b
 const LIMITS: &str = "
 ## What this does not show
 
-Loopback has no network. One core serves everything, so nothing is said about how the gateway grows with cores. An identity
+Builds that were optimised by a profile had a profile of these very loads; how they fare with others was not measured. Loopback has
+no network. One core serves everything, so nothing is said about how the gateway grows with cores. An identity
 model does no work: the tables of requests show overhead, and say nothing about how fast a real model runs. HTTP/2 for REST,
 many connections and mixed sizes are not measured. KServe's Python server is not: it listens on all interfaces and cannot be told
 otherwise.
