@@ -46,8 +46,14 @@ pub fn half() -> [Vec<u8>; 2] {
 
 /// A model that does not end for seconds if its feature is above 0.5.
 pub fn unending() -> Graph {
+    lasting(5000)
+}
+
+/// The same with a product of matrices of so many rows and columns: with twice as many it takes eight times as long, and four times
+/// the memory.
+pub fn lasting(size: i64) -> Graph {
     Graph {
-        nodes: long_above_a_half(5000).into(),
+        nodes: long_above_a_half(size).into(),
         inputs: vec![value("x", onnx::FLOAT, &["1", "1"])],
         outputs: vec![value("scores", onnx::FLOAT, &["1", "2"])],
         initializers: half().into(),

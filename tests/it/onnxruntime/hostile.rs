@@ -14,7 +14,7 @@ use airlock_tests::{
 use super::*;
 use crate::{
     hostile_native::{
-        deaths::{at, feature, gather, outer, processor_nanos, sides, unending},
+        deaths::{at, feature, gather, lasting, outer, processor_nanos, sides, unending},
         told, workers_of,
     },
     onnx_sandbox::network,
@@ -23,6 +23,8 @@ use crate::{
 const CONFIG: &str = "onnx_engine = \"onnxruntime\"\n";
 /// By which the workers of the first test are told from others'.
 const MEGABYTES: u64 = 719;
+/// The same for the one whose matrices take more.
+const ROOMY: u64 = 1777;
 
 async fn for_tenants(store: &Store, megabytes: u64) -> Option<Gateway> {
     let settings = with_library()?;
@@ -166,19 +168,19 @@ async fn what_a_tenant_uploads_passes_the_same_door_as_for_tract() {
 async fn callers_who_leave_a_shared_model_hold_nobody_up() {
     let Some(settings) = with_library() else { return };
     let repository = Repository::default()
-        .with("unending", "1", "model.onnx", unending().file())
-        .with_config("unending", "model.toml", CONFIG);
+        .with("lasting", "1", "model.onnx", lasting(8000).file())
+        .with_config("lasting", "model.toml", CONFIG);
     let mut settings = Settings { model_repository: Some(repository.path().into()), ..settings };
-    settings.limits.native_memory = Some(format!("{}MiB", MEGABYTES + 2).parse().expect("a size"));
+    settings.limits.native_memory = Some(format!("{ROOMY}MiB").parse().expect("a size"));
     let gateway = Gateway::serve_with_worker(repository, settings, binary()).await;
-    let workers = || workers_of(std::process::id(), Some((MEGABYTES + 2) << 20));
+    let workers = || workers_of(std::process::id(), Some(ROOMY << 20));
     for _ in 0..3 {
         let before: HashMap<u32, u64> = workers().into_iter().map(|id| (id, processor_nanos(id))).collect();
         let callers: Vec<_> = (0..16)
             .map(|_| {
                 let address = gateway.address();
                 let call = async move {
-                    client::post(address, "/v2/models/unending/infer", &feature(0.75)).await;
+                    client::post(address, "/v2/models/lasting/infer", &feature(0.75)).await;
                 };
                 tokio::spawn(call)
             })
@@ -191,7 +193,7 @@ async fn callers_who_leave_a_shared_model_hold_nobody_up() {
             caller.abort();
         }
         let good = feature(0.25);
-        assert_eq!(ok(&infer(&gateway, "unending", &good).await), json!([0.25, 0.75]));
+        assert_eq!(ok(&infer(&gateway, "lasting", &good).await), json!([0.25, 0.75]));
         // A worker that came to the end of its run would be kept.
         eventually("who runs for nobody ends", || !workers().contains(&busy)).await;
     }
